@@ -1,0 +1,151 @@
+"""What happens in a run, as data: the loop yields these, consumers show and store them.
+
+One JSON line each in `events.jsonl`. `time` is seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+StopReason = Literal[
+    "finished", "early_stop", "max_steps", "interrupted", "terminated", "not_finite",
+    "out_of_memory", "error",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stamped:
+    step: int
+    epoch: int
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started(_Stamped):
+    """The loop is about to take its first step. `resumed_from` names a checkpoint or None."""
+
+    name: ClassVar = "started"
+    total_steps: int
+    epochs: int
+    steps_per_epoch: int
+    device: str
+    monitor: str
+    better: str
+    train_count: int
+    valid_count: int
+    resumed_from: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step(_Stamped):
+    """A log point: means over the steps since the last one, bytes now and at the peak.
+
+    `loss` and `parts` are per weight; `weight` and `samples` are sums since the last point;
+    `step_seconds` and `wait_seconds` are means per step.
+    """
+
+    name: ClassVar = "step"
+    loss: float
+    parts: dict[str, float]
+    lr: float
+    grad_norm: float
+    samples: int
+    weight: float
+    step_seconds: float
+    wait_seconds: float
+    device_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated(_Stamped):
+    """Sums over the validation set, divided once. `best`: the monitored figure improved."""
+
+    name: ClassVar = "evaluated"
+    loss: float
+    metrics: dict[str, float]
+    best: bool
+    bad_evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved(_Stamped):
+    """A checkpoint is on disk, verified. `label` is why: step, epoch, best, interrupted, ..."""
+
+    name: ClassVar = "saved"
+    path: str
+    label: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Healed(_Stamped):
+    """A fault was mended; training goes on. `cost_seconds` is what it took."""
+
+    name: ClassVar = "healed"
+    fault: str
+    cure: str
+    cost_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warned(_Stamped):
+    """Something a person should know; training goes on."""
+
+    name: ClassVar = "warned"
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopped(_Stamped):
+    """The last event of a run. `checkpoint` is the newest good one, if any."""
+
+    name: ClassVar = "stopped"
+    reason: StopReason
+    detail: str
+    best: float | None
+    best_step: int | None
+    seconds: float
+    checkpoint: str | None
+
+
+Event = Started | Step | Evaluated | Saved | Healed | Warned | Stopped
+_BY_NAME: dict[str, type] = {
+    kind.name: kind for kind in (Started, Step, Evaluated, Saved, Healed, Warned, Stopped)
+}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a float that is not finite becomes its name as a string."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and value - value != 0:
+        return str(value)
+    return value
+
+
+def to_json(event: Event) -> str:
+    """One line, no newline; `event` first. NaN and infinity are the strings nan, inf, -inf."""
+    return json.dumps({"event": event.name, **_finite(asdict(event))}, allow_nan=False)
+
+
+def from_json(line: str) -> Event:
+    """The inverse of `to_json`. Raises ValueError on anything else."""
+    data = json.loads(line)
+    if not isinstance(data, dict) or data.get("event") not in _BY_NAME:
+        raise ValueError(f"not an event: {line[:80]!r}")
+    kind = _BY_NAME[data.pop("event")]
+    for key, value in data.items():
+        if value in ("nan", "inf", "-inf") and key not in ("message", "detail"):
+            data[key] = float(value)
+    try:
+        event: Event = kind(**data)
+    except TypeError as error:
+        raise ValueError(f"not an event: {error}") from None
+    return event

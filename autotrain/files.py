@@ -1,0 +1,110 @@
+"""Files: what is shipped, where a user's own settings live, and writes that cannot tear."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from autotrain.errors import AutotrainError, UsageError
+
+TOML_LIMIT_BYTES = 4 << 20
+
+
+def shipped(folder: str) -> Path:
+    """`profiles`, `templates` or `recipes`: inside the installed package, else in the checkout."""
+    package = Path(__file__).parent
+    inside = package / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def shipped_names(folder: str) -> list[str]:
+    """Names one may use: `NAME.toml` files, or folders for templates."""
+    entries = sorted(shipped(folder).iterdir()) if shipped(folder).is_dir() else []
+    folders = [e.name for e in entries if (e / "task.py").is_file()]
+    return folders or [e.stem for e in entries if e.suffix == ".toml"]
+
+
+def config_directory() -> Path:
+    """The user's own settings (trust, ...): AUTOTRAIN_HOME, else the platform's place."""
+    return _home("AUTOTRAIN_HOME", "XDG_CONFIG_HOME", ".config", "APPDATA")
+
+
+def cache_directory() -> Path:
+    """What may be deleted and is made again (calibration): AUTOTRAIN_HOME, else the platform's."""
+    return _home("AUTOTRAIN_HOME", "XDG_CACHE_HOME", ".cache", "LOCALAPPDATA")
+
+
+def _home(own: str, xdg: str, default: str, windows: str) -> Path:
+    if os.environ.get(own):
+        return Path(os.environ[own])
+    if sys.platform == "win32" and os.environ.get(windows):
+        return Path(os.environ[windows]) / "autotrain"
+    base = os.environ.get(xdg)
+    return (Path(base) if base else Path.home() / default) / "autotrain"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict. Raises AutotrainError (unreadable) or UsageError (malformed)."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(TOML_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise AutotrainError(f"{path}: {error.strerror}", "check the path") from None
+    if len(raw) > TOML_LIMIT_BYTES:
+        raise UsageError(f"{path}: larger than {TOML_LIMIT_BYTES >> 20} MiB")
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` so that a reader, or a power cut, sees the old content or the new.
+
+    Writes beside it, fsyncs, renames, fsyncs the folder. Raises AutotrainError when the
+    folder is missing, full or not writable.
+    """
+    raw = content.encode() if isinstance(content, str) else content
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise AutotrainError(
+            f"{path.parent}: {error.strerror}", "choose a folder you may write"
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644) if hasattr(os, "fchmod") else None
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise AutotrainError(
+            f"{path}: {error.strerror}", "free space, or choose another place"
+        ) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """fsync a directory, so that a rename in it survives a power cut; Windows has no such call."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content, or None where it is missing or torn."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

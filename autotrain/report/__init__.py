@@ -1,0 +1,1 @@
+"""Shows events, plans and results to people. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Carries a plan out: the loop, its data, its checkpoints."""

@@ -1,0 +1,268 @@
+"""The contract with user code: what a task file returns, and how one is loaded.
+
+A task file defines `task(data, **options) -> Task`. A template is such a file too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from autotrain.errors import AutotrainError
+
+if TYPE_CHECKING:
+    import torch
+
+Sums = dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss as a sum and the weight it was summed over.
+
+    `total`: scalar tensor, the SUM over the `weight` items (samples, frames or tokens) of
+    this micro-batch. `weight`: how many, a number or a scalar tensor. `parts`: named scalar
+    tensors to log, sums over the same items. `mixes`: the loss ties samples together
+    (contrastive, say), so its micro-batch must not be cut.
+    """
+
+    total: torch.Tensor
+    weight: torch.Tensor | float
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    mixes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A model, its data and its loss: all that autotrain needs to know of a person's work.
+
+    `model`: called without arguments, to plan and to run. `train`, `valid`: map-style datasets
+    (`valid` None: a split of `train` is made). `collate`: list of samples -> batch (None:
+    torch's default). `loss`: (model, batch) -> Loss. `measure`: (model, batch) -> {name:
+    (sum, count)}. `length`: index -> cost of a training sample without loading it.
+    `monitor`: `loss` or a name that `measure` returns; `better`: which way is better.
+    """
+
+    model: Callable[[], torch.nn.Module]
+    train: Any
+    loss: Callable[[torch.nn.Module, Any], Loss]
+    valid: Any = None
+    collate: Callable[[list[Any]], Any] | None = None
+    measure: Callable[[torch.nn.Module, Any], Sums] | None = None
+    length: Callable[[int], float] | None = None
+    monitor: str = "loss"
+    better: Literal["lower", "higher"] = "lower"
+
+    @classmethod
+    def classification(
+        cls,
+        *,
+        model: Callable[[], torch.nn.Module],
+        train: Any,
+        valid: Any = None,
+        label_smoothing: float = 0.0,
+        **more: Any,
+    ) -> Task:
+        """Samples are (input, class index); the model returns [batch, classes] logits."""
+        losses = _Classification(label_smoothing)
+        return cls(
+            model=model,
+            train=train,
+            valid=valid,
+            loss=losses.loss,
+            measure=losses.measure,
+            monitor="accuracy",
+            better="higher",
+            **more,
+        )
+
+    @classmethod
+    def regression(
+        cls, *, model: Callable[[], torch.nn.Module], train: Any, valid: Any = None, **more: Any
+    ) -> Task:
+        """Samples are (input, target); squared error summed over the target's elements."""
+        return cls(model=model, train=train, valid=valid, loss=_squared_error, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class _Classification:
+    label_smoothing: float
+
+    def loss(self, model: torch.nn.Module, batch: Any) -> Loss:
+        from torch.nn import functional
+
+        inputs, labels = batch
+        logits = model(inputs).float()
+        smoothing = self.label_smoothing if model.training else 0.0
+        total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+        return Loss(total=total, weight=len(labels))
+
+    def measure(self, model: torch.nn.Module, batch: Any) -> Sums:
+        inputs, labels = batch
+        right = (model(inputs).argmax(dim=-1) == labels).sum()
+        return {"accuracy": (right, len(labels))}
+
+
+def _squared_error(model: torch.nn.Module, batch: Any) -> Loss:
+    inputs, targets = batch
+    error = model(inputs).float() - targets
+    return Loss(total=error.square().sum(), weight=targets.numel())
+
+
+def map_tensors(function: Callable[[torch.Tensor], Any], batch: Any) -> Any:
+    """`function` over every tensor of a batch: tensors, dicts, lists, tuples, dataclasses.
+
+    Anything else is passed through as it is.
+    """
+    import torch
+
+    def walk(item: Any) -> Any:
+        if isinstance(item, torch.Tensor):
+            return function(item)
+        if isinstance(item, torch.nn.utils.rnn.PackedSequence):
+            return type(item)(*(walk(part) for part in item))
+        if isinstance(item, Mapping):
+            return type(item)({key: walk(value) for key, value in item.items()})  # type: ignore[call-arg]
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            return type(item)(*(walk(part) for part in item))
+        if isinstance(item, list | tuple):
+            return type(item)(walk(part) for part in item)
+        if is_dataclass(item) and not isinstance(item, type):
+            return replace(item, **{f.name: walk(getattr(item, f.name)) for f in fields(item)})
+        return item
+
+    return walk(batch)
+
+
+def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of `count` samples as (train, valid): a split that depends on the seed alone.
+
+    At least one sample stays on each side. Raises AutotrainError for fewer than two samples.
+    """
+    if count < 2:
+        raise AutotrainError(
+            f"{count} sample cannot be split into training and validation",
+            "add samples, or give the task a `valid` dataset",
+        )
+    keyed = sorted(range(count), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
+    held = min(max(round(count * share), 1), count - 1)
+    return sorted(keyed[held:]), sorted(keyed[:held])
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a task file. Raises AutotrainError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise AutotrainError(f"{path}: {error.strerror}", "name an existing task file") from None
+
+
+def load_module(path: Path) -> ModuleType:
+    """The task file as a module, once per content; its folder joins `sys.path`.
+
+    Raises AutotrainError with the file and line where its import fails.
+    """
+    path = path.resolve()
+    name = f"autotrain_task_{path.stem}_{file_sha256(path)[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise AutotrainError(f"{path}: not a Python file", "a task file ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if not isinstance(error, Exception):
+            raise
+        raise _from_user_code(path, error) from error
+    return module
+
+
+def load_task(path: Path, data: str | None, options: Mapping[str, Any]) -> Task:
+    """Call `task(data, **options)` of a task file. Raises AutotrainError, naming file and line.
+
+    `data` becomes a Path, or stays None.
+    """
+    function = getattr(load_module(path), "task", None)
+    if not callable(function):
+        raise AutotrainError(
+            f"{path}: defines no function `task`",
+            "write `def task(data, **options): return Task(...)`",
+        )
+    _check_options(path, function, options)
+    try:
+        made = function(None if data is None else Path(data), **options)
+    except AutotrainError:
+        raise
+    except Exception as error:
+        raise _from_user_code(path, error) from error
+    if not isinstance(made, Task):
+        raise AutotrainError(
+            f"{path}: task() returned {type(made).__name__}, not autotrain.Task", "return Task(...)"
+        )
+    return made
+
+
+def _check_options(path: Path, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters][1:]
+    for key in options:
+        if key not in known:
+            raise AutotrainError(
+                f"{path}: task() takes no option {key!r}",
+                f"its options: {', '.join(known) or 'none'}; accept more with **options",
+            )
+
+
+def _from_user_code(path: Path, error: Exception) -> AutotrainError:
+    if isinstance(error, SyntaxError):
+        where, line = error.filename or str(path), error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        mine = [f for f in frames if Path(f.filename).parent == path.resolve().parent]
+        where, line = (mine[-1].filename, mine[-1].lineno) if mine else (str(path), 0)
+    return AutotrainError(
+        f"{where}:{line}: {type(error).__name__}: {error}", "the error is in the task's own code"
+    )
+
+
+class Portable:
+    """An object of a task file that survives pickling into a worker that started by spawn.
+
+    The worker first loads the task file by path, then unpickles what came from it.
+    """
+
+    def __init__(self, value: Any, path: Path) -> None:
+        self.value = value
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (str(self.path), pickle.dumps(self.value))
+
+
+def _restore(path: str, payload: bytes) -> Portable:
+    load_module(Path(path))
+    return Portable(pickle.loads(payload), Path(path))
+
+
+def subset(dataset: Any, indices: Sequence[int]) -> Any:
+    """A map-style view of some samples of a dataset."""
+    from torch.utils.data import Subset
+
+    return Subset(dataset, list(indices))
