@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 StopReason = Literal[
@@ -119,6 +119,7 @@ Event = Started | Step | Evaluated | Saved | Healed | Warned | Stopped
 _BY_NAME: dict[str, type] = {
     kind.name: kind for kind in (Started, Step, Evaluated, Saved, Healed, Warned, Stopped)
 }
+_NAMES = ("nan", "inf", "-inf")
 
 
 def _finite(value: Any) -> Any:
@@ -135,17 +136,28 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": event.name, **_finite(asdict(event))}, allow_nan=False)
 
 
+def _floats(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_finite`: the fields that hold floats get their NaN and infinity back."""
+    for item in fields(kind):
+        value = data.get(item.name)
+        if "float" not in str(item.type):
+            continue
+        if isinstance(value, dict):
+            data[item.name] = {k: float(v) if v in _NAMES else v for k, v in value.items()}
+        elif value in _NAMES:
+            data[item.name] = float(value)
+    return data
+
+
 def from_json(line: str) -> Event:
     """The inverse of `to_json`. Raises ValueError on anything else."""
     data = json.loads(line)
-    if not isinstance(data, dict) or data.get("event") not in _BY_NAME:
+    name = data.pop("event", None) if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in _BY_NAME:
         raise ValueError(f"not an event: {line[:80]!r}")
-    kind = _BY_NAME[data.pop("event")]
-    for key, value in data.items():
-        if value in ("nan", "inf", "-inf") and key not in ("message", "detail"):
-            data[key] = float(value)
+    kind = _BY_NAME[name]
     try:
-        event: Event = kind(**data)
+        event: Event = kind(**_floats(kind, data))
     except TypeError as error:
         raise ValueError(f"not an event: {error}") from None
     return event

@@ -58,8 +58,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     if len(raw) > TOML_LIMIT_BYTES:
         raise UsageError(f"{path}: larger than {TOML_LIMIT_BYTES >> 20} MiB")
     try:
-        return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return tomllib.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, and digits too many
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -85,10 +85,11 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         raise AutotrainError(
             f"{path}: {error.strerror}", "free space, or choose another place"
         ) from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -105,6 +106,6 @@ def sync_folder(folder: Path) -> None:
 def read_json(path: Path) -> Any:
     """A JSON file's content, or None where it is missing or torn."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None

@@ -167,7 +167,6 @@ class StepTrace(Record):
     convolution_flops: WholeFloat
     moved_bytes: WholeFloat
     ops: Whole
-    weight: WholeFloat
 
 
 class ModelProfile(Record):
@@ -235,7 +234,6 @@ class Goal(Record):
     recipes: tuple[Recipe, ...] = ()
     user: dict[str, Any] = {}
     name: str = "run"
-    steps_per_epoch_target: Positive | None = None
 
 
 # --- the plan ------------------------------------------------------------------------------
@@ -421,3 +419,18 @@ SETTING_SECTIONS = (
     "loader",
     "data",
 )
+
+
+def setting_types() -> dict[str, Any]:
+    """Every settable plan key (`batch.micro_batch`) with its annotation, constraints included."""
+    found: dict[str, Any] = {}
+    for section in SETTING_SECTIONS:
+        record = Plan.model_fields[section].annotation
+        assert isinstance(record, type)
+        assert issubclass(record, Record)
+        for name, field in record.model_fields.items():
+            constraints = tuple(field.metadata)
+            found[f"{section}.{name}"] = (
+                Annotated[field.annotation, *constraints] if constraints else field.annotation
+            )
+    return found

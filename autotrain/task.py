@@ -9,18 +9,34 @@ import hashlib
 import importlib.util
 import inspect
 import pickle
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from autotrain.batches import map_tensors
 from autotrain.errors import AutotrainError
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = [
+    "Loss",
+    "Portable",
+    "Sums",
+    "Task",
+    "file_sha256",
+    "hold_out",
+    "load_module",
+    "load_task",
+    "map_tensors",
+    "subset",
+    "user_error",
+]
 
 Sums = dict[str, tuple[Any, Any]]
 
@@ -118,31 +134,6 @@ def _squared_error(model: torch.nn.Module, batch: Any) -> Loss:
     return Loss(total=error.square().sum(), weight=targets.numel())
 
 
-def map_tensors(function: Callable[[torch.Tensor], Any], batch: Any) -> Any:
-    """`function` over every tensor of a batch: tensors, dicts, lists, tuples, dataclasses.
-
-    Anything else is passed through as it is.
-    """
-    import torch
-
-    def walk(item: Any) -> Any:
-        if isinstance(item, torch.Tensor):
-            return function(item)
-        if isinstance(item, torch.nn.utils.rnn.PackedSequence):
-            return type(item)(*(walk(part) for part in item))
-        if isinstance(item, Mapping):
-            return type(item)({key: walk(value) for key, value in item.items()})  # type: ignore[call-arg]
-        if isinstance(item, tuple) and hasattr(item, "_fields"):
-            return type(item)(*(walk(part) for part in item))
-        if isinstance(item, list | tuple):
-            return type(item)(walk(part) for part in item)
-        if is_dataclass(item) and not isinstance(item, type):
-            return replace(item, **{f.name: walk(getattr(item, f.name)) for f in fields(item)})
-        return item
-
-    return walk(batch)
-
-
 def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices of `count` samples as (train, valid): a split that depends on the seed alone.
 
@@ -160,35 +151,49 @@ def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a task file. Raises AutotrainError where it cannot be read."""
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return path.read_bytes()
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name an existing task file") from None
 
 
+_loaded: dict[Path, bytes] = {}
+
+
 def load_module(path: Path) -> ModuleType:
-    """The task file as a module, once per content; its folder joins `sys.path`.
+    """The task file as a module, once per path and content; its folder joins `sys.path`.
 
     Raises AutotrainError with the file and line where its import fails.
     """
     path = path.resolve()
-    name = f"autotrain_task_{path.stem}_{file_sha256(path)[:12]}"
+    return _module(path, _read(path))
+
+
+def _module(path: Path, source: bytes) -> ModuleType:
+    """Run `source` as the file `path`: what was hashed is what runs, never a stale .pyc."""
+    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
+    name = re.sub(r"\W", "_", f"autotrain_task_{path.stem}_{digest}")
+    _loaded[path] = source
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise AutotrainError(f"{path}: not a Python file", "a task file ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     except BaseException as error:
         del sys.modules[name]
         if not isinstance(error, Exception):
             raise
-        raise _from_user_code(path, error) from error
+        raise user_error(path, error) from error
     return module
 
 
@@ -209,7 +214,7 @@ def load_task(path: Path, data: str | None, options: Mapping[str, Any]) -> Task:
     except AutotrainError:
         raise
     except Exception as error:
-        raise _from_user_code(path, error) from error
+        raise user_error(path, error) from error
     if not isinstance(made, Task):
         raise AutotrainError(
             f"{path}: task() returned {type(made).__name__}, not autotrain.Task", "return Task(...)"
@@ -230,22 +235,28 @@ def _check_options(path: Path, function: Callable[..., Any], options: Mapping[st
             )
 
 
-def _from_user_code(path: Path, error: Exception) -> AutotrainError:
+def user_error(path: Path, error: Exception, during: str = "") -> AutotrainError:
+    """`file:line: what went wrong`: the deepest line of the task's own folder that took part."""
+    frames = traceback.extract_tb(error.__traceback__)
+    mine = [f for f in frames if Path(f.filename).parent == path.resolve().parent]
+    where, line, text = str(path), None, str(error)
+    if mine:
+        where, line = mine[-1].filename, mine[-1].lineno
     if isinstance(error, SyntaxError):
-        where, line = error.filename or str(path), error.lineno
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        mine = [f for f in frames if Path(f.filename).parent == path.resolve().parent]
-        where, line = (mine[-1].filename, mine[-1].lineno) if mine else (str(path), 0)
+        text = error.msg
+        if error.filename and Path(error.filename).is_file():
+            where, line = error.filename, error.lineno
+    place = f"{where}:{line}" if line else where
     return AutotrainError(
-        f"{where}:{line}: {type(error).__name__}: {error}", "the error is in the task's own code"
+        f"{place}: {during}{type(error).__name__}: {text}", "the error is in the task's own code"
     )
 
 
 class Portable:
     """An object of a task file that survives pickling into a worker that started by spawn.
 
-    The worker first loads the task file by path, then unpickles what came from it.
+    The worker first runs the task file's source, then unpickles what came from it. The source
+    travels along: a file edited during a run does not change, or break, its later workers.
     """
 
     def __init__(self, value: Any, path: Path) -> None:
@@ -253,11 +264,13 @@ class Portable:
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (str(self.path), pickle.dumps(self.value))
+        path = self.path.resolve()
+        source = _loaded[path] if path in _loaded else _read(path)
+        return _restore, (str(path), source, pickle.dumps(self.value))
 
 
-def _restore(path: str, payload: bytes) -> Portable:
-    load_module(Path(path))
+def _restore(path: str, source: bytes, payload: bytes) -> Portable:
+    _module(Path(path), source)
     return Portable(pickle.loads(payload), Path(path))
 
 

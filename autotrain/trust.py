@@ -22,11 +22,20 @@ def trusted() -> dict[str, str]:
 
 
 def trust(task_file: Path) -> str:
-    """Record a task file's content as trusted here; returns its SHA-256."""
+    """Record a task file's content as trusted here; returns its SHA-256.
+
+    Raises AutotrainError where the file cannot be read or the record cannot be kept.
+    """
     digest = file_sha256(task_file)
     known = trusted()
     if known.get(digest) != str(task_file):
-        _path().parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _path().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AutotrainError(
+                f"{_path().parent}: {error.strerror}",
+                "set AUTOTRAIN_HOME to a folder you may write",
+            ) from None
         files.write_atomic(_path(), json.dumps({**known, digest: str(task_file)}, indent=1))
     return digest
 

@@ -1,28 +1,29 @@
 """Base units inside (bytes, seconds, FLOP/s); the human form only at the edge, here."""
 
+import math
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
 def bytes_text(count: float) -> str:
     """`1536` -> `1.5 KiB`; three significant digits, binary prefixes."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1000:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB"
+    if abs(count) < 999.5:
+        return f"{count:.0f} B"
+    return _scaled(count, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
 
 
 def seconds_text(seconds: float) -> str:
     """`0.0042` -> `4.2 ms`, `95` -> `1 min 35 s`, `7300` -> `2 h 2 min`."""
+    if seconds == 0 or not math.isfinite(seconds):
+        return f"{seconds:.0f} s"
     if seconds < 0:
         return "-" + seconds_text(-seconds)
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.3g} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
+    if seconds < 0.9995e-3:
+        return f"{_three(seconds * 1e6)} us"
+    if seconds < 0.9995:
+        return f"{_three(seconds * 1e3)} ms"
+    if seconds < 59.95:
+        return f"{_three(seconds)} s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
@@ -33,9 +34,17 @@ def seconds_text(seconds: float) -> str:
 
 def count_text(count: float) -> str:
     """`4700000` -> `4.7 M`; decimal prefixes, for parameters, samples and FLOPs."""
-    value = float(count)
-    for unit in ("", " k", " M", " G", " T"):
-        if abs(value) < 1000:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} P"
+    return _scaled(count, 1000, ("", " k", " M", " G", " T", " P"))
+
+
+def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
+    """`count` in the smallest unit in which it prints below 1000, else in the last one."""
+    value, place = float(count), 0
+    while abs(value) >= 999.5 and place < len(units) - 1:
+        value, place = value / base, place + 1
+    return _three(value) + units[place]
+
+
+def _three(value: float) -> str:
+    """Three significant digits; from 1000 on all of them, never an exponent."""
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"

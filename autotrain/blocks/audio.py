@@ -1,0 +1,93 @@
+"""Speech as tensors: clips from files, log-magnitude spectra, batches padded to one length."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import soundfile
+import torch
+from torchaudio.functional import resample
+
+from autotrain.errors import AutotrainError
+
+SILENCE_DB = -80.0  # a clip whose highest peak is below this, re full scale, holds nothing
+
+_log = logging.getLogger(__name__)
+
+
+def clip_seconds(path: Path) -> float:
+    """Length of a clip by its header. Raises AutotrainError, naming it, if that is unreadable."""
+    try:
+        info = soundfile.info(str(path))
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(path, error) from None
+    if info.frames < 1:
+        raise AutotrainError(f"{path}: holds no samples")
+    return float(info.frames / info.samplerate)
+
+
+def load_clip(path: Path, rate: int, max_seconds: float | None = None) -> torch.Tensor:
+    """A clip as float32 [samples] in -1..1 at `rate` hertz, its channels mixed to one.
+
+    Reads the first `max_seconds` only. Another rate is resampled, said once per rate. Raises
+    AutotrainError, naming the file, where it is unreadable, empty, not finite or silent.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            own_rate = int(file.samplerate)
+            frames = -1 if max_seconds is None else math.ceil(max_seconds * own_rate)
+            samples = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True))
+    except (OSError, RuntimeError, TypeError) as error:
+        raise _unreadable(path, error) from None
+    if not len(samples):
+        raise AutotrainError(f"{path}: holds no samples")
+    mono = samples.mean(dim=1)
+    if not bool(mono.isfinite().all()):
+        raise AutotrainError(f"{path}: holds samples that are not finite")
+    if mono.abs().max() < 10 ** (SILENCE_DB / 20):
+        raise AutotrainError(f"{path}: silent, its peak is below {SILENCE_DB:g} dB")
+    if own_rate != rate:
+        _say_resampled(own_rate, rate)
+        mono = resample(mono, own_rate, rate)
+    return mono
+
+
+def log_spectrum(
+    samples: torch.Tensor, *, n_fft: int, window: int, hop: int, floor_db: float = SILENCE_DB
+) -> torch.Tensor:
+    """[samples] -> [samples // hop + 1, n_fft // 2 + 1] magnitudes in dB, at least `floor_db`.
+
+    A Hann window of `window` samples around every `hop`-th sample, zero-padded to `n_fft`; a
+    sine of full scale reads 0 dB.
+    """
+    hann = torch.hann_window(window)
+    spectrum = torch.stft(
+        samples, n_fft, hop, window, hann, center=True, pad_mode="constant", return_complex=True
+    )
+    magnitude = spectrum.abs() * (2 / hann.sum())
+    return (20 * magnitude.clamp_min(10 ** (floor_db / 20)).log10()).T.contiguous()
+
+
+def pad_frames(clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """[frames, features] each -> [batch, longest, features] with zeros at the end, [batch]."""
+    lengths = torch.tensor([len(clip) for clip in clips])
+    return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
+
+
+def valid_frames(lengths: torch.Tensor, longest: int) -> torch.Tensor:
+    """[batch] -> [batch, longest], True where a frame is the clip's own and not padding."""
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+
+
+def _unreadable(path: Path, error: Exception) -> AutotrainError:
+    why = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
+    return AutotrainError(f"{path}: unreadable audio ({(why or 'unknown').rstrip('.')})")
+
+
+@functools.cache
+def _say_resampled(own_rate: int, rate: int) -> None:
+    _log.warning("clips of %d Hz are resampled to %d Hz", own_rate, rate)

@@ -1,0 +1,101 @@
+"""Feature arrays (.npz) with a table of their glosses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotrain.blocks.layouts.listing import (
+    FEATURES,
+    TEXT_TABLES,
+    Absent,
+    Index,
+    Listing,
+    list_files,
+    refuse_absent,
+)
+from autotrain.blocks.layouts.rows import column, malformed, read_table
+from autotrain.errors import AutotrainError
+
+FILE_COLUMNS = ("file", "path", "file_name", "filename", "npz")
+GLOSS_COLUMNS = ("glosses", "gloss")
+SIGNER_COLUMNS = ("signer", "signer_id", "speaker")
+SPLIT_COLUMNS = ("split", "subset")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One .npz of a signed sentence; `glosses` in order, as its table gives them."""
+
+    path: Path
+    glosses: tuple[str, ...]
+    signer: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Signing:
+    """The feature files of a folder as its table lists them, and those missing or empty."""
+
+    table: str
+    rows: tuple[Features, ...]
+    absent: tuple[Absent, ...] = ()
+
+
+def feature_table(root: Path) -> list[Features]:
+    """The rows of the .csv or .tsv with columns `file, glosses[, signer, split]`, in its order.
+
+    Glosses are separated by spaces. Raises AutotrainError for a malformed line, where there is
+    no such table or file, and where over a tenth of the files it names are missing or empty
+    (fewer are left out; the probe names them).
+    """
+    signing = signing_in(list_files(root))
+    refuse_absent(root, signing.absent, len(signing.rows) + len(signing.absent))
+    return list(signing.rows)
+
+
+def gloss_table(listing: Listing) -> str | None:
+    """The name of the first table at the top that has a file and a gloss column."""
+    for file in listing.having(TEXT_TABLES):
+        if "/" in file.name:
+            continue
+        header, _ = read_table(listing.path(file.name))
+        if column(header, *FILE_COLUMNS) is not None and column(header, *GLOSS_COLUMNS) is not None:
+            return file.name
+    return None
+
+
+def signing_in(listing: Listing) -> Signing:
+    """As `feature_table`, with what is absent."""
+    table = gloss_table(listing)
+    if table is None:
+        raise AutotrainError(
+            f"{listing.root}: no table with the columns `file` and `glosses`",
+            "write one beside the .npz files: `file,glosses,signer,split`",
+        )
+    path = listing.path(table)
+    header, lines = read_table(path)
+    file, gloss = column(header, *FILE_COLUMNS), column(header, *GLOSS_COLUMNS)
+    signer, split = column(header, *SIGNER_COLUMNS), column(header, *SPLIT_COLUMNS)
+    assert file is not None
+    assert gloss is not None
+    index = Index(listing, FEATURES)
+    rows: list[Features] = []
+    absent: list[Absent] = []
+    for number, cells in lines:
+        name = cells[file].strip()
+        if not name:
+            raise malformed(path, number, f"no {header[file]}")
+        found = index.find(name)
+        if found is None:
+            absent.append(Absent(name, f"missing; {table}:{number} names it"))
+            continue
+        if not found.size:
+            absent.append(Absent(found.name, "an empty file"))
+            continue
+        who = "" if signer is None else cells[signer].strip()
+        part = "" if split is None else cells[split].strip().lower()
+        rows.append(Features(listing.path(found.name), tuple(cells[gloss].split()), who, part))
+    if not rows and not absent:
+        raise AutotrainError(f"{path}: lists no feature files", "add a row for each .npz file")
+    return Signing(table, tuple(rows), tuple(absent))

@@ -1,0 +1,85 @@
+"""Rows of a text table, streamed; whatever is malformed is named by file and line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from autotrain.errors import AutotrainError
+
+LINE_LIMIT_BYTES = 1 << 20
+Cells = tuple[int, list[str]]
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file (with a byte order mark or not), ends kept, never a huge one."""
+    try:
+        with open(path, "rb") as file:
+            yield from _decoded(path, file)
+    except OSError as error:
+        raise AutotrainError(f"{path}: {error.strerror}", "check its permissions") from None
+
+
+def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
+    number = 0
+    while raw := file.readline(LINE_LIMIT_BYTES):
+        number += 1
+        if len(raw) == LINE_LIMIT_BYTES:
+            raise malformed(path, number, f"a line of over {LINE_LIMIT_BYTES >> 20} MiB")
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise malformed(path, number, "not UTF-8 text") from None
+
+
+def malformed(path: Path, line: int, problem: str) -> AutotrainError:
+    """The error for one bad line of a table."""
+    return AutotrainError(f"{path}:{line}: {problem}", "correct this line, or remove it")
+
+
+def read_rows(path: Path, delimiter: str) -> Iterator[Cells]:
+    """(line, cells) of every row that is not blank.
+
+    Commas separate cells as in a spreadsheet's CSV; with `|` and tabs quotes mean themselves.
+    """
+    lines = csv.reader(
+        text_lines(path),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
+        strict=True,
+    )
+    try:
+        for cells in lines:
+            if any(cell.strip() for cell in cells):
+                yield lines.line_num, cells
+    except csv.Error as error:
+        raise malformed(path, lines.line_num, str(error)) from None
+
+
+def delimiter_of(path: Path) -> str:
+    """Tab for .tsv; else of comma, semicolon, tab and bar the first line's most frequent."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    first = next(text_lines(path), "")
+    return max(",;\t|", key=first.count)
+
+
+def read_table(path: Path) -> tuple[list[str], Iterator[Cells]]:
+    """The header's names in lower case, and the rows below it, each as wide as the header."""
+    rows = read_rows(path, delimiter_of(path))
+    _, header = next(rows, (1, []))
+    return [name.strip().lower() for name in header], _as_wide(path, len(header), rows)
+
+
+def _as_wide(path: Path, width: int, rows: Iterable[Cells]) -> Iterator[Cells]:
+    for line, cells in rows:
+        if len(cells) != width:
+            raise malformed(path, line, f"{len(cells)} columns where the header has {width}")
+        yield line, cells
+
+
+def column(header: list[str], *names: str) -> int | None:
+    """Where the first of these names stands in the header."""
+    return next((header.index(name) for name in names if name in header), None)

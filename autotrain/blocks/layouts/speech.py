@@ -1,0 +1,165 @@
+"""Clips of speech with their transcripts: LJSpeech, Common Voice, LibriSpeech, or bare clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotrain.blocks.layouts.listing import (
+    AUDIO,
+    Absent,
+    Index,
+    Listing,
+    list_files,
+    refuse_absent,
+)
+from autotrain.blocks.layouts.rows import (
+    column,
+    delimiter_of,
+    malformed,
+    read_rows,
+    read_table,
+    text_lines,
+)
+from autotrain.errors import AutotrainError
+
+PATH_COLUMNS = ("path", "file_name", "file", "filename", "audio", "clip")
+TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "normalized_text")
+SPEAKER_COLUMNS = ("client_id", "speaker", "speaker_id")
+TABLES = ("metadata.csv", "metadata.tsv", "validated.tsv", "train.tsv", "transcripts.csv")
+TRANSCRIPT = ".trans.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording; `text` and `speaker` are empty where nothing says them."""
+
+    path: Path
+    text: str = ""
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The clips of a folder as its layout lists them, and those that are missing or empty."""
+
+    layout: str
+    clips: tuple[Clip, ...]
+    absent: tuple[Absent, ...] = ()
+    has_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    table: str
+    number: int
+    name: str
+    text: str
+    speaker: str
+    folder: str
+
+
+def speech_clips(root: Path) -> list[Clip]:
+    """The clips of a folder, in the order of its table, or of their names where it has none.
+
+    - LJSpeech: `metadata.csv` with lines `id|text|normalised[|speaker]`, clips in `wavs/`.
+    - Common Voice: `validated.tsv` (else `train.tsv`) with `path` and `sentence`, in `clips/`.
+    - LibriSpeech: `*.trans.txt` with lines `id TEXT` beside the clips.
+    - any folder of .wav, .flac, .ogg, .opus or .mp3 files, without transcripts.
+
+    Raises AutotrainError for a malformed line, where there are no clips, and where over a tenth
+    of those listed are missing or empty (fewer are left out; the probe names them).
+    """
+    speech = speech_in(list_files(root))
+    refuse_absent(root, speech.absent, len(speech.clips) + len(speech.absent))
+    return list(speech.clips)
+
+
+def speech_in(listing: Listing) -> Speech:
+    """As `speech_clips`, with what is absent. Raises AutotrainError where there is no clip."""
+    table = transcript_table(listing)
+    if table is not None:
+        return _matched(listing, *table)
+    files = listing.having(AUDIO)
+    if not files:
+        raise AutotrainError(
+            f"{listing.root}: no clips (.wav, .flac, .ogg, .opus, .mp3)",
+            "name the folder that holds the recordings",
+        )
+    clips = tuple(Clip(listing.path(file.name)) for file in files if file.size)
+    absent = tuple(Absent(file.name, "an empty file") for file in files if not file.size)
+    return Speech("folder of clips without transcripts", clips, absent)
+
+
+def transcript_table(listing: Listing) -> tuple[str, Iterator[_Line]] | None:
+    """The layout's name and its lines, not read yet; None where nothing holds transcripts."""
+    names = {file.name.lower(): file.name for file in listing.files if "/" not in file.name}
+    for table in (names[known] for known in TABLES if known in names):
+        if delimiter_of(listing.path(table)) == "|":
+            return f"LJSpeech table {table}", _ljspeech(listing, table)
+        header, _ = read_table(listing.path(table))
+        if column(header, *PATH_COLUMNS) is not None and column(header, *TEXT_COLUMNS) is not None:
+            kind = "Common Voice table" if "sentence" in header else "transcript table"
+            return f"{kind} {table}", _with_header(listing, table)
+    if any(file.name.endswith(TRANSCRIPT) for file in listing.files):
+        return "LibriSpeech tree", _librispeech(listing)
+    return None
+
+
+def _ljspeech(listing: Listing, table: str) -> Iterator[_Line]:
+    path = listing.path(table)
+    for number, cells in read_rows(path, "|"):
+        if not 2 <= len(cells) <= 4 or not cells[0].strip():
+            raise malformed(path, number, "not `id|text|normalised text`")
+        if number == 1 and cells[0].strip().lower() in ("id", *PATH_COLUMNS):
+            continue
+        normalised = cells[2].strip() if len(cells) > 2 else ""
+        speaker = cells[3].strip() if len(cells) > 3 else ""
+        yield _Line(
+            table, number, cells[0].strip(), normalised or cells[1].strip(), speaker, "wavs"
+        )
+
+
+def _with_header(listing: Listing, table: str) -> Iterator[_Line]:
+    path = listing.path(table)
+    header, rows = read_table(path)
+    file, text = column(header, *PATH_COLUMNS), column(header, *TEXT_COLUMNS)
+    speaker = column(header, *SPEAKER_COLUMNS)
+    assert file is not None
+    assert text is not None
+    for number, cells in rows:
+        if not cells[file].strip():
+            raise malformed(path, number, f"no {header[file]}")
+        who = "" if speaker is None else cells[speaker].strip()
+        yield _Line(table, number, cells[file].strip(), cells[text].strip(), who, "clips")
+
+
+def _librispeech(listing: Listing) -> Iterator[_Line]:
+    for file in listing.files:
+        if not file.name.endswith(TRANSCRIPT):
+            continue
+        folder = file.name.rpartition("/")[0]
+        for number, line in enumerate(text_lines(listing.path(file.name)), start=1):
+            clip, _, text = line.strip().partition(" ")
+            if clip:
+                name = f"{folder}/{clip}" if folder else clip
+                speaker = clip.partition("-")[0] if "-" in clip else ""
+                yield _Line(file.name, number, name, text.strip(), speaker, folder)
+
+
+def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
+    index = Index(listing, AUDIO)
+    clips: list[Clip] = []
+    absent: list[Absent] = []
+    for line in lines:
+        found = index.find(line.name, line.folder)
+        if found is None:
+            absent.append(Absent(line.name, f"missing; {line.table}:{line.number} names it"))
+        elif not found.size:
+            absent.append(Absent(found.name, "an empty file"))
+        else:
+            clips.append(Clip(listing.path(found.name), line.text, line.speaker))
+    if not clips and not absent:
+        raise AutotrainError(f"{listing.root}: its {layout} lists no clips", "add lines to it")
+    return Speech(layout, tuple(clips), tuple(absent), has_text=True)

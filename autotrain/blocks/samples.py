@@ -1,0 +1,122 @@
+"""Samples that come from files: damaged ones are named and skipped, small sets stay in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import get_worker_info
+
+from autotrain.blocks.layouts.listing import FAULTY_SHARE
+from autotrain.errors import AutotrainError
+
+Item = TypeVar("Item")
+CACHE_BYTES = 512 << 20  # of loaded samples, shared out among the loader's workers
+
+_log = logging.getLogger(__name__)
+
+
+def keep_readable(
+    items: Sequence[Item], check: Callable[[Item], object], what: str, least: int = 2
+) -> list[Item]:
+    """The items for which `check` raises no AutotrainError; the others are named and skipped.
+
+    `what` names them in the plural. Raises AutotrainError where over a tenth is damaged, or
+    fewer than `least` are left.
+    """
+    kept, problems = [], []
+    for item in items:
+        try:
+            check(item)
+            kept.append(item)
+        except AutotrainError as error:
+            problems.append(error.message)
+    _refuse_damaged(problems, len(items), what)
+    for problem in problems:
+        _log.warning("skipped: %s", problem)
+    if len(kept) < least:
+        raise AutotrainError(
+            f"{len(kept)} {what}, {least} are the least to train on", f"add {what}"
+        )
+    return kept
+
+
+def split_by_name(names: Sequence[str], valid_share: float) -> tuple[list[int], list[int]]:
+    """Indices as (train, valid). A name's hash decides, so that the order, the machine and most
+    files that come or go later do not change a sample's side.
+
+    At least one of two or more samples is on each side; a single one is for training.
+    """
+    order = sorted(range(len(names)), key=lambda i: (hashlib.sha256(names[i].encode()).digest(), i))
+    held = min(max(round(len(names) * valid_share), 1), len(names) - 1) if names else 0
+    return sorted(order[held:]), sorted(order[:held])
+
+
+class Loaded(Generic[Item]):
+    """`loaded[i]` -> (index used, tensor): `load` of an item, kept while all kept fit the cache.
+
+    An item whose `load` raises AutotrainError is named once, and the next one that loads takes
+    its place: hence the index. Raises AutotrainError once over a tenth has turned out damaged.
+    Pickled for a loader's worker, it leaves what it keeps behind.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        load: Callable[[Item], torch.Tensor],
+        what: str,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.items = list(items)
+        self.load = load
+        self.what = what
+        self.cache_bytes = cache_bytes
+        self.kept: dict[int, torch.Tensor] = {}
+        self.kept_bytes = 0
+        self.problems: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
+        if not 0 <= index < len(self.items):
+            raise IndexError(index)
+        tensor = self._at(index)
+        while tensor is None:
+            index = (index + 1) % len(self.items)
+            tensor = self._at(index)
+        return index, tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"kept": {}, "kept_bytes": 0}
+
+    def _at(self, index: int) -> torch.Tensor | None:
+        if index in self.problems:
+            return None
+        if index in self.kept:
+            return self.kept[index]
+        try:
+            tensor = self.load(self.items[index])
+        except AutotrainError as error:
+            self.problems[index] = error.message
+            _refuse_damaged(list(self.problems.values()), len(self.items), self.what)
+            _log.warning("skipped, another takes its place: %s", error.message)
+            return None
+        worker = get_worker_info()
+        share = self.cache_bytes // (1 if worker is None else worker.num_workers)
+        if self.kept_bytes + tensor.nbytes <= share:
+            self.kept[index] = tensor
+            self.kept_bytes += tensor.nbytes
+        return tensor
+
+
+def _refuse_damaged(problems: Sequence[str], count: int, what: str) -> None:
+    if len(problems) > FAULTY_SHARE * count:
+        more = ", ..." if len(problems) > 3 else ""
+        raise AutotrainError(
+            f"{len(problems)} of {count} {what} are damaged: {', '.join(problems[:3])}{more}",
+            f"restore or remove them; up to {FAULTY_SHARE:.0%} are skipped",
+        )

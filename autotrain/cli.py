@@ -1,0 +1,152 @@
+"""The command line: signatures only. Bodies import what they need; `commands` does the work."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="autotrain",
+    help="Sizes a PyTorch training run for your machine, says why, and carries it out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog="Start with: autotrain plan DATA (or --task my_task.py), then autotrain run plan.toml",
+)
+
+Data = Annotated[str | None, typer.Argument(metavar="[DATA]", help="Your data: a folder or file.")]
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan, such as plan.toml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+NoCalibrate = Annotated[
+    bool, typer.Option("--no-calibrate", help="Skip the 5-second measurement of this machine.")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from autotrain import __version__
+
+        typer.echo(f"autotrain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Sizes a PyTorch training run for your machine, says why, and carries it out."""
+
+
+@app.command()
+def probe(
+    data: Data = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write the machine's profile (TOML).")
+    ] = None,
+    as_json: Json = False,
+    no_calibrate: NoCalibrate = False,
+) -> int:
+    """Show what this machine and your data are."""
+    from autotrain.commands import probe as command
+
+    return command.probe(data, output, as_json=as_json, calibrate=not no_calibrate)
+
+
+@app.command()
+def plan(
+    data: Data = None,
+    template: Annotated[
+        str | None, typer.Option("--template", metavar="NAME", help="A shipped template.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
+    ] = None,
+    machine: Annotated[
+        str | None,
+        typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="NAME", help="Settings by name, or a file.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="Where the plan goes.")
+    ] = "plan.toml",
+    as_json: Json = False,
+    no_calibrate: NoCalibrate = False,
+) -> int:
+    """Decide how to train on this machine, and write it down with reasons."""
+    from autotrain.commands import plan as command
+
+    wish = command.Wish(data, template, task, machine, recipe, tuple(settings or ()))
+    return command.plan(wish, output, as_json=as_json, calibrate=not no_calibrate)
+
+
+@app.command()
+def explain(
+    plan_file: PlanFile,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="One setting, or a section.")
+    ] = None,
+) -> int:
+    """Say why a setting of a plan is as it is, and what would change it."""
+    from autotrain.commands import explain as command
+
+    return command.explain(plan_file, key)
+
+
+@app.command()
+def run(
+    plan_file: PlanFile,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")
+    ] = False,
+    max_steps: Annotated[
+        int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")
+    ] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the plan's code though it is new here.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
+) -> int:
+    """Carry out a plan."""
+    from autotrain.commands import run as command
+
+    return command.run(
+        plan_file, resume=resume, fresh=fresh, max_steps=max_steps, trust=trust, as_json=as_json
+    )
+
+
+@app.command()
+def report(
+    directory: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
+    as_json: Json = False,
+) -> int:
+    """Write a run's pictures and figures again, and print its summary."""
+    from autotrain.commands import report as command
+
+    return command.report(directory, as_json=as_json)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The folder to make.")],
+    template: Annotated[
+        str, typer.Option("--template", metavar="NAME", help="What to start from.")
+    ] = "starter",
+) -> int:
+    """Make a task of your own to edit, that trains as it is."""
+    from autotrain.commands import new as command
+
+    return command.new(name, template)

@@ -1,0 +1,243 @@
+"""`autotrain plan`: probe the machine, trace the model, decide, and write the plan."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from autotrain import __version__, files, planfile, trust
+from autotrain.errors import AutotrainError, UsageError
+from autotrain.goal import (
+    Template,
+    accepted_options,
+    parse_settings,
+    read_recipe,
+    read_template,
+    template_for,
+)
+from autotrain.plan.planner import dtype_in_force, make_plan
+from autotrain.schema import (
+    DatasetProfile,
+    Goal,
+    HardwareProfile,
+    ModelProfile,
+    Plan,
+    Scalar,
+    TaskSection,
+)
+from autotrain.task import file_sha256, load_task
+
+if TYPE_CHECKING:
+    from autotrain.probe.model import ModelTracer
+
+FIRST_TRACES = (2, 8)
+CHECKS = 3
+
+
+class Wish(NamedTuple):
+    """What was asked for on the command line."""
+
+    data: str | None
+    template: str | None
+    task: str | None
+    machine: str | None
+    recipe: str | None
+    settings: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """The code and data that a plan is for, and what was seen of the data on the way."""
+
+    task_file: Path
+    template: Template | None
+    shipped: bool
+    data: str | None
+    dataset: DatasetProfile | None
+
+
+def plan(wish: Wish, output: str, *, as_json: bool, calibrate: bool) -> int:
+    """Make a plan, write it to `output`, and print what it says."""
+    from autotrain.report.plan_text import plan_summary
+
+    settings, options = parse_settings(list(wish.settings))
+    target = Path(output)
+    kept = _room_for(target)
+    source = _source(wish)
+    hardware = _hardware(wish.machine, target.resolve().parent, calibrate)
+    goal = _goal(wish, source, settings, options, target)
+    dataset, model, made = decide(source, hardware, goal)
+    planfile.save(made, target)
+    if as_json:
+        print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1))
+    else:
+        print(plan_summary(made, hardware, dataset, model, output), file=sys.stderr)
+    if kept is not None:
+        print(f"the plan that you had edited is kept as {kept}", file=sys.stderr)
+    return 0
+
+
+def decide(
+    source: Source, hardware: HardwareProfile, goal: Goal
+) -> tuple[DatasetProfile, ModelProfile, Plan]:
+    """Trace the task at a few sizes, plan, and check the plan at the size it chose."""
+    from autotrain.probe.model import ModelTracer
+    from autotrain.probe.task_data import task_dataset
+
+    task = load_task(source.task_file, source.data, goal.task.options)
+    tracer = ModelTracer.open(task, source.task_file)
+    dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
+    dtype = dtype_in_force(hardware, goal)
+    for micro_batch in FIRST_TRACES:
+        tracer.trace(micro_batch, dtype)
+    made = make_plan(hardware, dataset, tracer.profile(), goal, version=__version__)
+    for _ in range(CHECKS):
+        if not _unchecked(tracer, made):
+            break
+        tracer.trace(made.batch.micro_batch, dtype)
+        made = make_plan(hardware, dataset, tracer.profile(), goal, version=__version__)
+    return dataset, tracer.profile(), made
+
+
+def _unchecked(tracer: ModelTracer, made: Plan) -> bool:
+    """Whether the size that was chosen has yet to be traced; a step for real is not repeated."""
+    sizes = {t.micro_batch for t in tracer.traces}
+    return tracer.mode is not None and made.batch.micro_batch not in sizes
+
+
+def _source(wish: Wish) -> Source:
+    """Which code and data: as named, or by what the data looks like."""
+    from autotrain.probe.dataset import probe_dataset
+
+    if wish.template is not None and wish.task is not None:
+        raise UsageError("--template and --task exclude each other")
+    if wish.task is not None:
+        path = Path(wish.task)
+        trust.trust(path)
+        beside = (path.parent / "template.toml").is_file()
+        template = read_template(path.parent) if beside else None
+        return Source(path, template, False, wish.data or _own_data(template, path.parent), None)
+    if wish.template is None and wish.data is None:
+        raise UsageError(
+            "nothing to plan for", hint="autotrain plan DATA, or --task my_task.py, or --template"
+        )
+    dataset = probe_dataset(Path(wish.data)) if wish.data is not None else None
+    name = wish.template or _template_by_data(dataset)
+    path = trust.template_path(name)
+    template = read_template(path.parent)
+    data = wish.data or _own_data(template, path.parent)
+    if dataset is None and data is not None:
+        dataset = probe_dataset(Path(data))
+    if dataset is None and template.kind != "task":
+        raise UsageError(
+            f"template {name} needs data", hint=f"autotrain plan DATA --template {name}"
+        )
+    if dataset is not None and template.kind not in ("task", dataset.kind):
+        raise AutotrainError(
+            f"{data}: {dataset.took_for or dataset.kind}; template {name} takes {template.kind}",
+            "name other data or another template",
+        )
+    return Source(path, template, True, data, dataset)
+
+
+def _own_data(template: Template | None, folder: Path) -> str | None:
+    return str(folder / template.data) if template is not None and template.data else None
+
+
+def _template_by_data(dataset: DatasetProfile | None) -> str:
+    assert dataset is not None
+    name = template_for(dataset.kind)
+    if name is None:
+        raise AutotrainError(
+            f"{dataset.root}: {dataset.took_for or dataset.kind}: no template trains on this yet",
+            "write a task of your own: autotrain new my-task, then --task my-task/task.py",
+        )
+    return name
+
+
+def _hardware(machine: str | None, where: Path, calibrate: bool) -> HardwareProfile:
+    from autotrain.probe.hardware import load_machine, probe_hardware
+
+    if machine is not None:
+        return load_machine(machine)
+    return probe_hardware(where, calibrate=calibrate)
+
+
+def _goal(
+    wish: Wish,
+    source: Source,
+    settings: dict[str, Any],
+    options: dict[str, Scalar],
+    target: Path,
+) -> Goal:
+    recipes = [source.template.recipe()] if source.template is not None else []
+    if wish.recipe is not None:
+        recipe, wanted = read_recipe(wish.recipe)
+        recipes.append(recipe)
+        options = {**accepted_options(source.task_file, wanted), **options}
+    folder = target.resolve().parent
+    name = source.template.name if source.template and source.shipped else _own_name(source)
+    section = TaskSection.model_validate(
+        {
+            "template": name if source.shipped else None,
+            "file": None if source.shipped else relative(source.task_file, folder),
+            "sha256": file_sha256(source.task_file),
+            "data": _portable(source.data, folder),
+            "options": options,
+        }
+    )
+    return Goal(task=section, recipes=tuple(recipes), user=settings, name=_run_name(name))
+
+
+def _own_name(source: Source) -> str:
+    """After the task file, or after its folder where the file is called task.py."""
+    path = source.task_file.resolve()
+    return path.parent.name if path.stem == "task" else path.stem
+
+
+def _run_name(name: str) -> str:
+    return (
+        "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip("._-")[:100] or "run"
+    )
+
+
+def relative(path: Path, folder: Path) -> str:
+    """As a plan in `folder` names it: relative where it lies below, else absolute."""
+    full = path.resolve()
+    return os.fspath(full.relative_to(folder)) if full.is_relative_to(folder) else str(full)
+
+
+def _portable(data: str | None, folder: Path) -> str | None:
+    return relative(Path(data), folder) if data is not None and Path(data).exists() else data
+
+
+def _room_for(target: Path) -> Path | None:
+    """Make sure that the plan can be written; a plan that a person edited is moved aside."""
+    from autotrain.report.explain import edited
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutotrainError(
+            f"{target.parent}: {error.strerror}", "choose another place with -o"
+        ) from None
+    if not os.access(target.parent, os.W_OK):
+        raise AutotrainError(f"{target.parent}: permission denied", "choose another place with -o")
+    if not target.exists():
+        return None
+    if "made_by" not in files.read_toml(target):
+        raise AutotrainError(f"{target}: exists and is not a plan", "choose another name with -o")
+    try:
+        return _aside(target) if edited(planfile.load(target)) else None
+    except UsageError:
+        return _aside(target)
+
+
+def _aside(target: Path) -> Path:
+    number = 1
+    while (aside := target.with_name(f"{target.name}.before-{number}")).exists():
+        number += 1
+    files.write_atomic(aside, target.read_bytes())
+    return aside

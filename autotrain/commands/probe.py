@@ -1,0 +1,33 @@
+"""`autotrain probe`: what this machine and your data are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from autotrain import files
+
+
+def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: bool) -> int:
+    """Probe, print, and write the machine's profile where asked."""
+    from autotrain.probe.dataset import probe_dataset
+    from autotrain.probe.hardware import probe_hardware, profile_toml
+    from autotrain.report.plan_text import probe_text
+
+    dataset = None if data is None else probe_dataset(Path(data))
+    hardware = probe_hardware(Path.cwd(), calibrate=calibrate)
+    if output is not None:
+        files.write_atomic(Path(output), profile_toml(hardware))
+    if as_json:
+        found = {"hardware": hardware.model_dump(mode="json", by_alias=True)}
+        if dataset is not None:
+            found["dataset"] = dataset.model_dump(mode="json")
+        print(json.dumps(found, indent=1))
+    else:
+        print(probe_text(hardware, dataset))
+    if output is not None:
+        print(f"wrote {output}\n\nnext: autotrain plan ... --machine {output}", file=sys.stderr)
+    elif not as_json:
+        print(f"\nnext: autotrain plan {data or 'DATA'}", file=sys.stderr)
+    return 0

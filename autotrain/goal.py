@@ -1,0 +1,168 @@
+"""What the user wants, read from the command line, a template and a recipe, into a Goal."""
+
+from __future__ import annotations
+
+import inspect
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from autotrain import files
+from autotrain.errors import UsageError
+from autotrain.planfile import faults, near_name
+from autotrain.schema import Recipe, Record, Scalar, Sizes, setting_types
+from autotrain.task import load_module
+
+_R = TypeVar("_R", bound=Record)
+
+# Counted in epochs by recipes, turned into steps by the planner.
+_IN_EPOCHS = {"schedule.warmup_epochs": float, "schedule.period_epochs": float}
+_FROM_ELSEWHERE = ("task.template", "task.file", "task.sha256", "task.data", "task.options")
+
+
+class Template(Record):
+    """`template.toml`: how a template's author wants it sized."""
+
+    name: str
+    description: str
+    kind: str
+    default_for_kind: bool = False
+    data: str | None = None
+    source: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    sizes: tuple[Sizes, ...] = ()
+
+    def recipe(self) -> Recipe:
+        """Its settings as a recipe."""
+        return Recipe(name=self.name, source=self.source, settings=self.settings, sizes=self.sizes)
+
+
+def read_template(folder: Path) -> Template:
+    """A template's `template.toml`. Raises UsageError with every fault."""
+    path = folder / "template.toml"
+    template = _read(path, Template)
+    problems = _bad_settings(template.settings)
+    for size in template.sizes:
+        problems += _bad_settings(size.settings)
+    if problems:
+        raise UsageError(*(f"{path}: {line}" for line in problems))
+    return template
+
+
+def template_for(kind: str) -> str | None:
+    """The template that takes data of this kind by default, or None."""
+    for name in files.shipped_names("templates"):
+        template = read_template(files.shipped("templates") / name)
+        if template.kind == kind and template.default_for_kind:
+            return name
+    return None
+
+
+def read_recipe(name: str) -> tuple[Recipe, dict[str, Scalar]]:
+    """A recipe by name or from a TOML file: (its settings, its task options)."""
+    path = Path(name)
+    if not name.endswith(".toml"):
+        known = files.shipped_names("recipes")
+        if name not in known:
+            raise UsageError(
+                f"no recipe {name!r}{near_name(name, known)}",
+                hint=f"recipes: {', '.join(known)}; or a TOML file of your own",
+            )
+        path = files.shipped("recipes") / f"{name}.toml"
+    recipe = _read(path, _RecipeFile)
+    problems = _bad_settings(recipe.settings)
+    if problems:
+        raise UsageError(*(f"{path}: {line}" for line in problems))
+    return (
+        Recipe(name=recipe.name, source=recipe.source, settings=recipe.settings),
+        recipe.options,
+    )
+
+
+class _RecipeFile(Record):
+    name: str
+    description: str = ""
+    source: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Scalar] = Field(default_factory=dict)
+
+
+def _read(path: Path, record: type[_R]) -> _R:
+    try:
+        return record.model_validate(files.read_toml(path))
+    except ValidationError as error:
+        raise UsageError(*(f"{path}: {line}" for line in faults(error, record))) from None
+
+
+def _bad_settings(settings: dict[str, Any]) -> list[str]:
+    problems: list[str] = []
+    for key, value in settings.items():
+        try:
+            settings[key] = checked(key, value)
+        except UsageError as error:
+            problems += error.faults
+    return problems
+
+
+def checked(key: str, value: Any) -> Any:
+    """A value for a plan key, in its type. Raises UsageError naming the key."""
+    types = setting_types() | _IN_EPOCHS
+    if key not in types or key in _FROM_ELSEWHERE:
+        why = "unknown key" if key not in types else "is named on the command line, not set"
+        raise UsageError(
+            f"{key}: {why}{near_name(key, sorted(types))}",
+            hint="`autotrain explain plan.toml` lists every key",
+        )
+    try:
+        return TypeAdapter(types[key]).validate_python(value)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
+        raise UsageError(f"{key}: {value!r} {detail}") from None
+
+
+def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]:
+    """`--set key=value` pairs as (plan settings, task options). All faults at once.
+
+    `task.NAME` is an option of the task. `off` or `none` turn an optional setting off.
+    """
+    settings: dict[str, Any] = {}
+    options: dict[str, Scalar] = {}
+    problems: list[str] = []
+    for pair in pairs:
+        key, equals, raw = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            problems.append(f"--set {pair}: expected key=value")
+            continue
+        value = parse_value(raw)
+        if key.startswith("task.") and key not in _FROM_ELSEWHERE:
+            options[key.removeprefix("task.").removeprefix("options.")] = value
+            continue
+        try:
+            settings[key] = checked(key, None if value in ("off", "none") else value)
+        except UsageError as error:
+            problems += [f"--set {line}" for line in error.faults]
+    if problems:
+        raise UsageError(*problems, hint="keys are those of the plan, such as batch.micro_batch=8")
+    return settings, options
+
+
+def parse_value(raw: str) -> Any:
+    """A TOML value, or else the text as it is."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw.strip()
+
+
+def accepted_options(task_file: Path, options: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Those options of a recipe that this task() takes."""
+    function = getattr(load_module(task_file), "task", None)
+    if not callable(function):
+        return {}
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return options
+    return {key: value for key, value in options.items() if key in parameters}

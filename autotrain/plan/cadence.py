@@ -1,0 +1,45 @@
+"""How often to log, evaluate and save, and how much to keep."""
+
+from __future__ import annotations
+
+import math
+
+from autotrain.schema import Prediction
+from autotrain.units import GIB
+
+
+def epochs_fifth_rule(epochs: int) -> int:
+    """Save every epochs / 5 epochs, at least 1: the speech autoencoder origin's rule."""
+    return max(epochs // 5, 1)
+
+
+def checkpoint_steps(step_seconds: float, most_seconds_at_stake: float) -> int:
+    """Steps between saves so that no more than that much work is at stake."""
+    return max(int(most_seconds_at_stake / step_seconds), 1)
+
+
+def checkpoint_interval(parameter_bytes: int, buffer_bytes: int, state_bytes: int) -> Prediction:
+    """Bytes of one checkpoint: weights, buffers, optimizer state, and a little JSON."""
+    tensors = parameter_bytes + buffer_bytes + state_bytes
+    return Prediction(low=tensors, expected=tensors + 48_000, high=1.02 * tensors + 400_000)
+
+
+def keep(checkpoint_bytes: float, free_bytes: float, wanted: int = 3) -> int:
+    """Checkpoints to keep: `wanted`, fewer where the disk is small, at least 1.
+
+    A save needs room for one more than are kept, `best` may be a further one, and 1 GiB is
+    left to the rest of the machine.
+    """
+    room = (free_bytes - GIB) / max(checkpoint_bytes, 1)
+    return min(max(math.floor(room) - 2, 1), wanted)
+
+
+def disk_bytes(checkpoint_bytes: float, keep_count: int) -> float:
+    """The most a run's checkpoints take: those kept, the best, and one being written."""
+    return checkpoint_bytes * (keep_count + 2)
+
+
+def log_every(step_seconds: float, total_steps: int) -> int:
+    """Steps between log points: about one a second, at least 50 in a run, at most 100 steps."""
+    by_time = round(1.0 / max(step_seconds, 1e-6))
+    return min(max(by_time, 1), max(total_steps // 50, 1), 100)

@@ -1,0 +1,205 @@
+"""Settings that follow from the machine and the task alone: device, memory, data, precision."""
+
+from __future__ import annotations
+
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.memory import FUSED
+from autotrain.schema import Device, Dtype, Goal, HardwareProfile, ModelProfile
+from autotrain.units import bytes_text
+
+VALID_SHARE = 0.1
+
+
+def choose_device(hardware: HardwareProfile, goal: Goal) -> Device:
+    """The device that the user names, else the first GPU, else the CPU.
+
+    Raises ValueError where the machine has no such device.
+    """
+    kind, index = goal.user.get("device.kind"), goal.user.get("device.index", 0)
+    if kind is None:
+        return hardware.devices[0] if not index else hardware.devices[index]
+    device = hardware.device(kind, index)
+    if device is None:
+        raise ValueError(f"{hardware.name} has no device {kind}:{index}")
+    return device
+
+
+def identity(ledger: Ledger, goal: Goal) -> None:
+    """Which code, which data, where the run goes, which seed."""
+    task = goal.task
+    for key, value in (("template", task.template), ("file", task.file), ("data", task.data)):
+        ledger.settle(
+            f"task.{key}",
+            value,
+            formula="named on the command line, or found by what the data looks like",
+            source="you",
+            kind="user",
+            would_change="plan again with other DATA, --template or --task",
+        )
+    ledger.settle(
+        "task.sha256",
+        task.sha256,
+        formula="SHA-256 of the task file when this plan was made",
+        source="the file",
+        kind="measured",
+        limited_by="the code: `run` refuses it once it has changed",
+        would_change="plan again, or `run --trust`",
+    )
+    ledger.settle(
+        "task.options",
+        task.options,
+        formula="passed to task() as keyword arguments",
+        source="you, or the recipe",
+        kind="user" if task.options else "fixed",
+        would_change="--set task.NAME=VALUE",
+    )
+    name = ledger.settle(
+        "run.name", goal.name, formula="named after the task", source="autotrain's rule"
+    )
+    ledger.settle(
+        "run.directory",
+        f"runs/{name}",
+        formula="runs/<run.name>, beside the plan file",
+        source="autotrain's rule",
+    )
+    ledger.settle(
+        "run.seed",
+        0,
+        formula="any number: equal seeds give equal runs on the same machine",
+        source="autotrain's rule",
+        kind="fixed",
+    )
+
+
+def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
+    """The device, its threads, and the share of its memory that the plan may use."""
+    ledger.settle(
+        "device.kind",
+        device.kind,
+        formula=f"{device.name} is the first device of {hardware.name}",
+        source="probe",
+        kind="measured",
+    )
+    ledger.settle(
+        "device.index", device.index, formula="as the driver numbers it", source="probe",
+        kind="measured",
+    )  # fmt: skip
+    cores = hardware.cpu.cores
+    ledger.settle(
+        "device.threads",
+        cores,
+        formula=f"{cores} cores this process may use (affinity and cgroup quota)",
+        source="probe",
+        kind="measured",
+        limited_by="cpu.cores",
+    )
+    share = ledger.settle(
+        "memory.share",
+        0.8 if device.kind in ("cpu", "mps") else 0.9,
+        formula="0.8 of RAM, which others need too; 0.9 of a GPU's memory",
+        source="autotrain's rule",
+    )
+    free = device.free_bytes
+    ledger.settle(
+        "memory.budget_bytes",
+        max(int(share * free), 1),
+        formula=f"memory.share {share:g} x {bytes_text(free)} free on {device.name}",
+        source="probe",
+        kind="measured",
+        limited_by="memory that other programs hold",
+        would_change="free memory, or --set memory.share=0.95",
+    )
+
+
+def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
+    """Training and validation samples in force: (train, valid)."""
+    total = model.train_count
+    if model.valid_count:
+        ledger.settle(
+            "data.valid_share",
+            None,
+            formula=f"the task brings {model.valid_count} validation samples of its own",
+            source="the task",
+            kind="fixed",
+            would_change="valid=None in the task",
+        )
+        return total, model.valid_count
+    share = ledger.settle(
+        "data.valid_share",
+        VALID_SHARE,
+        formula=f"a tenth of {total} training samples is held out, as run.seed picks them",
+        source="autotrain's rule",
+    )
+    # At least one on each side, as `task.hold_out` splits.
+    held = min(max(round(total * share), 1), max(total - 1, 1))
+    return max(total - held, 1), held
+
+
+def optimizer(ledger: Ledger, device: Device) -> None:
+    """Which optimizer, and how torch runs it."""
+    name = ledger.settle(
+        "optimizer.name",
+        "adamw",
+        formula="AdamW converges on most models without tuning",
+        source="Loshchilov and Hutter 2019, arXiv:1711.05101",
+    )
+    momentum = 0.9 if name == "sgd" else None
+    ledger.settle(
+        "optimizer.momentum",
+        momentum,
+        formula="0.9 for SGD; the others have their own" if momentum else f"not used by {name}",
+        source="Sutskever 2013",
+    )
+    adaptive = name in ("adamw", "adam", "nadam", "radam", "adamax")
+    ledger.settle(
+        "optimizer.betas",
+        (0.9, 0.999) if adaptive else None,
+        formula="decay of the two running means" if adaptive else f"not used by {name}",
+        source="Kingma and Ba 2015, arXiv:1412.6980",
+    )
+    decay = {"adamw": 0.01, "sgd": 1e-4}.get(name, 0.0)
+    ledger.settle(
+        "optimizer.weight_decay",
+        decay,
+        formula="0.01 for AdamW, 1e-4 for SGD, none for the others",
+        source="torch.optim's default; He 2016 for SGD",
+    )
+    ledger.settle(
+        "optimizer.clip_norm",
+        1.0,
+        formula="gradients longer than 1.0 are shortened to it: one bad batch cannot wreck a run",
+        source="Pascanu 2013, arXiv:1211.5063",
+        would_change="--set optimizer.clip_norm=off",
+    )
+    fused = name in FUSED and device.kind in ("cpu", "cuda", "rocm", "mps")
+    rule = "fused" if fused else "for-loop" if device.kind == "cpu" else "foreach"
+    ledger.settle(
+        "optimizer.implementation",
+        rule,
+        formula="fused where torch has it: one pass, no temporaries; else torch's default",
+        source="torch.optim",
+        limited_by=f"torch's kernels for {name} on {device.kind}",
+    )
+
+
+def precision(ledger: Ledger, device: Device) -> Dtype:
+    """The number format of the forward pass; weights stay in fp32."""
+    native = device.native_dtypes
+    if device.kind in {"cpu", "mps"}:
+        rule: Dtype = "fp32"
+        why = "bf16 speeds some models up on a CPU and slows others down: fp32 until measured"
+    elif "bf16" in native:
+        rule, why = "bf16", "the device computes bf16 natively, and it needs no loss scaling"
+    elif "fp16" in native:
+        rule, why = "fp16", "the device has no bf16; fp16 with loss scaling"
+    else:
+        rule, why = "fp32", "the device has no faster format"
+    dtype: Dtype = ledger.settle(
+        "precision.dtype",
+        rule,
+        formula=why,
+        source="Micikevicius 2018, arXiv:1710.03740",
+        limited_by=f"native on {device.name}: {', '.join(native)}",
+        would_change="--set precision.dtype=fp32|tf32|bf16|fp16",
+    )
+    return dtype

@@ -1,0 +1,64 @@
+"""How long a step takes, from its traced work and the device's rates."""
+
+from __future__ import annotations
+
+import math
+
+from autotrain.plan.memory import affine
+from autotrain.schema import Device, Dtype, ModelProfile, Prediction
+
+# The share of a calibrated (or datasheet) rate that whole training steps reach. Operators
+# outside the products read and write each tensor about once.
+EFFICIENCY = {"measured": 0.75, "datasheet": 0.4, "assumed": 0.3}
+SPREAD = {"measured": 2.0, "datasheet": 3.0, "assumed": 5.0}
+
+
+def micro_batch_seconds(
+    model: ModelProfile, device: Device, micro_batch: int, dtype: Dtype
+) -> float:
+    """Forward and backward of one micro-batch: products at their rate, the rest by bytes."""
+    traces, rates = model.at(dtype), device.rates
+    matmul_rate = rates.matmul.get(dtype) or rates.matmul["fp32"]
+    convolution_rate = (
+        rates.convolution.get(dtype) or rates.convolution.get("fp32") or 0.6 * matmul_rate
+    )
+    share = EFFICIENCY[rates.source]
+    products = affine(traces, lambda t: t.matmul_flops, micro_batch) / (
+        share * matmul_rate
+    ) + affine(traces, lambda t: t.convolution_flops, micro_batch) / (share * convolution_rate)
+    moved = affine(traces, lambda t: t.moved_bytes, micro_batch) / (share * rates.bandwidth)
+    launches = affine(traces, lambda t: t.ops, micro_batch) * rates.op_seconds
+    if device.kind == "cpu":
+        return products + moved + launches
+    return max(products + moved, launches)
+
+
+def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> float:
+    """One optimizer step: it reads and writes weights, gradients and states once each."""
+    touched = 2 * (model.trainable_bytes * 2 + state_bytes)
+    return touched / (EFFICIENCY[device.rates.source] * device.rates.bandwidth)
+
+
+def step_interval(seconds: float, device: Device) -> Prediction:
+    """A roofline's honest spread: a factor of 2 where rates were measured, 3 from a datasheet."""
+    spread = SPREAD[device.rates.source]
+    return Prediction(low=seconds / spread, expected=seconds, high=seconds * spread)
+
+
+# Handing a batch over from another process costs about this much, whatever is in it.
+HANDOVER_SECONDS = 1e-3
+
+
+def loader_workers(
+    loading_seconds: float, model_seconds: float, share: float, cores: int, most: int
+) -> int:
+    """Worker processes that keep the model fed, of `cores`; `most` is what the RAM allows.
+
+    `loading_seconds` and `model_seconds` are of one micro-batch. None where loading takes
+    less than `share` of the model's time, or less than handing a batch over; one core is
+    left to training.
+    """
+    if loading_seconds < max(share * model_seconds, HANDOVER_SECONDS) or cores < 2:
+        return 0
+    needed = math.ceil(loading_seconds / max(model_seconds, 1e-9))
+    return max(min(needed, cores - 1, most), 0)

@@ -1,0 +1,151 @@
+"""What the NVIDIA driver tells about its GPUs, without creating a CUDA context.
+
+A machine without a driver, or without the library, answers quickly and silently with nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from autotrain.schema import Neighbour
+
+
+@dataclass(frozen=True)
+class NvmlGpu:
+    """One physical GPU, in PCI bus order. Rates are the vector units' and the memory's peak."""
+
+    name: str
+    uuid: str
+    total_bytes: int
+    free_bytes: int
+    capability: tuple[int, int]
+    neighbours: tuple[Neighbour, ...] = ()
+    split: bool = False
+    fp32_flops: float | None = None
+    bandwidth: float | None = None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The driver's own version and the newest CUDA it serves: `580.65`, `13.0`."""
+
+    version: str
+    cuda: tuple[int, int]
+
+
+@contextmanager
+def _library() -> Iterator[Any]:
+    """The NVML module while initialised, or None where there is no library or driver."""
+    try:
+        import pynvml
+    except ImportError:
+        yield None
+        return
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def nvml_driver() -> Driver | None:
+    """Verify with `nvidia-smi` (first line)."""
+    with _library() as nvml:
+        if nvml is None:
+            return None
+        version = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
+        cuda = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0
+        return Driver(str(version or "unknown"), (cuda // 1000, cuda % 1000 // 10))
+
+
+def nvml_gpus() -> list[NvmlGpu]:
+    """All GPUs the driver shows, in PCI bus order, whether or not torch can use them.
+
+    Verify with `nvidia-smi --query-gpu=name,uuid,memory.total,memory.free,compute_cap
+    --format=csv` and `nvidia-smi` (processes).
+    """
+    with _library() as nvml:
+        if nvml is None:
+            return []
+        handles = [
+            _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
+            for index in range(_ask(nvml, nvml.nvmlDeviceGetCount) or 0)
+        ]
+        return [_gpu(nvml, handle) for handle in handles if handle is not None]
+
+
+def _gpu(nvml: Any, handle: Any) -> NvmlGpu:
+    memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+    if memory is None or memory.total <= 0:  # unified memory (Jetson, DGX Spark): RAM it is
+        import psutil
+
+        ram = psutil.virtual_memory()
+        total, free = ram.total, ram.available
+    else:
+        total, free = memory.total, memory.free
+    mode = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle) or [0]
+    return NvmlGpu(
+        name=str(_ask(nvml, nvml.nvmlDeviceGetName, handle) or "NVIDIA GPU"),
+        uuid=str(_ask(nvml, nvml.nvmlDeviceGetUUID, handle) or ""),
+        total_bytes=total,
+        free_bytes=free,
+        capability=_ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle) or (0, 0),
+        neighbours=_neighbours(nvml, handle),
+        split=mode[0] == 1,
+        fp32_flops=_fp32_flops(nvml, handle),
+        bandwidth=_bandwidth(nvml, handle),
+    )
+
+
+def _fp32_flops(nvml: Any, handle: Any) -> float | None:
+    """CUDA cores x 2 (multiply and add) x highest clock."""
+    cores = _ask(nvml, nvml.nvmlDeviceGetNumGpuCores, handle)
+    megahertz = _ask(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_SM)
+    return cores * 2 * megahertz * 1e6 if cores and megahertz else None
+
+
+def _bandwidth(nvml: Any, handle: Any) -> float | None:
+    """Bus width in bytes x 2 (double data rate) x memory clock."""
+    bits = _ask(nvml, nvml.nvmlDeviceGetMemoryBusWidth, handle)
+    megahertz = _ask(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, nvml.NVML_CLOCK_MEM)
+    return bits / 8 * 2 * megahertz * 1e6 if bits and megahertz else None
+
+
+def _neighbours(nvml: Any, handle: Any) -> tuple[Neighbour, ...]:
+    """Other processes on the GPU, largest first. Windows does not tell how much they hold: 0."""
+    used: dict[int, int] = {}
+    queries = (
+        nvml.nvmlDeviceGetComputeRunningProcesses,
+        nvml.nvmlDeviceGetGraphicsRunningProcesses,
+    )
+    for query in queries:
+        for process in _ask(nvml, query, handle) or []:
+            used[process.pid] = max(used.get(process.pid, 0), process.usedGpuMemory or 0)
+    used.pop(os.getpid(), None)
+    ordered = sorted(used.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Neighbour(pid=p, name=_process_name(p), used_bytes=b) for p, b in ordered)
+
+
+def _process_name(pid: int) -> str:
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).name())
+    except (psutil.Error, OSError, ValueError):  # another user's, another container's, or gone
+        return "unknown"
+
+
+def _ask(nvml: Any, query: Any, *arguments: Any) -> Any:
+    """One answer, or None where this GPU or this driver does not give it."""
+    try:
+        return query(*arguments)
+    except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):
+        return None

@@ -1,0 +1,71 @@
+"""What every setting of a plan is, in words for someone who has never trained a model."""
+
+MEANINGS: dict[str, str] = {
+    "task.template": "The shipped starting point whose model and data reading are used.",
+    "task.file": "Your own file that says what the model and the data are.",
+    "task.sha256": "A fingerprint of that code: a run stops when it has changed since the plan.",
+    "task.data": "Where the data is.",
+    "task.options": "Choices that the task's own code offers.",
+    "run.name": "The name of the run.",
+    "run.directory": "The folder for the run's checkpoints, figures and reports.",
+    "run.seed": "The number that all chance starts from: same seed, same run.",
+    "run.log_every_steps": "After how many steps the loss and the speed are written down.",
+    "device.kind": "What does the arithmetic: the processor (cpu) or a graphics card.",
+    "device.index": "Which one, where there are several; counted from 0.",
+    "device.threads": "How many threads the processor computes with.",
+    "memory.share": "The part of the memory that training may take.",
+    "memory.budget_bytes": "The memory that training may take.",
+    "batch.micro_batch": (
+        "How many samples the model looks at together. Memory must hold all that the model "
+        "computes for each of them until it has learned from them, so this number decides "
+        "whether training fits; more at once is usually faster, up to a point."
+    ),
+    "batch.accum_steps": (
+        "How many micro-batches are worked through before the model is changed once. It gives "
+        "the effect of a larger batch without its memory, at the price of time."
+    ),
+    "batch.world_size": "How many processes train the same model together.",
+    "batch.global_batch": (
+        "How many samples the model has seen each time it is changed: micro_batch x accum_steps "
+        "x world_size. It is what others call the (effective) batch size."
+    ),
+    "precision.dtype": (
+        "How exactly numbers are kept. fp32 is the ordinary form; bf16 and fp16 take half the "
+        "memory and are faster on hardware that is made for them."
+    ),
+    "optimizer.name": "The rule by which the model is changed after each batch.",
+    "optimizer.lr": (
+        "The learning rate: how far each step changes the model. Too large and the loss jumps "
+        "about or becomes NaN; too small and training takes for ever."
+    ),
+    "optimizer.weight_decay": "How strongly large weights are pulled back towards zero.",
+    "optimizer.momentum": "How much of the last step's direction is kept.",
+    "optimizer.betas": "How slowly the optimizer forgets past gradients and their sizes.",
+    "optimizer.implementation": "How the step is computed; the result is the same.",
+    "optimizer.clip_norm": "The longest step allowed: longer gradients are cut to this length.",
+    "schedule.name": "How the learning rate changes while training goes on.",
+    "schedule.warmup_steps": "Over how many steps the learning rate rises from near zero.",
+    "schedule.min_lr": "The learning rate never falls below this.",
+    "schedule.factor": "What the learning rate is multiplied by each time it is lowered.",
+    "schedule.patience": "How many evaluations without progress before it is lowered.",
+    "schedule.period_steps": "After how many steps the schedule lowers it or starts again.",
+    "train.epochs": "How many times the model sees all of the training data.",
+    "early_stop.patience": "Training ends after this many evaluations without progress.",
+    "early_stop.min_delta": "The least improvement that counts as progress.",
+    "evaluate.every_epochs": "After how many epochs the model is tried on the validation data.",
+    "evaluate.every_steps": "After how many steps the model is tried on the validation data.",
+    "checkpoint.every_epochs": "After how many epochs the run is saved, to go on from there.",
+    "checkpoint.every_steps": "After how many steps the run is saved, to go on from there.",
+    "checkpoint.keep": "How many of the regular checkpoints are kept; older ones are deleted.",
+    "loader.workers": "Processes that read and prepare data beside the training.",
+    "loader.prefetch": "Batches that each of them keeps ready.",
+    "loader.pin_memory": "Whether batches wait where a graphics card fetches them fastest.",
+    "loader.start_method": "How these processes are started.",
+    "data.valid_share": "The part of the data held back to see how the model does on new data.",
+    "predicted.tensor_peak_bytes": "The most memory that numbers in use take at once.",
+    "predicted.reserved_peak_bytes": "The most a graphics card's allocator sets aside for them.",
+    "predicted.device_peak_bytes": "The most memory the system will see this run take.",
+    "predicted.step_seconds": "The time of one step.",
+    "predicted.run_seconds": "The time of the whole run, if it is not stopped early.",
+    "predicted.checkpoint_bytes": "The size of one checkpoint on disk.",
+}

@@ -1,0 +1,241 @@
+"""What a run came to, folded from its events; a run that was killed and resumed is one run."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from autotrain.errors import AutotrainError
+from autotrain.events import (
+    Evaluated,
+    Event,
+    Healed,
+    Saved,
+    Started,
+    Step,
+    Stopped,
+    Warned,
+    from_json,
+)
+from autotrain.report.progress import epoch_of, monitored, window_of
+from autotrain.schema import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best value of the monitored figure, and the step it was reached at."""
+
+    metric: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Log points and evaluations in the order of their steps, and what was measured.
+
+    `windows[i]` is the number of steps that `points[i]` is the mean of. `seconds` adds up all
+    sessions. `stopped` is None for a run that was killed or still goes on. The tensor and
+    reserved peaks are known on a GPU only, from its allocator.
+    """
+
+    started: Started | None = None
+    points: list[Step] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    saves: list[Saved] = field(default_factory=list)
+    healed: list[Healed] = field(default_factory=list)
+    warned: list[Warned] = field(default_factory=list)
+    stopped: Stopped | None = None
+    sessions: int = 0
+    seconds: float = 0.0
+    device_peak_bytes: int | None = None
+    tensor_peak_bytes: int | None = None
+    reserved_peak_bytes: int | None = None
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps that the final weights have seen."""
+        last = max((e.step for e in (*self.points[-1:], *self.evaluations[-1:])), default=0)
+        return self.stopped.step if self.stopped else last
+
+    @cached_property
+    def full_steps(self) -> int:
+        """Steps of all the planned epochs."""
+        return self.started.epochs * self.started.steps_per_epoch if self.started else 0
+
+    def epoch(self, step: int) -> int:
+        """The epoch, from 1, of the `step`-th step."""
+        return epoch_of(step, self.started.steps_per_epoch if self.started else 1)
+
+    @cached_property
+    def best(self) -> Best | None:
+        """By the evaluations; without any, what the run itself said at its end."""
+        monitor = self.started.monitor if self.started else "loss"
+        marked = [e for e in self.evaluations if e.best]
+        if marked:
+            return Best(monitor, monitored(marked[-1], monitor), marked[-1].step)
+        if self.stopped and self.stopped.best is not None:
+            return Best(monitor, self.stopped.best, self.stopped.best_step or self.stopped.step)
+        return None
+
+    @cached_property
+    def first_loss(self) -> float:
+        """Mean training loss of the first epoch, by weight; NaN if there is none."""
+        return self._epoch_loss(self.points[0].step) if self.points else math.nan
+
+    @cached_property
+    def last_loss(self) -> float:
+        """Mean training loss of the last epoch, by weight; NaN if there is none."""
+        return self._epoch_loss(self.points[-1].step) if self.points else math.nan
+
+    def _epoch_loss(self, step: int) -> float:
+        epoch = self.epoch(step)
+        finite = (p for p in self.points if self.epoch(p.step) == epoch and math.isfinite(p.loss))
+        held = [(p.loss * p.weight, p.weight) for p in finite]
+        weight = sum(w for _, w in held)
+        return sum(total for total, _ in held) / weight if weight > 0 else math.nan
+
+    @cached_property
+    def loss_change(self) -> float | None:
+        """From the first to the last epoch, as a share of the first: -0.8 is 80 % down.
+
+        None within one epoch, and where a mean is not finite.
+        """
+        if not self.points or self.epoch(self.points[0].step) == self.epoch(self.points[-1].step):
+            return None
+        if not math.isfinite(self.first_loss) or not math.isfinite(self.last_loss):
+            return None
+        return (
+            (self.last_loss - self.first_loss) / abs(self.first_loss) if self.first_loss else None
+        )
+
+    @cached_property
+    def step_seconds(self) -> float | None:
+        """Median over the log points."""
+        return statistics.median(p.step_seconds for p in self.points) if self.points else None
+
+    @cached_property
+    def samples_per_second(self) -> float | None:
+        """All samples over the time of all steps; evaluations and saves are not counted."""
+        seconds = self._total("step_seconds")
+        return sum(p.samples for p in self.points) / seconds if seconds > 0 else None
+
+    @cached_property
+    def wait_share(self) -> float | None:
+        """The part of the steps' time that was spent waiting for data."""
+        seconds = self._total("step_seconds")
+        return min(self._total("wait_seconds") / seconds, 1.0) if seconds > 0 else None
+
+    def _total(self, name: str) -> float:
+        pairs = zip(self.points, self.windows, strict=True)
+        return float(sum(getattr(point, name) * steps for point, steps in pairs))
+
+    @cached_property
+    def checkpoint_bytes(self) -> int | None:
+        """Size of the newest checkpoint."""
+        return self.saves[-1].bytes if self.saves else None
+
+    @cached_property
+    def not_finite(self) -> int:
+        """Log points whose loss is NaN or infinite."""
+        return sum(not math.isfinite(p.loss) for p in self.points)
+
+
+def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
+    """The result of a run of `plan` from its events, or from its `events.jsonl`.
+
+    Where a resumed run took steps again, only the later ones count. Raises AutotrainError
+    when the file cannot be read; lines that are torn are left out.
+    """
+    fold = _Fold(plan.run.log_every_steps)
+    for event in _read(source) if isinstance(source, Path) else source:
+        fold.see(event)
+    return fold.result()
+
+
+def _read(path: Path) -> Iterator[Event]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    yield from_json(line)
+                except ValueError:
+                    continue
+    except OSError as error:
+        raise AutotrainError(f"{path}: {error.strerror}", "name a run's own folder") from None
+
+
+class _Fold:
+    """Events in the order they were written -> steps in the order they were taken."""
+
+    def __init__(self, log_every_steps: int) -> None:
+        self.log_every_steps = log_every_steps
+        self.found = RunResult()
+        self.started: Started | None = None
+        self.stopped: Stopped | None = None
+        self.sessions = 0
+        self.seconds = 0.0
+        self.peak: int | None = None
+        self.now = 0.0
+
+    def see(self, event: Event) -> None:
+        match event:
+            case Step():
+                self._point(event)
+            case Started():
+                self._session(event)
+            case Evaluated():
+                self._forget(self.found.evaluations, event.step - 1)
+                self.found.evaluations.append(event)
+            case Saved():
+                self.found.saves.append(event)
+            case Healed():
+                self.found.healed.append(event)
+            case Warned():
+                self.found.warned.append(event)
+            case Stopped():
+                self.stopped = event
+        self.now = max(self.now, event.time)
+
+    def _session(self, event: Started) -> None:
+        self._end_session()
+        self.started, self.stopped, self.now = event, None, event.time
+        self.sessions += 1
+        self._forget(self.found.points, event.step)
+        self._forget(self.found.evaluations, event.step)
+        del self.found.windows[len(self.found.points) :]
+
+    def _point(self, event: Step) -> None:
+        points, windows = self.found.points, self.found.windows
+        window = window_of(event.step, self.log_every_steps)
+        self._forget(points, event.step - window)
+        del windows[len(points) :]
+        points.append(event)
+        windows.append(window)
+        self.peak = max(self.peak or 0, event.peak_bytes)
+
+    @staticmethod
+    def _forget(events: list[Step] | list[Evaluated], step: int) -> None:
+        """Drop what lies after `step`: it was lost with a kill, and is done again."""
+        while events and events[-1].step > step:
+            events.pop()
+
+    def _end_session(self) -> None:
+        if self.started is not None:
+            self.seconds += max(self.now - self.started.time, 0.0)
+
+    def result(self) -> RunResult:
+        self._end_session()
+        return replace(
+            self.found,
+            started=self.started,
+            stopped=self.stopped,
+            sessions=self.sessions,
+            seconds=self.seconds,
+            device_peak_bytes=self.peak,
+        )

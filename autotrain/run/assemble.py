@@ -1,0 +1,124 @@
+"""Puts a run together from a plan and a task, fresh or from its newest good checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autotrain.errors import AutotrainError
+from autotrain.events import Warned
+from autotrain.run import checkpoint, data, faults, optimizer
+from autotrain.run.cadence import Cadence
+from autotrain.run.data import Feed, Itinerary, Source
+from autotrain.run.device import Memory, Precision, device_of
+from autotrain.run.keeper import Keeper
+from autotrain.run.order import Order
+from autotrain.run.schedule import Schedule
+from autotrain.run.seeds import BUILD, mixed, seed_all
+from autotrain.run.state import Buffers, Run
+from autotrain.schema import Plan
+from autotrain.task import Task
+
+
+def assemble(
+    plan: Plan,
+    task: Task,
+    directory: Path,
+    *,
+    task_file: Path,
+    resume: bool,
+    max_steps: int | None,
+) -> Run:
+    """A run, standing where its next step begins. Raises AutotrainError."""
+    if not resume and checkpoint.steps(directory):
+        raise AutotrainError(
+            f"{directory}: holds a run already",
+            "`--resume` to go on with it, `--fresh` to replace it",
+        )
+    checkpoint.sweep(directory)
+    device = device_of(plan.device)
+    model = build_model(plan, task, device)
+    feed, cadence, counts = _feed(plan, task, model, task_file, max_steps)
+    precision = Precision(plan.precision.dtype, device)
+    run = Run(
+        plan=plan,
+        task=task,
+        device=device,
+        model=model,
+        parameters=[p for p in model.parameters() if p.requires_grad],
+        optimizer=optimizer.build(plan.optimizer, model),
+        scaler=precision.scaler(),
+        precision=precision,
+        schedule=Schedule(plan.schedule, plan.optimizer.lr, cadence.total_steps, task.better),
+        cadence=cadence,
+        feed=feed,
+        keeper=Keeper(directory, plan.checkpoint.keep),
+        buffers=Buffers(model),
+        memory=Memory(device),
+        counts=counts,
+        last=feed.itinerary.last,
+    )
+    optimizer.set_rate(run.optimizer, run.schedule.at(0))
+    if resume:
+        _resume(run, directory)
+    _note_processes(run)
+    return run
+
+
+def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module:
+    """The task's model with the weights of the run's seed, on the device, in training mode."""
+    seed_all(mixed(plan.run.seed, BUILD), device)
+    try:
+        return task.model().to(device).train()
+    except AutotrainError:
+        raise
+    except Exception as error:
+        raise faults.explained(error, "the task's model() failed") from error
+
+
+def _feed(
+    plan: Plan, task: Task, model: torch.nn.Module, task_file: Path, max_steps: int | None
+) -> tuple[Feed, Cadence, tuple[int, int]]:
+    parts = data.split(task, plan)
+    order = Order(
+        count=parts.train_count,
+        global_batch=plan.batch.global_batch,
+        micro_batch=plan.batch.micro_batch,
+        seed=plan.run.seed,
+        no_single=any(isinstance(m, _BatchNorm) and m.training for m in model.modules()),
+        lengths=data.lengths_of(parts),
+    )
+    cadence = Cadence.of(plan, order.steps_per_epoch)
+    last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
+    source = Source(parts, task, plan.run.seed, task_file)
+    itinerary = Itinerary(order, cadence, parts.valid_count, last)
+    feed = Feed(source, itinerary, plan.loader, device_of(plan.device))
+    return feed, cadence, (parts.train_count, parts.valid_count)
+
+
+def _resume(run: Run, directory: Path) -> None:
+    """Go on from the newest checkpoint that verifies; what is passed over becomes a note."""
+    path, torn = checkpoint.newest_good(directory)
+    run.keeper.torn = set(checkpoint.steps(directory)[: len(torn)])
+    if path is None:
+        nothing = f"no checkpoint to resume from in {directory}: starting from the beginning"
+        run.notes.append(Warned(step=0, epoch=0, message=nothing))
+    else:
+        snapshot = checkpoint.load(path)
+        run.restore(snapshot)
+        run.resumed_from = path
+        run.keeper.good = {snapshot.step}
+    for error in torn:
+        message = f"passed over a torn checkpoint: {error.message}"
+        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
+    run.feed.itinerary.step = run.state.step
+    run.feed.itinerary.evaluated = run.state.evaluated
+
+
+def _note_processes(run: Run) -> None:
+    world = run.plan.batch.world_size
+    if world > 1:
+        message = f"the plan is for {world} processes and this is one: the same steps, each slower"
+        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))

@@ -1,0 +1,193 @@
+"""Checkpoints: a folder per step that is there whole or not at all.
+
+`checkpoints/step-00001200/{model,optimizer}.safetensors, state.json, manifest.json`. Written
+beside its place, every file fsynced, the manifest last, verified, renamed, the parent fsynced.
+No pickle: loading one imports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autotrain import files
+from autotrain.errors import AutotrainError
+from autotrain.run import tensorfile
+from autotrain.run.tensors import Flat
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+CONTENT = ("model.safetensors", "optimizer.safetensors", "state.json")
+JSON_LIMIT_BYTES = 64 << 20
+_FOLDER = re.compile(r"step-(\d{8,})")
+
+
+class TornError(AutotrainError):
+    """A checkpoint that is not what its manifest says; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy in RAM of all that a run needs to go on. `state` is JSON-able."""
+
+    step: int
+    model: Flat
+    optimizer: Flat
+    state: dict[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take on disk; headers and state.json come on top."""
+        flats = (self.model.tensors, self.optimizer.tensors)
+        return sum(tensorfile.tensor_bytes(tensors) for tensors in flats)
+
+
+def checkpoints(directory: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return directory / "checkpoints"
+
+
+def folder(directory: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or will be."""
+    return checkpoints(directory) / f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int | None:
+    """The step a folder holds; None for anything that is not a checkpoint by its name."""
+    found = _FOLDER.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
+def steps(directory: Path) -> list[int]:
+    """Steps with a folder, newest first; whether they verify is another question."""
+    try:
+        entries = list(checkpoints(directory).iterdir())
+    except OSError:
+        return []
+    return sorted((s for e in entries if (s := step_of(e)) is not None), reverse=True)
+
+
+def save(directory: Path, snapshot: Snapshot) -> Path:
+    """Write, verify and put in place. Raises OSError or TornError and leaves nothing behind."""
+    target = folder(directory, snapshot.step)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        checkpoints(directory).mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        _write(temporary, snapshot)
+        verify(temporary)
+        # Only a folder that failed its manifest is ever in the way: see Keeper.
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        files.sync_folder(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return target
+
+
+def _write(temporary: Path, snapshot: Snapshot) -> None:
+    state = {
+        "schema": SCHEMA,
+        "step": snapshot.step,
+        "run": snapshot.state,
+        "model": {"aliases": snapshot.model.aliases, "rest": snapshot.model.rest},
+        "optimizer": snapshot.optimizer.rest,
+    }
+    contents: tuple[Iterator[Any], ...] = (
+        tensorfile.tensor_chunks(snapshot.model.tensors),
+        tensorfile.tensor_chunks(snapshot.optimizer.tensors),
+        iter([json.dumps(state).encode()]),
+    )
+    written = {
+        name: asdict(tensorfile.write(temporary / name, chunks))
+        for name, chunks in zip(CONTENT, contents, strict=True)
+    }
+    manifest = json.dumps({"schema": SCHEMA, "step": snapshot.step, "files": written}, indent=1)
+    tensorfile.write(temporary / MANIFEST, [manifest.encode()])
+    files.sync_folder(temporary)
+
+
+def verify(path: Path) -> None:
+    """Return if every file has the size and SHA-256 of the manifest. Raises TornError."""
+    manifest = _json(path / MANIFEST)
+    listed = manifest.get("files")
+    if (
+        manifest.get("schema") != SCHEMA
+        or not isinstance(listed, dict)
+        or set(listed) != {*CONTENT}
+    ):
+        raise TornError(f"{path / MANIFEST}: not a manifest of schema {SCHEMA}")
+    for name in CONTENT:
+        said = listed[name]
+        try:
+            size = (path / name).stat().st_size
+            if size != said["bytes"]:
+                raise TornError(f"{path / name}: {size} bytes, the manifest says {said['bytes']}")
+            if tensorfile.digest(path / name).sha256 != said["sha256"]:
+                raise TornError(f"{path / name}: its content is not what was written")
+        except OSError as error:
+            raise TornError(f"{path / name}: {error.strerror}") from None
+        except (KeyError, TypeError):
+            raise TornError(f"{path / MANIFEST}: no size and digest of {name}") from None
+
+
+def load(path: Path) -> Snapshot:
+    """The snapshot in a folder that has been verified. Raises TornError."""
+    state = _json(path / "state.json")
+    try:
+        model = tensorfile.read_tensors(path / "model.safetensors")
+        optimizer = tensorfile.read_tensors(path / "optimizer.safetensors")
+        if state["schema"] != SCHEMA:
+            raise TornError(f"{path / 'state.json'}: not of schema {SCHEMA}")
+        return Snapshot(
+            step=state["step"],
+            model=Flat(model, state["model"]["aliases"], state["model"]["rest"]),
+            optimizer=Flat(optimizer, {}, state["optimizer"]),
+            state=state["run"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TornError(f"{path}: {error}") from None
+
+
+def newest_good(directory: Path) -> tuple[Path | None, list[TornError]]:
+    """The newest checkpoint that verifies, and what is wrong with the newer ones."""
+    torn: list[TornError] = []
+    for step in steps(directory):
+        try:
+            verify(folder(directory, step))
+        except TornError as error:
+            torn.append(error)
+            continue
+        return folder(directory, step), torn
+    return None, torn
+
+
+def sweep(directory: Path) -> None:
+    """Remove what a killed run left half written; only under the run's lock."""
+    for entry in checkpoints(directory).glob(".*"):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(JSON_LIMIT_BYTES + 1)
+        found = json.loads(raw) if len(raw) <= JSON_LIMIT_BYTES else None
+    except OSError as error:
+        raise TornError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise TornError(f"{path}: not valid JSON") from None
+    if not isinstance(found, dict):
+        raise TornError(f"{path}: not a JSON object of at most {JSON_LIMIT_BYTES >> 20} MiB")
+    return found

@@ -1,0 +1,133 @@
+"""The device, its precision and threads for the length of a run, and what memory it takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from autotrain.errors import AutotrainError
+from autotrain.schema import DeviceSection, Dtype, Plan
+
+AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device_of(section: DeviceSection) -> torch.device:
+    """The device a plan names. Raises AutotrainError where torch sees no such device here."""
+    if section.kind == "cpu":
+        return torch.device("cpu")
+    if section.kind == "mps":
+        there, device = torch.backends.mps.is_available(), torch.device("mps")
+    else:
+        there = section.index < torch.cuda.device_count()
+        device = torch.device("cuda", section.index)
+    if not there:
+        raise AutotrainError(
+            f"the plan is for {section.kind}:{section.index}, and torch sees no such device here",
+            "plan again on this machine; `autotrain doctor` says what torch sees",
+        )
+    return device
+
+
+@dataclass(frozen=True)
+class Precision:
+    """fp32 and tf32 compute as they are; bf16 casts; fp16 casts and scales the loss."""
+
+    dtype: Dtype
+    device: torch.device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around each forward pass."""
+        if self.dtype not in AUTOCAST:
+            return nullcontext()
+        return torch.autocast(self.device.type, AUTOCAST[self.dtype])
+
+    def scaler(self) -> GradScaler:
+        """The loss scaler; it passes everything through but for fp16."""
+        return GradScaler(self.device.type, enabled=self.dtype == "fp16")
+
+
+@contextmanager
+def settings(plan: Plan) -> Iterator[None]:
+    """The process-wide settings that a plan asks for, put back afterwards.
+
+    fp32 means fp32: cuDNN's own default is tf32.
+    """
+    tf32 = plan.precision.dtype != "fp32"
+    threads = torch.get_num_threads()
+    matmul = torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(plan.device.threads)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = cudnn
+
+
+class Memory:
+    """Bytes in use now and at the peak, as the system sees them.
+
+    CPU: resident bytes of this process and its loader workers. CUDA: what the caching
+    allocator reserved.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._process = psutil.Process()
+        self._peak = 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        _forget_own_peak()
+
+    def now_and_peak(self) -> tuple[int, int]:
+        """Takes about 0.1 ms; for log points."""
+        if self.device.type == "cuda":
+            reserved = torch.cuda.memory_reserved(self.device)
+            return reserved, torch.cuda.max_memory_reserved(self.device)
+        if self.device.type == "mps":
+            now = torch.mps.driver_allocated_memory()
+            self._peak = max(self._peak, now)
+            return now, self._peak
+        workers = sum(_resident(child.pid) for child in multiprocessing.active_children())
+        own = self._process.memory_info()
+        self._peak = max(self._peak, own.rss + workers, _own_peak(own) + workers)
+        return own.rss + workers, self._peak
+
+
+def _resident(pid: int | None) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _own_peak(info: object) -> int:
+    """This process's highest resident bytes, since the run began where the system can tell."""
+    if sys.platform == "win32":
+        return int(getattr(info, "peak_wset", 0))
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: a process inherits that from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def _forget_own_peak() -> None:
+    """Start the high-water mark afresh, so that planning does not count; Linux only."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -1,0 +1,35 @@
+"""One run per directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from autotrain.errors import AutotrainError
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold a run's directory, made where it is missing. Raises AutotrainError if it is taken.
+
+    The lock is the system's own: it goes when the process does, however it goes.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise AutotrainError(
+            f"{directory}: another run is using it", "wait for it, or plan with another run.name"
+        ) from None
+    except OSError as error:
+        raise AutotrainError(
+            f"{directory}: {error.strerror or error}", "choose a folder you may write"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

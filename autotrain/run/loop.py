@@ -1,0 +1,242 @@
+"""The training loop: a generator of events that does what a plan says, one step after another.
+
+    for event in train(plan, task, directory, task_file=path):
+        show(event)
+
+What is random is a function of position (see seeds), what is due is a function of the step
+(see cadence), and a checkpoint is made between two steps only. So a run that was stopped
+anywhere and resumed goes the way it would have gone, on a CPU to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+
+from autotrain.errors import AutotrainError
+from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
+from autotrain.run import faults
+from autotrain.run.assemble import assemble
+from autotrain.run.device import settings
+from autotrain.run.evaluate import evaluate
+from autotrain.run.lock import held
+from autotrain.run.meter import Meter
+from autotrain.run.optimizer import set_rate
+from autotrain.run.signals import Stop
+from autotrain.run.state import NotFiniteError, Run
+from autotrain.run.step import take_step
+from autotrain.schema import Plan
+from autotrain.task import Task
+
+
+def train(
+    plan: Plan,
+    task: Task,
+    directory: Path,
+    *,
+    task_file: Path,
+    resume: bool = False,
+    max_steps: int | None = None,
+    stop: Stop | None = None,
+) -> Iterator[Event]:
+    """Carry a plan out in `directory`: first a Started event, last a Stopped one.
+
+    `resume` goes on from the newest checkpoint that verifies. `max_steps` counts from the
+    beginning of the run, a resumed one too. `stop` is looked at between micro-batches.
+    Raises AutotrainError: before Started where the run cannot begin, after Stopped where it
+    could not go on (DoesNotFitError: memory ran out).
+    """
+    stop, begun = stop or Stop(), perf_counter()
+    with held(directory), settings(plan):
+        run = assemble(
+            plan, task, directory, task_file=task_file, resume=resume, max_steps=max_steps
+        )
+        with closing(run.feed):
+            yield _started(run)
+            yield from run.notes
+            try:
+                reason = yield from _steps(run, stop)
+                _insist_on_checkpoint(run)
+            except Exception as error:
+                reason = faults.reason_of(error)
+                yield from _emergency(run, reason)
+                fault = faults.explained(error, f"step {run.state.step + 1}")
+                yield _stopped(run, reason, fault.message, begun)
+                raise fault from error
+            yield _stopped(run, reason, "", begun)
+
+
+def _steps(run: Run, stop: Stop) -> Generator[Event, None, StopReason]:
+    """Do what is due, then take a step, until something ends the run."""
+    first = run.state.step
+    yield from _due(run, stop)
+    while (reason := _ending(run, stop)) is None:
+        take_step(run, stop)
+        yield from _due(run, stop)
+    yield from _last_words(run, stop, reason, took_steps=run.state.step > first)
+    return reason
+
+
+def _ending(run: Run, stop: Stop) -> StopReason | None:
+    """Why the run ends here, if it does."""
+    state, patience = run.state, run.plan.early_stop.patience
+    if state.step >= run.cadence.total_steps and state.evaluated == state.step:
+        return "finished"
+    if stop.reason is not None:
+        return stop.reason
+    if patience is not None and state.bad_evaluations >= patience:
+        return "early_stop"
+    return "max_steps" if state.step >= run.last else None
+
+
+def _due(run: Run, stop: Stop) -> Iterator[Event]:
+    """Log, evaluate and save as planned for this step. A wish to stop leaves it to the resume."""
+    state, cadence, improved = run.state, run.cadence, False
+    if not stop.reason and run.meter.steps and cadence.logs(state.step):
+        yield from _log(run)
+    if not stop.reason and state.evaluated != state.step and cadence.evaluates(state.step):
+        improved = yield from _evaluate(run, stop)
+    saves = cadence.saves(state.step) and state.step not in run.keeper.good
+    if improved or (saves and not stop.reason):
+        whole = state.step % cadence.steps_per_epoch == 0
+        yield from _save(run, "best" if improved else "epoch" if whole else "step")
+
+
+def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -> Iterator[Event]:
+    """The checkpoint of the last step, and the figures of a run that ends off its cadence.
+
+    Those come after the checkpoint: a resume must not count an evaluation that the
+    uninterrupted run would not have made.
+    """
+    interrupted, step = reason in ("interrupted", "terminated"), run.state.step
+    if interrupted or step not in run.keeper.good:
+        yield from _save(run, "interrupted" if interrupted else reason)
+    if reason != "max_steps" or not took_steps:
+        return
+    if run.meter.steps:
+        yield from _log(run)
+    if run.state.evaluated != step and (yield from _evaluate(run, stop)):
+        yield from _save(run, "best")
+
+
+def _save(run: Run, label: str) -> Iterator[Event]:
+    return run.keeper.save(label, run.epoch, run.state.step, run.snapshot)
+
+
+def _log(run: Run) -> Iterator[Event]:
+    """The Step event of a log point: the only place where the host reads what steps left.
+
+    Raises NotFiniteError after it where the loss is not finite; a loss scaler mends single
+    steps, so with one that takes every micro-batch.
+    """
+    begun, meter, step = perf_counter(), run.meter, run.state.step
+    meter.sums.rows = [{**row} for row in meter.sums.values()]
+    losses = [row["loss"] for row in meter.sums.rows]
+    sums, norm = meter.sums.read(), float(meter.grad_norm)
+    means = {name: value / (sums["weight"] or 1.0) for name, value in sums.items()}
+    run.state.weight += sums["weight"]
+    run.meter = Meter()
+    now, peak = run.memory.now_and_peak()
+    yield Step(
+        step=step,
+        epoch=run.epoch,
+        loss=means["loss"],
+        parts={n.removeprefix("part "): v for n, v in means.items() if n.startswith("part ")},
+        lr=run.schedule.at(step - 1),
+        grad_norm=norm,
+        samples=meter.samples,
+        weight=sums["weight"],
+        step_seconds=(meter.seconds + perf_counter() - begun) / meter.steps,
+        wait_seconds=meter.waited / meter.steps,
+        device_bytes=now,
+        peak_bytes=peak,
+    )
+    broken = all if run.scaler.is_enabled() else any
+    if broken(not math.isfinite(loss) for loss in losses):
+        raise NotFiniteError(
+            f"the loss became {means['loss']} between steps {step - meter.steps + 1} and {step}",
+            "a lower optimizer.lr, optimizer.clip_norm, or bf16 in place of fp16",
+        )
+
+
+def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, bool]:
+    """The Evaluated event; returns whether the monitored figure is the best so far.
+
+    Raises NotFiniteError after it where the loss is not finite.
+    """
+    begun, state = perf_counter(), run.state
+    figures = evaluate(run, stop)
+    if figures is None:
+        return False
+    monitored = figures.monitored(run.task.monitor)
+    improved = state.judge(monitored, run.task.better, run.plan.early_stop.min_delta)
+    state.evaluated = state.step
+    run.schedule.observe(monitored)
+    set_rate(run.optimizer, run.schedule.at(state.step))
+    yield Evaluated(
+        step=state.step,
+        epoch=run.epoch,
+        loss=figures.loss,
+        metrics=figures.metrics,
+        best=improved,
+        bad_evaluations=state.bad_evaluations,
+        seconds=perf_counter() - begun,
+    )
+    if not math.isfinite(figures.loss):
+        raise NotFiniteError(
+            f"the validation loss is {figures.loss} after step {state.step}",
+            "a lower optimizer.lr or optimizer.clip_norm; look at the validation samples",
+        )
+    return improved
+
+
+def _emergency(run: Run, reason: StopReason) -> Iterator[Event]:
+    """Keep the last whole step, unless it is poisoned, half made, or the very beginning."""
+    if reason == "not_finite" or run.committing or run.state.step == 0:
+        return
+    try:
+        yield from _save(run, "emergency")
+    except Exception as error:
+        message = f"no emergency checkpoint: {error}"
+        yield Warned(step=run.state.step, epoch=run.epoch, message=message)
+
+
+def _insist_on_checkpoint(run: Run) -> None:
+    if run.state.step not in run.keeper.good:
+        raise AutotrainError(
+            f"step {run.state.step}, the last one, could not be saved",
+            "free some space, then --resume",
+        )
+
+
+def _started(run: Run) -> Started:
+    train_count, valid_count = run.counts
+    return Started(
+        step=run.state.step,
+        epoch=run.epoch,
+        total_steps=run.cadence.total_steps,
+        epochs=run.plan.train.epochs,
+        steps_per_epoch=run.cadence.steps_per_epoch,
+        device=str(run.device),
+        monitor=run.task.monitor,
+        better=run.task.better,
+        train_count=train_count,
+        valid_count=valid_count,
+        resumed_from=str(run.resumed_from) if run.resumed_from else None,
+    )
+
+
+def _stopped(run: Run, reason: StopReason, detail: str, begun: float) -> Stopped:
+    return Stopped(
+        step=run.state.step,
+        epoch=run.epoch,
+        reason=reason,
+        detail=detail,
+        best=run.state.best,
+        best_step=run.state.best_step,
+        seconds=perf_counter() - begun,
+        checkpoint=str(run.keeper.newest) if run.keeper.newest else None,
+    )

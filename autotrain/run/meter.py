@@ -1,0 +1,105 @@
+"""What happened since the last log point, kept on the device and read once, there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Number = torch.Tensor | float
+FOLD = 1000
+
+
+@dataclass
+class Tally:
+    """Sums by name, as rows of scalars that nobody reads before `read`.
+
+    A row costs no kernel and no host sync; adding up waits for the log point, or for the
+    thousandth row, which bounds the memory.
+    """
+
+    rows: list[dict[str, Number]] = field(default_factory=list)
+
+    def add(self, row: dict[str, Number]) -> None:
+        """Count one more scalar into each sum that the row names; no gradients, please."""
+        self.rows.append(row)
+        if len(self.rows) >= FOLD:
+            self.rows = [{**self.read()}]
+
+    def read(self) -> dict[str, float]:
+        """The sums, in float64: one transfer from the device however many there are."""
+        sums: dict[str, list[float]] = {}
+        for row in self.values():
+            for name, value in row.items():
+                sums.setdefault(name, []).append(value)
+        return {name: math.fsum(values) for name, values in sums.items()}
+
+    def values(self) -> list[dict[str, float]]:
+        """Every row, on the host."""
+        read = iter(_to_host([v for row in self.rows for v in row.values() if torch.is_tensor(v)]))
+        return [
+            {name: next(read) if torch.is_tensor(v) else float(v) for name, v in row.items()}
+            for row in self.rows
+        ]
+
+
+def detached(value: Number) -> Number:
+    """A scalar without its history."""
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _to_host(scalars: Sequence[torch.Tensor]) -> list[float]:
+    """Scalars of any dtype and device, in order; one transfer per dtype and device."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, scalar in enumerate(scalars):
+        groups.setdefault((scalar.dtype, scalar.device), []).append(place)
+    found = [0.0] * len(scalars)
+    for places in groups.values():
+        values = torch.stack([scalars[place].reshape(()) for place in places]).tolist()
+        for place, value in zip(places, values, strict=True):
+            found[place] = float(value)
+    return found
+
+
+@dataclass
+class Meter:
+    """What the steps since the last log point left, a row of sums for each micro-batch."""
+
+    sums: Tally = field(default_factory=Tally)
+    steps: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    grad_norm: Number = math.nan
+
+    def add(
+        self, rows: list[dict[str, Number]], samples: int, seconds: float, waited: float
+    ) -> None:
+        """Count one more step, of a row per micro-batch."""
+        for row in rows:
+            self.sums.add(row)
+        self.steps += 1
+        self.samples += samples
+        self.seconds += seconds
+        self.waited += waited
+
+    def state(self) -> dict[str, Any]:
+        """As JSON, so that a log point after a resume reads as if nothing had happened."""
+        return {
+            "sums": self.sums.values(),
+            "steps": self.steps,
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "waited": self.waited,
+            "grad_norm": float(self.grad_norm),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Meter:
+        """The inverse of `state`."""
+        sums = Tally([*state["sums"]])
+        rest = {key: state[key] for key in ("steps", "samples", "seconds", "waited", "grad_norm")}
+        return cls(sums, **rest)

@@ -1,0 +1,206 @@
+"""A run in flight: its live parts, where it stands, and how it becomes a snapshot and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from autotrain.errors import AutotrainError
+from autotrain.events import Event
+from autotrain.run.cadence import Cadence
+from autotrain.run.checkpoint import Snapshot
+from autotrain.run.data import Feed
+from autotrain.run.device import Memory, Precision
+from autotrain.run.keeper import Keeper
+from autotrain.run.meter import Meter
+from autotrain.run.optimizer import set_rate
+from autotrain.run.schedule import Schedule
+from autotrain.run.tensors import (
+    all_finite,
+    flatten_model,
+    flatten_optimizer,
+    restore_model,
+    restore_optimizer,
+)
+from autotrain.schema import Plan
+from autotrain.task import Task
+
+
+class NotFiniteError(AutotrainError):
+    """A loss or a weight is NaN or infinite."""
+
+
+@dataclass
+class RunState:
+    """Where a run stands, between two steps. `evaluated` is the step of the last evaluation.
+
+    `weight` counts up to the last log point. `reference` is the figure that patience compares
+    with: it moves by `min_delta` at least, `best` by anything.
+    """
+
+    step: int = 0
+    samples: int = 0
+    weight: float = 0.0
+    evaluated: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    reference: float | None = None
+    bad_evaluations: int = 0
+
+    def judge(self, figure: float, better: str, min_delta: float) -> bool:
+        """Take note of an evaluation's monitored figure; True if it is the best so far."""
+        sign = 1.0 if better == "higher" else -1.0
+        ahead = math.inf if self.reference is None else sign * (figure - self.reference)
+        if math.isfinite(figure) and ahead > min_delta:
+            self.reference, self.bad_evaluations = figure, 0
+        else:
+            self.bad_evaluations += 1
+        best = self.best is None or sign * (figure - self.best) > 0
+        if not (math.isfinite(figure) and best):
+            return False
+        self.best, self.best_step = figure, self.step
+        return True
+
+
+class Buffers:
+    """A copy of the model's buffers as they were before a step (BatchNorm's statistics, say).
+
+    A model that assigns a new tensor to a buffer is followed: what is kept is the place.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._places = [
+            (module._buffers, name)
+            for module in model.modules()
+            for name, value in module._buffers.items()
+            if value is not None
+        ]
+        self._kept: list[torch.Tensor] = []
+
+    def _now(self) -> list[torch.Tensor]:
+        return [value for owner, name in self._places if (value := owner[name]) is not None]
+
+    def keep(self) -> None:
+        """Copy them, into the same memory each time."""
+        if not self._places:
+            return
+        now = self._now()
+        with torch.no_grad():
+            if [b.shape for b in now] == [b.shape for b in self._kept]:
+                torch._foreach_copy_(self._kept, now)
+            else:
+                self._kept = [buffer.clone() for buffer in now]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put them back as they were kept."""
+        for (owner, name), kept in zip(self._places, self._kept, strict=True):
+            now = owner[name]
+            if now is not None and now.shape == kept.shape:
+                now.copy_(kept)
+            else:
+                owner[name] = kept.clone()
+
+
+@dataclass
+class Run:
+    """All that the loop works with."""
+
+    plan: Plan
+    task: Task
+    device: torch.device
+    model: torch.nn.Module
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: GradScaler
+    precision: Precision
+    schedule: Schedule
+    cadence: Cadence
+    feed: Feed
+    keeper: Keeper
+    buffers: Buffers
+    memory: Memory
+    counts: tuple[int, int]
+    last: int
+    state: RunState = field(default_factory=RunState)
+    meter: Meter = field(default_factory=Meter)
+    notes: list[Event] = field(default_factory=list)
+    resumed_from: Path | None = None
+    committing: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, counted from 1, of the last step taken."""
+        return self.cadence.epoch(self.state.step)
+
+    def rewind(self) -> None:
+        """Back to how it was before the step under way: no gradients, the buffers of before."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.buffers.restore()
+
+    def fixed(self) -> dict[str, Any]:
+        """What a resume may not change, as the plan spells it."""
+        return {
+            "run.seed": self.plan.run.seed,
+            "batch.global_batch": self.plan.batch.global_batch,
+            "optimizer.name": self.plan.optimizer.name,
+            "training samples": self.counts[0],
+            "bucketing by length": self.feed.itinerary.order.lengths is not None,
+        }
+
+    def snapshot(self) -> Snapshot:
+        """A copy in RAM. Raises NotFiniteError rather than keep a poisoned model."""
+        model = flatten_model(self.model)
+        trained = {name for name, _ in self.model.named_parameters()} & model.tensors.keys()
+        if not all_finite({name: model.tensors[name] for name in trained}):
+            raise NotFiniteError(
+                f"after step {self.state.step} a weight of the model is not finite",
+                "a lower optimizer.lr, optimizer.clip_norm, or bf16 in place of fp16",
+            )
+        epoch, window = divmod(self.state.step, self.cadence.steps_per_epoch)
+        state = {
+            **asdict(self.state),
+            "epoch": epoch,
+            "window": window,
+            "fixed": self.fixed(),
+            "schedule": self.schedule.state(),
+            "scaler": self.scaler.state_dict(),
+            "meter": self.meter.state(),
+        }
+        return Snapshot(self.state.step, model, flatten_optimizer(self.optimizer), state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot. Raises AutotrainError where it is of another run."""
+        try:
+            _refuse_changes(snapshot.state["fixed"], self.fixed())
+            restore_model(self.model, snapshot.model)
+            restore_optimizer(self.optimizer, snapshot.optimizer)
+            self.state = RunState(**{name: snapshot.state[name] for name in asdict(RunState())})
+            self.schedule.load(snapshot.state["schedule"])
+            self.scaler.load_state_dict(snapshot.state["scaler"])
+            self.meter = Meter.from_state(snapshot.state["meter"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AutotrainError(
+                f"the checkpoint of step {snapshot.step} lacks what a resume needs: {error!r}",
+                "start a fresh run",
+            ) from error
+        set_rate(self.optimizer, self.schedule.at(self.state.step))
+
+
+def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{key} = {before.get(key)} became {value}"
+        for key, value in now.items()
+        if before.get(key) != value
+    ]
+    if changed:
+        raise AutotrainError(
+            f"this run cannot go on: {'; '.join(changed)}",
+            "change it back, or start a fresh run under another run.name",
+        )

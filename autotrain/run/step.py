@@ -1,0 +1,113 @@
+"""One optimizer step: the same gradient to rounding, however its window is cut.
+
+Every loss comes as a sum and the weight it was summed over, so the gradient of a window is that
+of all its samples, frames or tokens alike: long sequences count as much as they hold, and the
+ragged last window as much as it has. BatchNorm alone sees the cut.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import torch
+
+from autotrain.run import faults
+from autotrain.run.meter import Number, detached
+from autotrain.run.optimizer import set_rate
+from autotrain.run.seeds import MICRO_BATCH, mixed, seed_all
+from autotrain.run.signals import Stop
+from autotrain.run.state import Run
+from autotrain.task import Loss
+
+
+def take_step(run: Run, stop: Stop) -> None:
+    """One optimizer step: backward over the window's micro-batches, then the update.
+
+    If asked to stop on the way, or at an exception, all is as it was before the step.
+    """
+    begun, run.feed.waited = perf_counter(), 0.0
+    window = run.feed.itinerary.order.sizes(run.state.step)
+    run.buffers.keep()
+    try:
+        done = _accumulate(run, window, stop)
+    except BaseException as error:
+        run.rewind()
+        # A supervisor's SIGTERM reaches the workers as well: their end is part of the wish.
+        if stop.reason and faults.lost_workers(error):
+            return None
+        raise
+    if done is None:
+        return run.rewind()
+    rows, correction = done
+    _update(run, correction)
+    run.state.samples += sum(window)
+    run.meter.add(rows, sum(window), perf_counter() - begun, run.feed.waited)
+    return None
+
+
+def _accumulate(
+    run: Run, window: list[int], stop: Stop
+) -> tuple[list[dict[str, Number]], Number | None] | None:
+    """Gradients of the window, and what they are to be multiplied with; None: asked to stop.
+
+    The window's weight is known only after its last micro-batch, and asking the device for it
+    would make the host wait. So each loss is divided by what the first one makes us expect,
+    which keeps fp16 in range, and the gradients are set right once, at the end.
+    """
+    rows: list[dict[str, Number]] = []
+    weight: Number = 0.0
+    expected: Number = 1.0
+    epoch = run.state.step // run.cadence.steps_per_epoch
+    for number, _ in enumerate(window):
+        if number and stop.reason:
+            return None
+        batch = run.feed.take(epoch)
+        seed_all(mixed(run.plan.run.seed, MICRO_BATCH, run.state.step, number), run.device)
+        with run.precision.autocast():
+            loss = run.task.loss(run.model, batch)
+        this = _weight(loss)
+        if number == 0:
+            expected = _not_zero(this) * len(window)
+        torch.autograd.backward(run.scaler.scale(loss.total / expected))
+        weight = weight + this
+        parts = {f"part {name}": detached(value) for name, value in loss.parts.items()}
+        rows.append({"loss": loss.total.detach(), "weight": this, **parts})
+    return rows, expected / _not_zero(weight) if len(window) > 1 else None
+
+
+def _weight(loss: Loss) -> Number:
+    """As a number, or on the loss's device in its precision (at least fp32)."""
+    if not isinstance(loss.weight, torch.Tensor):
+        return float(loss.weight)
+    dtype = torch.promote_types(loss.total.dtype, torch.float32)
+    return loss.weight.detach().to(loss.total.device, dtype)
+
+
+def _not_zero(weight: Number) -> Number:
+    """1 in place of 0: where every token is masked, a gradient of 0 must stay 0."""
+    if isinstance(weight, torch.Tensor):
+        return torch.where(weight > 0, weight, 1.0)
+    return weight if weight > 0 else 1.0
+
+
+def _update(run: Run, correction: Number | None) -> None:
+    """Unscale, clip by norm, step, update the scaler, set the next rate, drop the gradients."""
+    run.committing = True
+    run.scaler.unscale_(run.optimizer)
+    clip, logs = run.plan.optimizer.clip_norm, run.cadence.logs(run.state.step + 1)
+    if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
+        torch._foreach_mul_(_gradients(run), correction)
+    if clip is not None:
+        run.meter.grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, clip)
+    elif logs:
+        run.meter.grad_norm = torch.nn.utils.get_total_norm(_gradients(run))
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.state.step += 1
+    set_rate(run.optimizer, run.schedule.at(run.state.step))
+    run.optimizer.zero_grad(set_to_none=True)
+    run.committing = False
+
+
+def _gradients(run: Run) -> list[torch.Tensor]:
+    return [p.grad for p in run.parameters if p.grad is not None]

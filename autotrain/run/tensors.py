@@ -1,0 +1,117 @@
+"""Tensors of a model and its optimizer as flat, independent CPU copies, and the way back.
+
+The copies are what a checkpoint writes, so the writing need not hold up the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from autotrain.errors import AutotrainError
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Named tensors, and as JSON what is no tensor. `aliases`: name -> the name it shares."""
+
+    tensors: dict[str, torch.Tensor]
+    aliases: dict[str, str]
+    rest: dict[str, Any]
+
+
+def flatten_model(model: torch.nn.Module) -> Flat:
+    """A model's state; tensors that are one and the same (tied weights) are copied once."""
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    rest: dict[str, Any] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            rest[name] = _plain(name, value)
+        elif value.numel() and (first := seen.setdefault(_place(value), name)) != name:
+            aliases[name] = first
+        else:
+            tensors[name] = own_copy(value)
+    return Flat(tensors, aliases, rest)
+
+
+def restore_model(model: torch.nn.Module, flat: Flat) -> None:
+    """Raises AutotrainError where names or shapes are not this model's."""
+    state: dict[str, Any] = {**flat.tensors, **flat.rest}
+    state |= {name: flat.tensors[first] for name, first in flat.aliases.items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise AutotrainError(
+            f"the checkpoint is of another model: {error}",
+            "resume with the code and options that the run began with, or start a fresh run",
+        ) from None
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Flat:
+    """An optimizer's state: tensors as `<parameter>.<name>`, the rest under the same keys."""
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, Any] = {}
+    state = optimizer.state_dict()
+    for parameter, entries in state["state"].items():
+        for name, value in entries.items():
+            key = f"{parameter}.{name}"
+            if isinstance(value, torch.Tensor):
+                tensors[key] = own_copy(value)
+            else:
+                rest[key] = _plain(key, value)
+    return Flat(tensors, {}, {"state": rest, "param_groups": state["param_groups"]})
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Flat) -> None:
+    """Give an optimizer its state back; its settings stay those of the plan it was built from.
+
+    Raises AutotrainError where the state is of another optimizer or other parameters.
+    """
+    saved: dict[int, dict[str, Any]] = {}
+    for key, value in {**flat.tensors, **flat.rest["state"]}.items():
+        parameter, _, name = key.partition(".")
+        saved.setdefault(int(parameter), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    theirs = [group["params"] for group in flat.rest["param_groups"]]
+    if [group["params"] for group in groups] != theirs:
+        raise AutotrainError(
+            "the checkpoint's optimizer trained other parameters",
+            "resume with the code and options that the run began with, or start a fresh run",
+        )
+    optimizer.load_state_dict({"state": saved, "param_groups": groups})
+
+
+def own_copy(value: torch.Tensor) -> torch.Tensor:
+    """A contiguous CPU copy that shares memory with nothing."""
+    copy = value.detach().to("cpu", copy=True)
+    return copy.contiguous()
+
+
+def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether every floating-point value is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point())
+
+
+def _place(value: torch.Tensor) -> tuple[Any, ...]:
+    storage = value.untyped_storage().data_ptr()
+    where = (storage, value.storage_offset(), value.device)
+    return (*where, value.dtype, tuple(value.shape), value.stride())
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value that JSON holds as it is. Raises AutotrainError for any other: no pickle here."""
+    if isinstance(value, list | tuple):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(name, item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise AutotrainError(
+        f"{name}: a {type(value).__name__} cannot be kept in a checkpoint (tensors and JSON only)",
+        "keep tensors, numbers, strings, lists or dicts in the module's extra state",
+    )

@@ -1,0 +1,172 @@
+"""Image classifier: a small CNN, or EfficientNet-B0, on a folder of images per class.
+
+python templates/image-classifier/make_digits.py /tmp/digits
+autotrain plan /tmp/digits --template image-classifier
+autotrain run plan.toml       # 1797 digits: about 1.5 min on two cores, 99 % right
+"""
+
+import itertools
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models import efficientnet_b0
+from torchvision.transforms import InterpolationMode, v2
+
+from autotrain import Task
+from autotrain.blocks.images import (
+    ImageSet,
+    common_size,
+    image_size,
+    load_image,
+    several_classes,
+)
+from autotrain.blocks.layouts import image_splits
+from autotrain.blocks.options import between, needed, one_of
+from autotrain.blocks.samples import keep_readable, split_by_name
+from autotrain.blocks.weights import load_weights
+
+WIDTHS = (32, 64, 128, 256, 512)  # channels after the stem and each stage: 4.7 M parameters
+SMALLEST = {"cnn": 32, "efficientnet_b0": 64}  # pixels: what their strides leave something of
+NORMALISE = {1: ([0.449], [0.226]), 3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}  # ImageNet
+
+CHECKED_PIXELS = 50_000_000  # decoded at once up to here (about 1 s), else checked by header
+
+Labelled = tuple[Path, int]
+
+
+class Stage(nn.Module):
+    """[batch, inputs, h, w] -> [batch, outputs, h/2, w/2]: halve, then one residual step."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.halve = convolution(inputs, outputs, stride=2)
+        self.refine = convolution(outputs, outputs)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        halved = self.halve(pixels).relu()
+        return (halved + self.refine(halved)).relu()
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution and its batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+def cnn(classes: int, size: int, channels: int, dropout: float) -> nn.Sequential:
+    """[batch, channels, size, size] -> [batch, classes] logits; 4.7 M parameters.
+
+    The stem brings larger pictures down to 25 to 56 pixels before the stages, and most
+    parameters sit where maps are small, so that a step stays cheap.
+    """
+    stem = convolution(channels, WIDTHS[0], stride=1 if size <= 48 else 2)
+    shrink = [nn.MaxPool2d(2)] if size > 112 else []
+    stages = [Stage(a, b) for a, b in itertools.pairwise(WIDTHS)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout)]
+    return nn.Sequential(stem, nn.ReLU(), *shrink, *stages, *head, nn.Linear(WIDTHS[-1], classes))
+
+
+def efficientnet(classes: int, dropout: float) -> nn.Module:
+    """torchvision's EfficientNet-B0: 4.0 M parameters without its head."""
+    return efficientnet_b0(weights=None, num_classes=classes, dropout=dropout)
+
+
+def started(model: nn.Module, weights: str) -> nn.Module:
+    """The model, with the weights of a file where one is named."""
+    if weights:
+        load_weights(model, Path(weights))
+    return model
+
+
+def prepare(channels: int) -> list[nn.Module]:
+    """uint8 [channels, h, w] -> float32 of about zero mean and unit variance."""
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISE[channels])]
+
+
+def augment(flip: bool) -> list[nn.Module]:
+    """Small turns, shifts, zooms and changes of light. No mirror images unless `flip`: a
+    mirrored digit, letter or hand sign is another one, or none."""
+    moved = v2.RandomAffine(
+        8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=InterpolationMode.BILINEAR
+    )
+    return [moved, v2.ColorJitter(0.2, 0.2), *([v2.RandomHorizontalFlip()] if flip else [])]
+
+
+def labelled(classes: dict[str, list[Path]], names: list[str]) -> list[Labelled]:
+    """(path, class index) of every image, in the order of the classes."""
+    return [(path, names.index(name)) for name, paths in classes.items() for path in paths]
+
+
+def stratified(items: list[Labelled], share: float) -> tuple[list[Labelled], list[Labelled]]:
+    """(train, valid): `share` of each class is held out, by the hash of the file's name."""
+    train, valid = [], []
+    for label in sorted({label for _, label in items}):
+        own = [item for item in items if item[1] == label]
+        kept, held = split_by_name(["/".join(path.parts[-2:]) for path, _ in own], share)
+        train += [own[i] for i in kept]
+        valid += [own[i] for i in held]
+    return train, valid
+
+
+def readable(items: list[Labelled], sizes: dict[Path, tuple[int, int]]) -> list[Labelled]:
+    """The images that can be read; fills `sizes` with their width and height."""
+
+    def header(item: Labelled) -> None:
+        sizes[item[0]] = image_size(item[0])
+
+    kept = keep_readable(items, header, "images")
+    if sum(width * height for width, height in sizes.values()) > CHECKED_PIXELS:
+        return kept
+    return keep_readable(kept, lambda item: load_image(item[0], 32), "images")
+
+
+def task(
+    data: Path | None,
+    *,
+    arch: str = "cnn",
+    size: int = 0,
+    channels: int = 3,
+    flip: bool = False,
+    dropout: float = 0.2,
+    label_smoothing: float = 0.0,
+    weights: str = "",
+    valid_share: float = 0.2,
+) -> Task:
+    """`data`: a folder per class, or `train/` and `valid/` that hold such folders.
+
+    `arch`: `cnn` or `efficientnet_b0`. `size` of the square input in pixels (0: the
+    data's median, 32 to 224), at least 32 for `cnn` and 64 for `efficientnet_b0`. `channels`: 3, or 1 for grey (`cnn` only). `flip`: mirror images at
+    random. `weights`: a state dict to start from. `valid_share` of each class is held out
+    where the data has no validation split.
+    """
+    one_of("arch", arch, SMALLEST)
+    one_of("channels", channels, NORMALISE if arch == "cnn" else [3])
+    between("size", size, 0, 1024)
+    between("dropout", dropout, 0.0, 0.95)
+    between("label_smoothing", label_smoothing, 0.0, 0.95)
+    between("valid_share", valid_share, 0.01, 0.9)
+    splits = image_splits(needed(data, "a folder of images per class"))
+    classes = splits["train"] if "train" in splits else splits["all"]
+    names = several_classes(classes)
+    sizes: dict[Path, tuple[int, int]] = {}
+    items = readable(labelled(classes, names), sizes)
+    if "valid" in splits:
+        train, valid = items, readable(labelled(splits["valid"], names), sizes)
+    else:
+        train, valid = stratified(items, valid_share)
+    side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
+    steps = prepare(channels)
+
+    def build() -> nn.Module:
+        if arch == "cnn":
+            return cnn(len(names), side, channels, dropout)
+        return efficientnet(len(names), dropout)
+
+    return Task.classification(
+        model=lambda: started(build(), weights),
+        train=ImageSet(train, side, channels, v2.Compose([*augment(flip), *steps])),
+        valid=ImageSet(valid, side, channels, v2.Compose(steps)),
+        label_smoothing=label_smoothing,
+    )

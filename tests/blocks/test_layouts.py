@@ -1,0 +1,295 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autotrain.blocks.layouts import (
+    Clip,
+    Features,
+    data_kind,
+    feature_table,
+    image_folder,
+    image_splits,
+    speech_clips,
+)
+from autotrain.blocks.layouts.listing import list_files
+from autotrain.errors import AutotrainError
+
+
+def put(root: Path, *names: str, content: str | bytes = "x") -> Path:
+    """Files that are listed, never decoded."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def names(root: Path, classes: dict[str, list[Path]]) -> dict[str, list[str]]:
+    return {
+        name: [p.relative_to(root).as_posix() for p in paths] for name, paths in classes.items()
+    }
+
+
+# --- images ---------------------------------------------------------------------------------
+
+
+def test_a_folder_per_class_in_sorted_order_whatever_the_case_of_suffixes(tmp_path):
+    put(tmp_path, "b/2.PNG", "b/1.jpg", "a/deep/x.JPeG", "top.png", "a/notes.txt")
+    assert names(tmp_path, image_folder(tmp_path)) == {
+        "a": ["a/deep/x.JPeG"],
+        "b": ["b/1.jpg", "b/2.PNG"],
+    }
+    assert data_kind(tmp_path) == ("images", "folder per class: 2 classes")
+
+
+def test_litter_hidden_and_empty_files_are_skipped(tmp_path):
+    put(
+        tmp_path, "a/1.png", "a/._1.png", ".git/x.png", "__MACOSX/b/1.png", "b/Thumbs.db", "b/1.png"
+    )
+    put(tmp_path, "b/empty.png", content="")
+    assert names(tmp_path, image_folder(tmp_path)) == {"a": ["a/1.png"], "b": ["b/1.png"]}
+
+
+def test_the_folder_of_a_run_of_ours_is_not_data(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png")
+    put(tmp_path, "runs/one/plan.toml", "runs/one/events.jsonl", "runs/one/report.png")
+    assert set(image_folder(tmp_path)) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train", "valid"), ("train", "valid")),
+        (("Train", "val"), ("train", "valid")),
+        (("train", "test"), ("train", "valid")),
+        (("train", "validation", "test"), ("train", "valid", "test")),
+    ],
+)
+def test_train_beside_another_split_is_recognised(tmp_path, folders, splits):
+    for folder in folders:
+        put(tmp_path, f"{folder}/a/1.png", f"{folder}/b/1.png")
+    found = image_splits(tmp_path)
+    assert tuple(found) == splits
+    assert names(tmp_path, found["valid"])["a"] == [f"{folders[1]}/a/1.png"]
+    assert names(tmp_path, image_folder(tmp_path))["b"] == [f"{folders[0]}/b/1.png"]
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    put(tmp_path, "train/1.png", "test/1.png", "plane/1.png")
+    assert set(image_splits(tmp_path)["all"]) == {"train", "test", "plane"}
+
+
+def test_train_beside_unlabelled_test_images_gives_the_classes_of_train(tmp_path):
+    put(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png")
+    assert set(image_splits(tmp_path)["all"]) == {"a", "b"}
+    put(tmp_path, "test/unknown/1.png")
+    assert set(image_splits(tmp_path)["all"]) == {"a", "b"}
+
+
+def test_a_validation_class_unknown_to_training_is_refused_by_name(tmp_path):
+    put(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png", "val/zebra/1.png")
+    with pytest.raises(AutotrainError, match="zebra"):
+        image_splits(tmp_path)
+
+
+# --- speech ---------------------------------------------------------------------------------
+
+
+def test_ljspeech_takes_the_normalised_text_and_any_audio_suffix(tmp_path):
+    put(tmp_path, "wavs/a1.wav", "wavs/a2.flac", "wavs/a.3.wav")
+    put(
+        tmp_path,
+        "metadata.csv",
+        content='\ufeffa1|He said "5"|he said five\na2|raw only\n\na.3|x|y|anna\n',
+    )
+    assert speech_clips(tmp_path) == [
+        Clip(tmp_path / "wavs/a1.wav", "he said five"),
+        Clip(tmp_path / "wavs/a2.flac", "raw only"),
+        Clip(tmp_path / "wavs/a.3.wav", "y", "anna"),
+    ]
+    assert data_kind(tmp_path) == ("speech", "LJSpeech table metadata.csv: 3 clips")
+
+
+@pytest.mark.parametrize("bad", ["a1", "|text", "a|b|c|d|e"])
+def test_a_malformed_line_is_named_with_its_file(tmp_path, bad):
+    put(tmp_path, "wavs/a1.wav")
+    put(tmp_path, "metadata.csv", content=f"a1|one\na1|two\n{bad}\n")
+    with pytest.raises(AutotrainError, match=r"metadata\.csv:3: "):
+        speech_clips(tmp_path)
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    put(tmp_path, "wavs/a1.wav")
+    put(tmp_path, "metadata.csv", content=b"a1|one\na1|caf" + b"\xe9\n")
+    with pytest.raises(AutotrainError, match=r"metadata\.csv:2: not UTF-8"):
+        speech_clips(tmp_path)
+
+
+def test_a_line_without_end_is_refused_instead_of_read(tmp_path):
+    put(tmp_path, "wavs/a1.wav")
+    put(tmp_path, "metadata.csv", content="a1|one\n" + "x" * (2 << 20))
+    with pytest.raises(AutotrainError, match=r"metadata\.csv:2: a line of over 1 MiB"):
+        speech_clips(tmp_path)
+
+
+def test_common_voice_prefers_validated_and_finds_converted_clips(tmp_path):
+    header = "client_id\tpath\tsentence\tup_votes\n"
+    put(tmp_path, "clips/1.wav", "clips/2.mp3")
+    put(tmp_path, "train.tsv", content=header + "s1\t1.mp3\tone\t2\n")
+    assert speech_clips(tmp_path) == [Clip(tmp_path / "clips/1.wav", "one", "s1")]
+    put(
+        tmp_path,
+        "validated.tsv",
+        content=header + 's1\t1.mp3\tshe said "hi\t2\ns2\t2.mp3\ttwo\t0\n',
+    )
+    assert [(c.text, c.speaker) for c in speech_clips(tmp_path)] == [
+        ('she said "hi', "s1"),
+        ("two", "s2"),
+    ]
+    assert data_kind(tmp_path)[1] == "Common Voice table validated.tsv: 2 clips"
+
+
+def test_a_row_of_another_width_is_named_with_its_line(tmp_path):
+    put(tmp_path, "clips/1.mp3")
+    put(tmp_path, "train.tsv", content="path\tsentence\n1.mp3\tone\n1.mp3\n")
+    with pytest.raises(AutotrainError, match=r"train\.tsv:3: 1 columns where the header has 2"):
+        speech_clips(tmp_path)
+
+
+def test_librispeech_reads_transcripts_beside_the_clips(tmp_path):
+    put(tmp_path, "84/12/84-12-0000.flac", "84/12/84-12-0001.flac", "85/1/85-1-0000.flac")
+    put(tmp_path, "84/12/84-12.trans.txt", content="84-12-0000 GO ON\n84-12-0001 YES\n")
+    put(tmp_path, "85/1/85-1.trans.txt", content="85-1-0000 NO\n")
+    assert [(c.text, c.speaker) for c in speech_clips(tmp_path)] == [
+        ("GO ON", "84"),
+        ("YES", "84"),
+        ("NO", "85"),
+    ]
+    assert data_kind(tmp_path) == ("speech", "LibriSpeech tree: 3 clips")
+
+
+def test_bare_clips_have_no_text(tmp_path):
+    put(tmp_path, "b.wav", "sub/a.ogg", "cover.jpg")
+    assert speech_clips(tmp_path) == [Clip(tmp_path / "b.wav"), Clip(tmp_path / "sub/a.ogg")]
+    assert data_kind(tmp_path) == ("speech", "folder of clips without transcripts: 2 clips")
+
+
+def test_few_missing_clips_are_left_out_and_many_refused(tmp_path):
+    put(tmp_path, *(f"wavs/{i}.wav" for i in range(19)))
+    table = "".join(f"{i}|text\n" for i in range(20))
+    put(tmp_path, "metadata.csv", content=table)
+    assert len(speech_clips(tmp_path)) == 19
+    put(tmp_path, "metadata.csv", content=table + "a|x\nb|x\n")
+    with pytest.raises(AutotrainError, match=r"3 of 22 files .*19 \(missing; metadata\.csv:20"):
+        speech_clips(tmp_path)
+
+
+@pytest.mark.parametrize("escape", ["../secret", "{absolute}", "..\\secret"])
+def test_a_table_cannot_lead_out_of_its_folder(tmp_path, escape):
+    secret = put(tmp_path, "secret.wav") / "secret.wav"
+    data = put(tmp_path / "data", *(f"wavs/{i}.wav" for i in range(10)))
+    rows = "".join(f"{i}|text\n" for i in range(10))
+    put(data, "metadata.csv", content=rows + escape.format(absolute=secret) + "|text\n")
+    assert all(clip.path.parent == data / "wavs" for clip in speech_clips(data))
+
+
+def test_a_clip_of_another_folder_is_not_taken_for_one_of_the_same_name(tmp_path):
+    put(tmp_path, *(f"wavs/anna/{i}.wav" for i in range(10)), "wavs/ben/1.wav")
+    rows = "".join(f"anna/{i}|x\n" for i in range(10)) + "ben/1|x\ncleo/1|x\n"
+    put(tmp_path, "metadata.csv", content=rows)
+    found = [clip.path.parent.name for clip in speech_clips(tmp_path)]
+    assert found == ["anna"] * 10 + ["ben"]
+
+
+# --- features -------------------------------------------------------------------------------
+
+
+def test_features_with_their_glosses_signer_and_split(tmp_path):
+    put(tmp_path, "arrays/1.npz", "arrays/2.npz", "preview/1.png")
+    put(
+        tmp_path,
+        "table.csv",
+        content='file,glosses,signer,split\narrays/1.npz,ME GO HOME,anna,train\n2,"",ben,TEST\n',
+    )
+    assert feature_table(tmp_path) == [
+        Features(tmp_path / "arrays/1.npz", ("ME", "GO", "HOME"), "anna", "train"),
+        Features(tmp_path / "arrays/2.npz", (), "ben", "test"),
+    ]
+    assert data_kind(tmp_path) == ("features", "features with glosses in table.csv")
+
+
+def test_features_without_a_table_say_which_columns_are_needed(tmp_path):
+    put(tmp_path, "1.npz")
+    put(tmp_path, "other.csv", content="a,b\n1,2\n")
+    with pytest.raises(AutotrainError, match="`file` and `glosses`"):
+        feature_table(tmp_path)
+
+
+# --- what is not data -----------------------------------------------------------------------
+
+
+def test_not_recognised_lists_what_was_found_and_what_is_known(tmp_path):
+    put(tmp_path, "a.docx", "b.docx", "README")
+    with pytest.raises(AutotrainError) as caught:
+        data_kind(tmp_path)
+    assert "2 .docx, 1 without suffix" in caught.value.message
+    assert "LibriSpeech" in caught.value.message
+    assert "--task my_task.py" in caught.value.hint
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such folder"),
+        (lambda path: path.mkdir(), "an empty folder"),
+        (lambda path: path.write_text(""), "a file, where a folder was expected"),
+        (os.mkfifo, "a file, where a folder was expected"),
+    ],
+)
+def test_what_is_no_folder_with_files_is_named(tmp_path, make, message):
+    path = tmp_path / "data"
+    make(path)
+    with pytest.raises(AutotrainError, match=message) as caught:
+        data_kind(path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_links_are_followed_once_and_never_above_the_root(tmp_path):
+    put(tmp_path, "elsewhere/1.png", "outside.png")
+    data = put(tmp_path / "data", "a/1.png")
+    (data / "b").symlink_to(tmp_path / "elsewhere")
+    (data / "again").symlink_to(data / "a")
+    (data / "a/up").symlink_to(tmp_path)
+    (data / "a/all").symlink_to("/")
+    (data / "a/self.png").symlink_to("self.png")
+    (data / "a/gone.png").symlink_to("nowhere.png")
+    listing = list_files(data)
+    assert [file.name for file in listing.files] == ["a/1.png", "b/1.png"]
+    assert {name for name, _ in listing.skipped} == {
+        "again",
+        "a/up",
+        "a/all",
+        "a/self.png",
+        "a/gone.png",
+    }
+
+
+def test_a_fifo_is_listed_as_skipped_and_never_opened(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png")
+    os.mkfifo(tmp_path / "a/2.png")
+    assert names(tmp_path, image_folder(tmp_path))["a"] == ["a/1.png"]
+    assert list_files(tmp_path).skipped == (("a/2.png", "not a regular file"),)
+
+
+def test_layouts_load_nothing_but_the_standard_library():
+    code = (
+        "import sys, autotrain.blocks.layouts;"
+        "print(*{'torch', 'numpy', 'pydantic', 'PIL', 'soundfile'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

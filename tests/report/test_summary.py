@@ -1,0 +1,277 @@
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from plans import (
+    GIB,
+    MIB,
+    START,
+    a_plan,
+    a_run,
+    a_step,
+    between,
+    evaluated,
+    saved,
+    started,
+    stopped,
+)
+
+from autotrain.errors import AutotrainError
+from autotrain.events import Step, to_json
+from autotrain.report.result import RunResult, collect
+from autotrain.report.summary import comparisons, report_json, summary_text
+
+
+def written(path, events):
+    path.write_text("".join(to_json(event) + "\n" for event in events))
+    return path
+
+
+def text_of(events, plan=None):
+    return summary_text(
+        collect(events, plan or a_plan()), plan or a_plan(), Path("runs/clips"), "my.toml"
+    )
+
+
+def test_the_loss_is_compared_between_the_means_of_first_and_last_epoch_by_weight():
+    """Epoch 1 holds losses 1 (weight 1) and 4 (weight 3); the last 0.5 and 0.8."""
+    losses = [(1, 1.0, 1.0), (2, 4.0, 3.0), (3, 0.5, 1.0), (4, 0.8, 2.0)]
+    events = [started(epochs=2, per_epoch=2)]
+    events += [a_step(step, per_epoch=2, loss=loss, weight=w) for step, loss, w in losses]
+    result = collect(events, a_plan())
+    assert result.first_loss == pytest.approx(3.25)
+    assert result.last_loss == pytest.approx(0.7)
+    assert result.loss_change == pytest.approx(0.7 / 3.25 - 1)
+    assert "3.25 -> 0.7 (78.5 % down" in text_of(events)
+
+
+def test_a_run_is_the_same_read_from_its_file_as_seen_live(tmp_path):
+    events = a_run(10)
+    path = written(tmp_path / "events.jsonl", events)
+    assert collect(path, a_plan()) == collect(events, a_plan())
+
+
+def test_steps_taken_again_after_a_kill_count_once():
+    """Killed at step 37 with a checkpoint of step 20: steps 21 to 37 are those done again."""
+    lost = [a_step(step, loss=9.0) for step in range(1, 38)]
+    again = [a_step(step, loss=1.0, time=START + 1000 + step) for step in range(21, 51)]
+    events = [
+        started(epochs=5),
+        *lost,
+        evaluated(30, 9.0, best=True),
+        started(step=20, epochs=5, time=START + 1000, resumed_from="step-00000020"),
+        *again,
+        evaluated(50, 1.0, best=True, time=START + 1050),
+    ]
+    result = collect(events, a_plan())
+    assert [p.step for p in result.points] == list(range(1, 51))
+    assert [p.loss for p in result.points] == [9.0] * 20 + [1.0] * 30
+    assert result.windows == [1] * 50
+    assert [e.step for e in result.evaluations] == [50]
+    assert result.sessions == 2
+    assert result.seconds == pytest.approx(37 * 0.2 + 50)
+
+
+def test_a_log_point_after_a_resume_counts_all_the_steps_it_is_the_mean_of():
+    """Stopped off its cadence at step 17: the log point at 20 covers steps 11 to 20 again."""
+    events = [
+        started(),
+        a_step(10, samples=80),
+        a_step(17, samples=56),
+        stopped(17, "max_steps"),
+        started(step=17, resumed_from="step-00000017"),
+        a_step(20, samples=80),
+    ]
+    result = collect(events, a_plan(run={"log_every_steps": 10}))
+    assert [p.step for p in result.points] == [10, 20]
+    assert result.windows == [10, 10]
+
+
+def test_a_rollback_within_a_session_lets_later_lines_win():
+    events = [started(), *map(a_step, (1, 2, 3)), a_step(2, loss=7.0), a_step(3, loss=8.0)]
+    assert [(p.step, p.loss) for p in collect(events, a_plan()).points][1:] == [(2, 7.0), (3, 8.0)]
+
+
+def test_torn_lines_are_left_out(tmp_path):
+    path = written(tmp_path / "events.jsonl", a_run(2))
+    content = path.read_bytes()
+    half = content.splitlines()[3][:40]
+    path.write_bytes(content + half + b"\n\x00\x00\xff\n[]\n" + half)
+    assert collect(path, a_plan()) == collect(a_run(2), a_plan())
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path):
+    with pytest.raises(AutotrainError, match="No such file"):
+        collect(tmp_path / "events.jsonl", a_plan())
+
+
+def test_speed_and_data_wait_are_over_all_steps():
+    """Two log points of 10 steps: 1 s and 3 s a step, 0.5 s and 0 s of them waiting."""
+    events = [
+        started(),
+        a_step(10, samples=80, step_seconds=1.0, wait_seconds=0.5),
+        a_step(20, samples=80, step_seconds=3.0, wait_seconds=0.0),
+    ]
+    result = collect(events, a_plan(run={"log_every_steps": 10}))
+    assert result.samples_per_second == pytest.approx(160 / 40)
+    assert result.wait_share == pytest.approx(5 / 40)
+    assert result.step_seconds == pytest.approx(2.0)
+
+
+def test_the_best_is_the_last_evaluation_that_improved():
+    events = [
+        started(monitor="wer"),
+        a_step(10),
+        evaluated(10, 0.9, best=True, metrics={"wer": 0.5}),
+        evaluated(20, 0.8, best=True, metrics={"wer": 0.3}),
+        evaluated(30, 0.7, best=False, metrics={"wer": 0.4}),
+    ]
+    best = collect(events, a_plan()).best
+    assert (best.metric, best.value, best.step) == ("wer", 0.3, 20)
+    assert "wer 0.3 at step 20, epoch 2" in text_of(events)
+
+
+def test_predictions_stand_beside_what_was_measured():
+    found = comparisons(collect(a_run(), a_plan()), a_plan())
+    peak = found["device_peak_bytes"]
+    assert peak.measured == int(1.25 * GIB)
+    assert peak.ratio == pytest.approx(1.25 / 1.2)
+    assert peak.inside is True
+    assert found["checkpoint_bytes"].measured == 67 * MIB
+    assert found["run_seconds"].ratio == pytest.approx(1.0)
+
+
+def test_peaks_of_the_allocator_are_unknown_on_a_cpu_and_say_so():
+    report = report_json(collect(a_run(), a_plan()), a_plan())
+    for key in ("tensor_peak_bytes", "reserved_peak_bytes"):
+        assert report["predictions"][key]["measured"] is None
+        assert report["predictions"][key]["note"] == "measured on a GPU only"
+    assert text_of(a_run()).count("measured on a GPU only") == 2
+
+
+def test_peaks_of_the_allocator_are_compared_where_a_gpu_gave_them():
+    result = replace(
+        collect(a_run(), a_plan()), tensor_peak_bytes=270 * MIB, reserved_peak_bytes=500 * MIB
+    )
+    found = comparisons(result, a_plan(device={"kind": "cuda"}))
+    assert found["tensor_peak_bytes"].inside is True
+    assert found["reserved_peak_bytes"].inside is False
+
+
+def test_a_run_that_stopped_early_is_held_against_its_share_of_the_time():
+    """100 of 500 steps in 20 s, where 100 s were predicted for all."""
+    events = [started(), *map(a_step, range(1, 101)), stopped(100, "early_stop")]
+    found = comparisons(collect(events, a_plan()), a_plan())["run_seconds"]
+    assert found.expected == pytest.approx(20)
+    assert found.ratio == pytest.approx(1)
+    assert found.note == "for 100 of 500 steps"
+    assert "100 of 500 steps, in epoch 10 of 50; 20 s" in text_of(events)
+    assert "whole run: for 100 of 500 steps" in text_of(events)
+
+
+def test_outside_the_interval_is_called_above_or_below():
+    plan = a_plan(predicted={**a_plan().predicted.model_dump(), "step_seconds": between(0.1)})
+    line = next(line for line in text_of(a_run(), plan).splitlines() if "one step" in line)
+    assert line.endswith("2.00  above")
+
+
+def test_the_report_is_json_with_a_schema_and_no_nan():
+    events = [started(), a_step(1, loss=math.nan), evaluated(1, math.inf, best=False)]
+    report = report_json(collect(events, a_plan()), a_plan())
+    json.dumps(report, allow_nan=False)
+    assert report["schema"] == 1
+    assert report["stopped"] is None
+    assert report["loss"] == {
+        "first_epoch": None,
+        "last_epoch": None,
+        "change_percent": None,
+        "not_finite_points": 1,
+    }
+    assert set(report["predictions"]) == set(a_plan().predicted.model_dump())
+
+
+def test_points_that_are_not_finite_are_counted_and_left_out_of_the_means():
+    events = [started(), a_step(1, loss=2.0), a_step(2, loss=math.nan), a_step(3, loss=4.0)]
+    assert collect(events, a_plan()).first_loss == pytest.approx(3.0)
+    said = "loss 3, mean of the last epoch; not finite at 1 of 3 log points"
+    assert said in " ".join(text_of(events).split())
+
+
+@pytest.mark.parametrize("events", [[], [started()], [started(), stopped(0, "interrupted")]])
+def test_a_run_without_a_step_has_a_summary_too(events):
+    assert "next" in text_of(events)
+    json.dumps(report_json(collect(events, a_plan()), a_plan()), allow_nan=False)
+    assert collect(events, a_plan()).loss_change is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("finished", "tensorboard --logdir runs/clips/metrics"),
+        ("early_stop", "tensorboard --logdir runs/clips/metrics"),
+        ("interrupted", "autotrain run my.toml --resume"),
+        ("max_steps", "autotrain run my.toml --resume"),
+        (
+            "out_of_memory",
+            "lower batch.micro_batch in my.toml, then autotrain run my.toml --resume",
+        ),
+        ("not_finite", "lower optimizer.lr in my.toml, then autotrain run my.toml --resume"),
+    ],
+)
+def test_the_summary_ends_with_the_next_command(reason, command):
+    events = [started(), a_step(1), stopped(1, reason)]
+    assert text_of(events).splitlines()[-1].split(maxsplit=1) == ["next", command]
+
+
+def test_a_killed_run_says_that_its_end_is_not_recorded_and_how_to_go_on():
+    text = text_of([started(), a_step(1)])
+    assert "no end recorded" in text
+    assert text.endswith("autotrain run my.toml --resume")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_summary_fits_the_terminal(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = text_of([*a_run(), stopped(500, "early_stop", detail="x")]).splitlines()
+    assert max(map(len, lines)) <= min(width, 96)
+
+
+def test_a_command_can_be_copied_where_a_path_has_spaces(monkeypatch):
+    """It is quoted, and never broken over two lines."""
+    monkeypatch.setenv("COLUMNS", "80")
+    result = collect([started(), a_step(1)], a_plan())
+    text = summary_text(result, a_plan(), Path("x"), f"my {'long ' * 20}plan.toml")
+    assert text.splitlines()[-1].endswith(f"autotrain run 'my {'long ' * 20}plan.toml' --resume")
+
+
+def test_the_summary_names_where_things_are():
+    text = text_of(a_run())
+    for place in ("checkpoints", "report.png", "report.json"):
+        assert str(Path("runs/clips") / place) in text
+
+
+def test_the_newest_checkpoint_gives_the_size():
+    events = [started(), a_step(1), saved(1, "step"), replace(saved(2, "last"), bytes=70 * MIB)]
+    assert collect(events, a_plan()).checkpoint_bytes == 70 * MIB
+
+
+def test_100_000_steps_are_collected_in_two_seconds_of_processor_time(tmp_path):
+    before, after = to_json(a_step(1)).split('"step": 1,')
+    lines = [f'{before}"step": {n},{after}' for n in range(1, 100_001)]
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join([to_json(started(epochs=100, per_epoch=1000)), *lines, ""]))
+    begun = time.process_time()
+    result = collect(path, a_plan())
+    report_json(result, a_plan())
+    assert time.process_time() - begun < 2
+    assert len(result.points) == 100_000
+
+
+def test_an_empty_result_has_no_figures():
+    empty = RunResult()
+    assert (empty.best, empty.step_seconds, empty.wait_share, empty.steps) == (None, None, None, 0)
+    assert math.isnan(empty.first_loss)
+    assert isinstance(a_step(1), Step)

@@ -1,0 +1,203 @@
+"""Checkpoints on disk: whole or not there, found when torn, never pickled."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+from autotrain.errors import AutotrainError
+from autotrain.run import checkpoint
+from autotrain.run.checkpoint import Snapshot, TornError
+from autotrain.run.keeper import Keeper, pointed
+from autotrain.run.tensors import Flat, flatten_model, restore_model
+
+
+def snapshot(step, tensors=None):
+    values = {"w": torch.arange(6.0).reshape(2, 3)} if tensors is None else tensors
+    rest = {"state": {}, "param_groups": []}
+    return Snapshot(step, Flat(values, {}, {}), Flat({}, {}, rest), {"step": step})
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.out = nn.Linear(4, 5, bias=False)
+        self.out.weight = self.embed.weight
+        self.register_buffer("turned", torch.arange(6.0).reshape(2, 3).t())
+        self.register_buffer("nothing", torch.empty(0, 3))
+        self.register_buffer("brief", torch.ones(3, dtype=torch.bfloat16))
+        self.register_buffer("yes", torch.tensor(True))
+
+    def get_extra_state(self):
+        return {"seen": [1, 2]}
+
+    def set_extra_state(self, state):
+        self.seen = state["seen"]
+
+
+def test_a_model_comes_back_as_it_was(tmp_path):
+    """Tied weights once, views, empty tensors, scalars, bfloat16, extra state."""
+    one, two = Tied(), Tied()
+    flat = flatten_model(one)
+    assert flat.aliases == {"out.weight": "embed.weight"}
+    optimizer = Flat({}, {}, {"state": {}, "param_groups": []})
+    path = checkpoint.save(tmp_path, Snapshot(3, flat, optimizer, {}))
+    restore_model(two, checkpoint.load(path).model)
+    assert two.out.weight is two.embed.weight
+    assert two.seen == [1, 2]
+    for name, value in one.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, two.state_dict()[name])
+
+
+@pytest.mark.parametrize("dtype", [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.int64,
+    torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool, torch.float8_e4m3fn,
+])  # fmt: skip
+def test_any_safetensors_reader_reads_the_file(tmp_path, dtype):
+    """The hand-written writer keeps to the format, odd shapes beside wide items too."""
+    tensors = {
+        "odd": torch.ones(3).to(dtype),
+        "empty": torch.empty(2, 0).to(dtype),
+        "scalar": torch.tensor(1).to(dtype),
+        "byte": torch.ones(5, dtype=torch.uint8),
+        "wide": torch.ones(7, dtype=torch.float64),
+    }
+    path = checkpoint.save(tmp_path, snapshot(1, tensors))
+    found = load_file(path / "model.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].shape == value.shape
+        assert raw(found[name]) == raw(value)
+
+
+def raw(value):
+    return value.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def test_a_dtype_without_a_name_is_one_clear_error(tmp_path):
+    """And nothing is left behind."""
+    with pytest.raises(AutotrainError, match="complex128"):
+        checkpoint.save(tmp_path, snapshot(1, {"w": torch.ones(2, dtype=torch.complex128)}))
+    assert list(checkpoint.checkpoints(tmp_path).iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return checkpoint.save(tmp_path_factory.mktemp("saved"), snapshot(1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_flipped_byte_is_found(saved, data):
+    """In the tensors, the state or the manifest; the message names the file."""
+    name = data.draw(st.sampled_from([*checkpoint.CONTENT, checkpoint.MANIFEST]))
+    raw = (saved / name).read_bytes()
+    place = data.draw(st.integers(0, len(raw) - 1))
+    flipped = raw[place] ^ data.draw(st.integers(1, 255))
+    (saved / name).write_bytes(raw[:place] + bytes([flipped]) + raw[place + 1 :])
+    try:
+        if name == checkpoint.MANIFEST and _same_meaning(raw, (saved / name).read_bytes()):
+            return
+        with pytest.raises(TornError):
+            checkpoint.verify(saved)
+    finally:
+        (saved / name).write_bytes(raw)
+
+
+def _same_meaning(one, two):
+    """White space, or the step in the manifest: what says the same of the files."""
+    try:
+        return json.loads(one)["files"] == json.loads(two)["files"]
+    except (ValueError, KeyError):
+        return False
+
+
+@pytest.mark.parametrize("name", [*checkpoint.CONTENT, checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "longer"])
+def test_damage_to_any_file_is_found_by_name(saved, tmp_path, name, damage):
+    """Missing, cut short, emptied, grown."""
+    copy = tmp_path / saved.name
+    shutil.copytree(saved, copy)
+    file = copy / name
+    raw = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes({"cut": raw[:-1], "empty": b"", "longer": raw + b"x"}[damage])
+    with pytest.raises(TornError, match=name):
+        checkpoint.verify(copy)
+
+
+def test_the_newest_that_verifies_is_used(tmp_path):
+    """A torn one is passed over, and said so."""
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, snapshot(step))
+    (checkpoint.folder(tmp_path, 3) / "model.safetensors").write_bytes(b"torn")
+    path, torn = checkpoint.newest_good(tmp_path)
+    assert path == checkpoint.folder(tmp_path, 2)
+    assert ["step-00000003/model.safetensors" in str(error) for error in torn] == [True]
+
+
+def test_a_torn_checkpoint_is_replaced_by_a_good_one(tmp_path):
+    """A run that comes by the same step again saves it again."""
+    path = checkpoint.save(tmp_path, snapshot(1))
+    (path / "manifest.json").unlink()
+    checkpoint.verify(checkpoint.save(tmp_path, snapshot(1)))
+
+
+def test_half_written_folders_of_a_killed_run_are_swept(tmp_path):
+    """Checkpoints and pointers stay."""
+    keeper = Keeper(tmp_path, keep=2)
+    list(keeper.save("step", 1, 1, lambda: snapshot(1)))
+    place = checkpoint.checkpoints(tmp_path)
+    (place / ".step-00000002.123").mkdir()
+    (place / ".step-00000002.123" / "model.safetensors").write_bytes(b"half")
+    (place / ".latest.abc").write_text("half")
+    checkpoint.sweep(tmp_path)
+    assert sorted(e.name for e in place.iterdir()) == ["latest", "step-00000001"]
+
+
+def test_pruning_keeps_the_newest_and_what_is_pointed_at(tmp_path):
+    """Best and interrupted outlive the count."""
+    keeper = Keeper(tmp_path, keep=2)
+    labels = ["step", "best", "interrupted", "step", "step", "step"]
+    for step, label in enumerate(labels, 1):
+        events = list(keeper.save(label, 1, step, lambda step=step: snapshot(step)))
+        assert [event.name for event in events] == ["saved"]
+    assert checkpoint.steps(tmp_path) == [6, 5, 3, 2]
+    assert pointed(tmp_path) == {"latest": 6, "best": 2, "interrupted": 3}
+
+
+def test_a_step_on_disk_is_not_written_again(tmp_path):
+    """Only the pointers move."""
+    keeper = Keeper(tmp_path, keep=2)
+    list(keeper.save("epoch", 1, 1, lambda: snapshot(1)))
+    written = checkpoint.folder(tmp_path, 1).stat().st_mtime_ns
+    list(keeper.save("best", 1, 1, lambda: pytest.fail("taken again")))
+    assert pointed(tmp_path) == {"latest": 1, "best": 1}
+    assert checkpoint.folder(tmp_path, 1).stat().st_mtime_ns == written
+
+
+def test_another_models_checkpoint_is_refused():
+    """With torch's own list of what does not fit."""
+    with pytest.raises(AutotrainError, match=r"another model.*"):
+        restore_model(nn.Linear(2, 2), flatten_model(nn.Linear(3, 2)))
+
+
+def test_extra_state_that_json_cannot_hold_is_refused():
+    """No pickle, so it is said, and by name."""
+
+    class Odd(nn.Linear):
+        def get_extra_state(self):
+            return {"odd": object()}
+
+    with pytest.raises(AutotrainError, match="_extra_state: a object"):
+        flatten_model(Odd(1, 1))

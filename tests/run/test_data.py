@@ -1,0 +1,147 @@
+"""Samples on their way to the loop: workers, spawn, and what goes wrong with them."""
+
+import dataclasses
+import os
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from autotrain.errors import AutotrainError
+from autotrain.run import data
+from autotrain.run.loop import train
+from autotrain.task import load_task
+
+from .plans import make_plan
+from .tasks import Noisy, noisy_task, sequence_task
+
+TASK_FILE = textwrap.dedent(
+    """
+    import random
+    import torch
+    from autotrain import Task
+
+    class Squares(torch.utils.data.Dataset):
+        def __len__(self):
+            return 24
+        def __getitem__(self, index):
+            x = torch.full((3,), float(index)) + torch.rand(3) + random.random()
+            return x, x.sum() ** 2 / 1000
+
+    def batch(samples):
+        return [torch.stack(part) for part in zip(*samples)]
+
+    def task(data):
+        squares = Squares()
+        return Task.regression(model=lambda: torch.nn.Linear(3, 1), train=squares, collate=batch)
+    """
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def losses(plan, task, directory, task_file=None):
+    file = task_file or directory / "task.py"
+    return [e.loss for e in train(plan, task, directory, task_file=file) if hasattr(e, "loss")]
+
+
+def with_warning_free_target(task):
+    def loss(model, batch):
+        return task.loss(model, (batch[0], batch[1].unsqueeze(1)))
+
+    return dataclasses.replace(task, loss=loss)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_spawned_workers_load_a_task_file_by_path(tmp_path, method):
+    """Its dataset and its collate exist nowhere but in that file; figures stay the same."""
+    file = tmp_path / "my_task.py"
+    file.write_text(TASK_FILE)
+    found = []
+    for loader in ({"workers": 0}, {"workers": 1, "start_method": method}):
+        task = with_warning_free_target(load_task(file, None, {}))
+        plan = make_plan(loader=loader, train={"epochs": 1})
+        found.append(losses(plan, task, tmp_path / str(loader["workers"]), file))
+    assert found[0] == found[1]
+    assert len(found[0]) > 2
+
+
+def test_what_cannot_travel_to_a_spawned_worker_is_named(tmp_path):
+    """The hint says where to define it."""
+    (tmp_path / "task.py").touch()
+    task = noisy_task(collate=lambda samples: samples)
+    plan = make_plan(loader={"workers": 1, "start_method": "spawn"})
+    with pytest.raises(AutotrainError, match="cannot start by spawn") as caught:
+        losses(plan, task, tmp_path)
+    assert "top level" in caught.value.hint
+
+
+class Broken(Noisy):
+    """One bad sample."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise OSError("cannot decode")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_sample_is_named_in_one_line(tmp_path, workers):
+    """By its number in the person's own dataset, with file and line, from a worker too."""
+    task = dataclasses.replace(noisy_task(), train=Broken(45))
+    with pytest.raises(AutotrainError) as caught:
+        losses(make_plan(loader={"workers": workers}), task, tmp_path)
+    assert "sample 3 of the " in caught.value.message
+    assert "OSError: cannot decode" in caught.value.message
+    assert "test_data.py:" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+class Deadly(Noisy):
+    """Kills the process that reads it."""
+
+    def __getitem__(self, index):
+        if index == 3:
+            os._exit(9)
+        return super().__getitem__(index)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_dead_worker_is_one_clear_error(tmp_path):
+    """And the workers are gone afterwards."""
+    task = dataclasses.replace(noisy_task(), train=Deadly(45), valid=Noisy(9))
+    with pytest.raises(AutotrainError, match="the data loader failed: "):
+        losses(make_plan(loader={"workers": 1}), task, tmp_path)
+
+
+def test_a_held_out_sample_is_never_trained_on():
+    """And the task's costs are asked for by its own indices."""
+    asked = []
+    task = dataclasses.replace(noisy_task(20), length=lambda i: asked.append(i) or float(i))
+    parts = data.split(task, make_plan())
+    assert (parts.train_count, parts.valid_count) == (16, 4)
+    assert sorted([*parts.train.indices, *parts.valid.indices]) == list(range(20))
+    assert data.lengths_of(parts).tolist() == [float(i) for i in parts.train.indices]
+    assert asked == parts.train.indices
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
+    """Not of its neighbours in the batch, nor of who drew numbers before."""
+    task = noisy_task(20)
+    source = data.Source(data.split(task, make_plan()), task, 7, tmp_path)
+    together = source[data.Request(1, [4, 5, 6])][1][0]
+    alone = source[data.Request(1, [5])][1][0]
+    assert torch.equal(together[1], alone[0])
+    assert not torch.equal(alone, source[data.Request(2, [5])][1][0])
+
+
+def test_batches_of_any_shape_reach_the_loss(tmp_path):
+    """Tuples of padded tensors here; the weight is a tensor."""
+    assert all(loss > 0 for loss in losses(make_plan(), sequence_task(), tmp_path))

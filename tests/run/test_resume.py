@@ -1,0 +1,206 @@
+"""Stopped anywhere and resumed: the run goes the way it would have gone, to the bit."""
+
+import dataclasses
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autotrain.errors import AutotrainError
+from autotrain.run import checkpoint
+from autotrain.run.loop import train
+from autotrain.run.signals import Stop
+
+from .plans import make_plan
+from .tasks import noisy_task, sequence_task
+
+# What makes a resume hard, all at once: dropout, BatchNorm, augmentation, a ragged last window,
+# accumulation, plateau, patience, log points that fall across epochs.
+HARD = {
+    "batch": {"micro_batch": 3, "accum_steps": 3, "global_batch": 8},
+    "schedule": {"name": "plateau", "warmup_steps": 3, "factor": 0.5, "patience": 0},
+    "early_stop": {"patience": 3, "min_delta": 0.001},
+    "run": {"log_every_steps": 3},
+    "train": {"epochs": 4},
+    "evaluate": {"every_epochs": 1, "every_steps": 4},
+}
+MICRO_BATCHES = 4 * (4 * 3 + 2)
+FIGURES = {
+    "step": ["step", "loss", "parts", "lr", "grad_norm", "samples", "weight"],
+    "evaluated": ["step", "loss", "metrics", "best", "bad_evaluations"],
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(plan, task, directory, **more):
+    return list(train(plan, task, directory, task_file=directory / "task.py", **more))
+
+
+def interrupted_after(task, count, stop):
+    """The same task, with a ^C during the count-th training micro-batch from here."""
+    calls = []
+
+    def loss(model, batch):
+        calls.append(model.training)
+        if calls.count(True) == count:
+            stop.reason = "interrupted"
+        return task.loss(model, batch)
+
+    return dataclasses.replace(task, loss=loss)
+
+
+def pieces(plan, make_task, directory, counts):
+    """A run cut into pieces after so many micro-batches each, then carried to its end."""
+    events = []
+    for count in counts:
+        stop = Stop()
+        task = interrupted_after(make_task(), count, stop)
+        events += run(plan, task, directory, resume=bool(events), stop=stop)
+        if events[-1].reason != "interrupted":
+            return events
+    return events + run(plan, make_task(), directory, resume=True)
+
+
+def figures(events):
+    """What was logged, without clocks and memory."""
+    return [
+        tuple(getattr(event, key) for key in FIGURES[event.name])
+        for event in events
+        if event.name in FIGURES
+    ]
+
+
+def digests(directory):
+    path, _ = checkpoint.newest_good(directory)
+    return {n: (path / n).read_bytes() for n in ("model.safetensors", "optimizer.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole")
+    events = run(make_plan(**HARD), noisy_task(), directory)
+    return figures(events), digests(directory)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(counts=st.lists(st.integers(1, MICRO_BATCHES), min_size=1, max_size=3))
+def test_interrupts_change_nothing(uninterrupted, tmp_path_factory, counts):
+    """Between any micro-batches, also several times in one epoch: same weights, same log."""
+    directory = tmp_path_factory.mktemp("cut")
+    events = pieces(make_plan(**HARD), noisy_task, directory, counts)
+    assert (figures(events), digests(directory)) == uninterrupted
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(uninterrupted, tmp_path, workers):
+    """Interrupted in mid-window too."""
+    plan = make_plan(**HARD, loader={"workers": workers})
+    events = pieces(plan, noisy_task, tmp_path, [20])
+    assert (figures(events), digests(tmp_path)) == uninterrupted
+
+
+@pytest.mark.parametrize("steps", [1, 7, 8, 10, 12])
+def test_max_steps_and_a_resume_equal_one_run(uninterrupted, tmp_path, steps):
+    """The evaluation at an unplanned end is shown, and not counted on the way on."""
+    plan = make_plan(**HARD)
+    first = run(plan, noisy_task(), tmp_path, max_steps=steps)
+    assert (first[-1].reason, first[-1].step) == ("max_steps", steps)
+    assert [e.step for e in first if e.name == "evaluated"][-1] == steps
+    run(plan, noisy_task(), tmp_path, resume=True)
+    assert digests(tmp_path) == uninterrupted[1]
+
+
+def test_bucketed_sequences_resume_to_the_bit(tmp_path):
+    """Order by length, tensor weights, a measure to monitor."""
+    data = sequence_task().train
+    changes = {"length": lambda i: len(data.frames[i]), "monitor": "near", "better": "higher"}
+    plan = make_plan(batch={"micro_batch": 3})
+    whole = run(plan, sequence_task(**changes), tmp_path / "whole")
+    cut = pieces(plan, lambda: sequence_task(**changes), tmp_path / "cut", [8, 11])
+    assert figures(cut) == figures(whole)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_an_interrupt_during_an_evaluation_leaves_it_to_the_resume(tmp_path):
+    """It is made once, after the resume, and the run is the same."""
+    plan, stop, task = make_plan(), Stop(), noisy_task()
+
+    def measure(model, batch):
+        stop.reason = "terminated"
+        return task.measure(model, batch)
+
+    first = run(plan, dataclasses.replace(task, measure=measure), tmp_path / "cut", stop=stop)
+    assert (first[-1].reason, first[-1].step) == ("terminated", 5)
+    rest = run(plan, noisy_task(), tmp_path / "cut", resume=True)
+    assert figures(first + rest) == figures(run(plan, noisy_task(), tmp_path / "whole"))
+
+
+def test_a_torn_checkpoint_is_passed_over_and_named(tmp_path):
+    """The one before it is used, and the end is the same."""
+    plan = make_plan()
+    run(plan, noisy_task(), tmp_path / "whole")
+    run(plan, noisy_task(), tmp_path / "torn", max_steps=10)
+    file = checkpoint.folder(tmp_path / "torn", 10) / "optimizer.safetensors"
+    os.truncate(file, 100)
+    events = run(plan, noisy_task(), tmp_path / "torn", resume=True)
+    assert events[0].resumed_from.endswith("step-00000005")
+    assert "step-00000010/optimizer.safetensors" in events[1].message
+    assert digests(tmp_path / "torn") == digests(tmp_path / "whole")
+
+
+def test_nothing_to_resume_starts_from_the_beginning_and_says_so(tmp_path):
+    """Also where the folder does not exist."""
+    events = run(make_plan(train={"epochs": 1}), noisy_task(), tmp_path / "new", resume=True)
+    assert (events[0].name, events[0].resumed_from) == ("started", None)
+    assert "starting from the beginning" in events[1].message
+    assert events[-1].reason == "finished"
+
+
+@pytest.mark.parametrize("max_steps", [None, 3, 5])
+def test_a_run_at_or_past_its_end_stops_at_once(tmp_path, max_steps):
+    """Nothing is evaluated or saved again."""
+    plan = make_plan(train={"epochs": 1})
+    run(plan, noisy_task(), tmp_path)
+    events = run(plan, noisy_task(), tmp_path, resume=True, max_steps=max_steps)
+    assert [event.name for event in events] == ["started", "stopped"]
+    assert events[-1].reason == "finished"
+
+
+def test_more_epochs_may_be_added(tmp_path):
+    """The plan on disk decides how far a run goes."""
+    run(make_plan(train={"epochs": 1}), noisy_task(), tmp_path)
+    events = run(make_plan(train={"epochs": 2}), noisy_task(), tmp_path, resume=True)
+    assert (events[0].step, events[-1].step, events[-1].reason) == (5, 10, "finished")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("run", "seed", 8), ("batch", "global_batch", 4), ("optimizer", "name", "sgd")],
+)
+def test_what_must_not_change_is_refused_by_name(tmp_path, section, key, value):
+    """Another order of the data, another batch or another optimizer is another run."""
+    run(make_plan(), noisy_task(), tmp_path, max_steps=1)
+    with pytest.raises(AutotrainError, match=rf"{section}\.{key} = \w+ became {value}"):
+        run(make_plan(**{section: {key: value}}), noisy_task(), tmp_path, resume=True)
+
+
+def test_a_finer_cut_may_be_resumed_with(tmp_path):
+    """micro_batch is memory, not mathematics: without BatchNorm the end is the same."""
+    ends = []
+    for micro in (4, 2):
+        directory = tmp_path / str(micro)
+        run(make_plan(), sequence_task(), directory, max_steps=5)
+        run(make_plan(batch={"micro_batch": micro}), sequence_task(), directory, resume=True)
+        path, _ = checkpoint.newest_good(directory)
+        ends.append(checkpoint.load(path).model.tensors)
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-9, atol=1e-9)

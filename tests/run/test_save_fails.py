@@ -1,0 +1,107 @@
+"""A save that fails costs a warning, never the run."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from autotrain.errors import AutotrainError
+from autotrain.run import checkpoint
+from autotrain.run.keeper import Keeper, pointed
+from autotrain.run.loop import train
+from autotrain.run.tensors import Flat
+
+from .plans import make_plan
+from .tasks import noisy_task
+
+resource = pytest.importorskip("resource")
+
+
+class LimitedFiles:
+    """Within, no file grows beyond so many bytes: write fails with EFBIG, as a full disk would."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __enter__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.count, self.before[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def test_training_goes_on_and_later_saves_succeed(tmp_path):
+    """The newest good one is kept and named, no temporary file is left, room is stated."""
+    going = train(make_plan(), noisy_task(), tmp_path, task_file=tmp_path)
+    seen = []
+    for event in going:
+        seen.append(event)
+        if event.name == "evaluated" and event.epoch == 2:
+            with LimitedFiles(1000):
+                seen.append(next(going))
+            entries = sorted(e.name for e in checkpoint.checkpoints(tmp_path).iterdir())
+            assert entries == ["best", "latest", "step-00000005"]
+    warned = [event for event in seen if event.name == "warned"]
+    assert len(warned) == 1
+    assert os.strerror(errno.EFBIG) in warned[0].message
+    assert "step-00000005 is kept" in warned[0].message
+    assert "needed 1 MiB" in warned[0].message
+    assert "free " in warned[0].message
+    assert (seen[-1].reason, seen[-1].checkpoint[-13:]) == ("finished", "step-00000015")
+
+
+def test_a_last_step_that_cannot_be_saved_is_an_error(tmp_path):
+    """Finished is not said of work that is not on disk."""
+    going = train(make_plan(train={"epochs": 1}), noisy_task(), tmp_path, task_file=tmp_path)
+    seen = []
+    for event in going:
+        seen.append(event)
+        if event.name == "evaluated":
+            break
+    with LimitedFiles(1000), pytest.raises(AutotrainError, match="could not be saved"):
+        seen.extend(going)
+    assert [event.name for event in seen[-4:]] == ["warned", "warned", "warned", "stopped"]
+    assert seen[-1].reason == "error"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MiB."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(tmp_path)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(command, check=False).returncode:
+        pytest.skip("needs root and mount")
+    yield tmp_path
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_keeps_the_newest_good_checkpoint(small_disk):
+    """ENOSPC is foreseen with its figures; room made in mid-run is used."""
+    keeper = Keeper(small_disk, keep=1)
+
+    def snapshot(step, megabytes):
+        rest = {"state": {}, "param_groups": []}
+        tensors = {"w": torch.zeros(megabytes << 18)}
+        return checkpoint.Snapshot(step, Flat(tensors, {}, {}), Flat({}, {}, rest), {})
+
+    saved = [next(keeper.save("step", 1, step, lambda s=step: snapshot(s, 1))) for step in (1, 2)]
+    assert [event.name for event in saved] == ["saved", "warned"]
+    assert os.strerror(errno.ENOSPC) in saved[1].message
+    assert "needed 2 MiB" in saved[1].message
+    checkpoint.verify(checkpoint.folder(small_disk, pointed(small_disk)["latest"]))
+    assert not list(checkpoint.checkpoints(small_disk).glob(".*"))
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_during_the_write_leaves_nothing_half_made(small_disk):
+    """Free space is only a promise; write says the truth."""
+    rest = {"state": {}, "param_groups": []}
+    tensors = {"w": torch.zeros(4 << 18)}
+    whole = checkpoint.Snapshot(1, Flat(tensors, {}, {}), Flat({}, {}, rest), {})
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        checkpoint.save(small_disk, whole)
+    assert list(checkpoint.checkpoints(small_disk).iterdir()) == []

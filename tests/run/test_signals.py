@@ -1,0 +1,67 @@
+"""^C, SIGTERM and a dropped line."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from autotrain.run.signals import Stop
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_the_first_signal_is_a_wish(number, reason):
+    """The program goes on; whoever looks at the Stop sees why it should end."""
+    before = signal.getsignal(number)
+    with Stop().catch() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.reason == reason
+    assert signal.getsignal(number) is before
+
+
+@posix
+def test_the_second_interrupt_stops_at_once():
+    """As ^C always does."""
+    with Stop().catch(), pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@posix
+def test_a_second_sigterm_kills():
+    """The process dies of the signal itself, as a supervisor expects."""
+    code = (
+        "import os, signal; from autotrain.run.signals import Stop\n"
+        "with Stop().catch():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
+
+
+@posix
+def test_a_dropped_line_is_ignored():
+    """SIGHUP neither stops a run nor asks it to."""
+    with Stop().catch() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.reason is None
+
+
+def test_in_another_thread_nothing_is_caught():
+    """Python delivers signals to the main thread alone; the Stop still serves."""
+    seen = []
+
+    def work():
+        with Stop().catch() as stop:
+            seen.append(stop.reason)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None]
