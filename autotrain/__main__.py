@@ -2,44 +2,80 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, UsageError
+
+_MACHINES = (errno.ENOSPC, errno.EROFS, errno.EIO)
 
 
 def main() -> None:
-    """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130."""
-    verbose = "--verbose" in sys.argv[1:]
+    """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
+    _open_what_is_closed()
+    arguments = [a for a in sys.argv[1:] if a != "--verbose"]
+    verbose = len(arguments) < len(sys.argv) - 1
     try:
         from autotrain.cli import app
 
-        code = app(standalone_mode=False)
+        code = app(arguments, prog_name="autotrain", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error, and nothing to tell it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _nobody_reads()
+    except SystemExit as end:  # Typer makes one of a broken pipe
+        code = _nobody_reads() if isinstance(end.__context__, BrokenPipeError) else end.code
     except KeyboardInterrupt:
-        code = _say("stopped at once", 130)
+        code = _say("stopped at once", code=130)
     except AutotrainError as error:
         code = _report(error, verbose)
     except Exception as error:
-        code = _usage(error) if hasattr(error, "format_message") else _bug(verbose)
+        if isinstance(error, OSError) and error.errno in _MACHINES:
+            code = _machine(error)
+        else:
+            code = _usage(error) if hasattr(error, "format_message") else _bug(verbose)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+def _open_what_is_closed() -> None:
+    """A stream closed by the caller (`>&-`) is /dev/null: else a file of ours takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _nobody_reads() -> int:
+    """The reader of our output went away (`| head`): not an error, and nothing to tell it."""
+    _drop_output()
+    return 0
+
+
+def _drop_output() -> None:
+    """What is still to be written to stdout cannot be: Python would try, and complain, at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _machine(error: OSError) -> int:
+    """A disk that is full or broken, wherever it was met; `> FILE` on such a disk too."""
+    _drop_output()
+    where = error.filename or "the output"
+    return _say(f"{where}: {error.strerror}", hint="free space, or choose another disk", code=1)
+
+
+def _say(*faults: str, hint: str = "", code: int) -> int:
+    """Each fault on a line of its own, then what to do; a stderr that is gone stops nothing."""
+    text = "\n".join(f"error: {fault}" for fault in faults) + (f"\n\nhint: {hint}" if hint else "")
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
     return code
 
 
 def _report(error: AutotrainError, verbose: bool) -> int:
-    for line in error.message.splitlines():
-        _say(line, 0)
-    if error.hint:
-        print(f"\nhint: {error.hint}", file=sys.stderr)
+    faults = error.faults if isinstance(error, UsageError) else (error.message,)
+    _say(*faults, hint=error.hint, code=error.exit_code)
     if verbose:
         import traceback
 
@@ -52,9 +88,7 @@ def _usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "autotrain"
     message = error.format_message()
-    _say(message[:1].lower() + message[1:].rstrip("."), 0)
-    print(f"\nhint: {command} --help", file=sys.stderr)
-    return 2
+    return _say(message[:1].lower() + message[1:].rstrip("."), hint=f"{command} --help", code=2)
 
 
 def _bug(verbose: bool) -> int:
@@ -65,17 +99,16 @@ def _bug(verbose: bool) -> int:
     from autotrain.files import cache_directory
 
     text = traceback.format_exc()
-    last = traceback.format_exception_only(sys.exception())[0].strip().splitlines()[0]
+    last = traceback.format_exception_only(sys.exception())[-1].strip()
     try:
         folder = cache_directory() / "crashes"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        path.write_text(f"{' '.join(sys.argv)}\n\n{text}")
+        path.write_text(f"{' '.join(sys.argv)}\n\n{text}", encoding="utf-8", errors="replace")
         where = f"the traceback is in {path}"
     except OSError:
         where = "run again with --verbose to see the traceback"
-    _say(f"a bug in autotrain: {last}", 3)
-    print(f"\nhint: {where}; please report it", file=sys.stderr)
+    _say(f"a bug in autotrain: {last}", hint=f"{where}; please report it", code=3)
     if verbose:
         print(text, file=sys.stderr)
     return 3

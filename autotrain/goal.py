@@ -7,18 +7,30 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from autotrain import files
 from autotrain.errors import UsageError
 from autotrain.planfile import faults, near_name
-from autotrain.schema import Recipe, Record, Scalar, Sizes, setting_types
+from autotrain.schema import (
+    PositiveFloat,
+    Recipe,
+    Record,
+    Scalar,
+    Sizes,
+    WholeFloat,
+    setting_types,
+)
 from autotrain.task import load_module
 
 _R = TypeVar("_R", bound=Record)
 
 # Counted in epochs by recipes, turned into steps by the planner.
-_IN_EPOCHS = {"schedule.warmup_epochs": float, "schedule.period_epochs": float}
+_IN_EPOCHS: dict[str, Any] = {
+    "schedule.warmup_epochs": WholeFloat,
+    "schedule.period_epochs": PositiveFloat,
+}
+_FINITE = ConfigDict(allow_inf_nan=False)
 _FROM_ELSEWHERE = ("task.template", "task.file", "task.sha256", "task.data", "task.options")
 
 
@@ -107,7 +119,10 @@ def _bad_settings(settings: dict[str, Any]) -> list[str]:
 
 
 def checked(key: str, value: Any) -> Any:
-    """A value for a plan key, in its type. Raises UsageError naming the key."""
+    """A value for a plan key, in its type; `off` and `none` turn an optional one off.
+
+    Raises UsageError naming the key.
+    """
     types = setting_types() | _IN_EPOCHS
     if key not in types or key in _FROM_ELSEWHERE:
         why = "unknown key" if key not in types else "is named on the command line, not set"
@@ -116,7 +131,12 @@ def checked(key: str, value: Any) -> Any:
             hint="`autotrain explain plan.toml` lists every key",
         )
     try:
-        return TypeAdapter(types[key]).validate_python(value)
+        meant = TypeAdapter(types[key], config=_FINITE).validate_python(
+            None if value in ("off", "none") else value
+        )
+        if isinstance(value, bool) and not isinstance(meant, bool):
+            raise UsageError(f"{key}: {str(value).lower()} should be a number")
+        return meant
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
         raise UsageError(f"{key}: {value!r} {detail}") from None
@@ -141,7 +161,7 @@ def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]
             options[key.removeprefix("task.").removeprefix("options.")] = value
             continue
         try:
-            settings[key] = checked(key, None if value in ("off", "none") else value)
+            settings[key] = checked(key, value)
         except UsageError as error:
             problems += [f"--set {line}" for line in error.faults]
     if problems:

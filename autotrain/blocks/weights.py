@@ -33,19 +33,21 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Copy the weights whose name and shape the model has; says once which it has and they lack.
+def load_weights(model: torch.nn.Module, given: dict[str, torch.Tensor], path: Path) -> None:
+    """Copy the weights whose name and shape the model has, and say which they lack.
 
-    Raises AutotrainError where none fits, or fewer than half of the model's.
+    `given` are those read from `path`. A model on the meta device is left as it is.
+    Raises AutotrainError where fewer than half of the model's tensors fit.
     """
     own = model.state_dict()
-    given = read_weights(path)
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     if 2 * len(fitting) < len(own):
         raise AutotrainError(
             f"{path}: {len(fitting)} of the model's {len(own)} tensors are in it",
             "weights of the same architecture are needed",
         )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return
     model.load_state_dict(fitting, strict=False)
     if missing := sorted(set(own) - set(fitting)):
         _log.warning("%s: not in it, start anew: %s", path, ", ".join(missing))

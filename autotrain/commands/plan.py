@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
+
 from autotrain import __version__, files, planfile, trust
+from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import (
     Template,
@@ -64,16 +67,17 @@ def plan(wish: Wish, output: str, *, as_json: bool, calibrate: bool) -> int:
 
     settings, options = parse_settings(list(wish.settings))
     target = Path(output)
-    kept = _room_for(target)
-    source = _source(wish)
-    hardware = _hardware(wish.machine, target.resolve().parent, calibrate)
-    goal = _goal(wish, source, settings, options, target)
-    dataset, model, made = decide(source, hardware, goal)
-    planfile.save(made, target)
-    if as_json:
-        print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1))
-    else:
-        print(plan_summary(made, hardware, dataset, model, output), file=sys.stderr)
+    keep = _look_at(target)
+    with data_only() as out:
+        source = _source(wish)
+        hardware = _hardware(wish.machine, _existing(target), calibrate)
+        goal = _goal(wish, source, settings, options, target)
+        dataset, model, made = decide(source, hardware, goal)
+        kept = _write(made, target, keep=keep)
+        if as_json:
+            print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
+        else:
+            print(plan_summary(made, hardware, dataset, model, output), file=sys.stderr)
     if kept is not None:
         print(f"the plan that you had edited is kept as {kept}", file=sys.stderr)
     return 0
@@ -92,13 +96,26 @@ def decide(
     dtype = dtype_in_force(hardware, goal)
     for micro_batch in FIRST_TRACES:
         tracer.trace(micro_batch, dtype)
-    made = make_plan(hardware, dataset, tracer.profile(), goal, version=__version__)
+    made = _made(hardware, dataset, tracer.profile(), goal)
     for _ in range(CHECKS):
         if not _unchecked(tracer, made):
             break
         tracer.trace(made.batch.micro_batch, dtype)
-        made = make_plan(hardware, dataset, tracer.profile(), goal, version=__version__)
+        made = _made(hardware, dataset, tracer.profile(), goal)
     return dataset, tracer.profile(), made
+
+
+def _made(
+    hardware: HardwareProfile, dataset: DatasetProfile, model: ModelProfile, goal: Goal
+) -> Plan:
+    """The plan. Raises UsageError where what the user set leads to values that no plan may have."""
+    try:
+        return make_plan(hardware, dataset, model, goal, version=__version__)
+    except ValidationError as error:
+        faults = planfile.faults(error, Plan)
+        raise UsageError(
+            *faults, hint="look at what was set with --set, or by the recipe"
+        ) from None
 
 
 def _unchecked(tracer: ModelTracer, made: Plan) -> bool:
@@ -112,7 +129,7 @@ def _source(wish: Wish) -> Source:
     from autotrain.probe.dataset import probe_dataset
 
     if wish.template is not None and wish.task is not None:
-        raise UsageError("--template and --task exclude each other")
+        raise UsageError("--template and --task exclude each other", hint="choose one of them")
     if wish.task is not None:
         path = Path(wish.task)
         trust.trust(path)
@@ -177,7 +194,7 @@ def _goal(
         recipe, wanted = read_recipe(wish.recipe)
         recipes.append(recipe)
         options = {**accepted_options(source.task_file, wanted), **options}
-    folder = target.resolve().parent
+    folder = target.parent.resolve()
     name = source.template.name if source.template and source.shipped else _own_name(source)
     section = TaskSection.model_validate(
         {
@@ -213,26 +230,49 @@ def _portable(data: str | None, folder: Path) -> str | None:
     return relative(Path(data), folder) if data is not None and Path(data).exists() else data
 
 
-def _room_for(target: Path) -> Path | None:
-    """Make sure that the plan can be written; a plan that a person edited is moved aside."""
+def _existing(target: Path) -> Path:
+    """The nearest folder above a file that there is, or is to be."""
+    folder = target.parent.resolve()
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _look_at(target: Path) -> bool:
+    """Whether a plan that a person edited lies where the new one goes.
+
+    Raises AutotrainError where the new one cannot be written, or would replace no plan.
+    """
     from autotrain.report.explain import edited
 
+    folder = _existing(target)
+    if not folder.is_dir():
+        raise AutotrainError(f"{folder}: not a folder", "choose another place with -o")
+    if not os.access(folder, os.W_OK):
+        raise AutotrainError(f"{folder}: not writable", "choose another place with -o")
+    if not target.exists():
+        return False
+    try:
+        plan = target.is_file() and "made_by" in files.read_toml(target)
+    except UsageError:  # a plan with a slip of the pen, perhaps: what it says is not ours to lose
+        plan = False
+    if not plan:
+        raise AutotrainError(f"{target}: exists and is not a plan", "choose another name with -o")
+    try:
+        return bool(edited(planfile.load(target)))
+    except UsageError:
+        return True
+
+
+def _write(made: Plan, target: Path, *, keep: bool) -> Path | None:
+    """Save the plan; returns where the one before it is kept, if it is to be."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AutotrainError(
             f"{target.parent}: {error.strerror}", "choose another place with -o"
         ) from None
-    if not os.access(target.parent, os.W_OK):
-        raise AutotrainError(f"{target.parent}: permission denied", "choose another place with -o")
-    if not target.exists():
-        return None
-    if "made_by" not in files.read_toml(target):
-        raise AutotrainError(f"{target}: exists and is not a plan", "choose another name with -o")
-    try:
-        return _aside(target) if edited(planfile.load(target)) else None
-    except UsageError:
-        return _aside(target)
+    aside = _aside(target) if keep else None
+    planfile.save(made, target)
+    return aside
 
 
 def _aside(target: Path) -> Path:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from autotrain import files
+from autotrain.errors import AutotrainError, UsageError
 
 
 def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: bool) -> int:
@@ -15,6 +16,7 @@ def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: boo
     from autotrain.probe.hardware import probe_hardware, profile_toml
     from autotrain.report.plan_text import probe_text
 
+    _refuse_to_replace(output)
     dataset = None if data is None else probe_dataset(Path(data))
     hardware = probe_hardware(Path.cwd(), calibrate=calibrate)
     if output is not None:
@@ -31,3 +33,15 @@ def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: boo
     elif not as_json:
         print(f"\nnext: autotrain plan {data or 'DATA'}", file=sys.stderr)
     return 0
+
+
+def _refuse_to_replace(output: str | None) -> None:
+    """Raise AutotrainError where `output` is a file, and not such a profile."""
+    if output is None or not Path(output).exists():
+        return
+    try:
+        profile = Path(output).is_file() and "devices" in files.read_toml(Path(output))
+    except UsageError:
+        profile = False
+    if not profile:
+        raise AutotrainError(f"{output}: exists and is not a profile", "choose another name")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
-from autotrain import planfile, trust
+from autotrain import planfile
+from autotrain import trust as trusting
 from autotrain.commands import report
+from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.events import Event, Stopped, to_json
 from autotrain.schema import Plan, TaskSection
-from autotrain.task import load_task
+from autotrain.task import file_sha256, load_task
 
 # What a checkpoint depends on; anything else may be changed on resume.
 _MUST_NOT_CHANGE = (
@@ -30,48 +34,63 @@ def run(
 ) -> int:
     """Train as the plan says; returns the exit code."""
     if resume and fresh:
-        raise UsageError("--resume and --fresh exclude each other")
+        raise UsageError("--resume and --fresh exclude each other", hint="choose one of them")
     path = Path(plan_file)
     plan = planfile.load(path)
     folder = path.resolve().parent
     task_file = _code(plan.task, folder, accept=trust)
-    directory = folder / plan.run.directory
-    _prepare(plan, directory, resume=resume, fresh=fresh, name=plan_file)
+    directory = _directory(plan, path)
+    _check_free(plan, directory, resume=resume, fresh=fresh, name=plan_file)
     data = located(plan.task.data, folder)
-    task = load_task(task_file, data, plan.task.options)
-    _keep_plan(plan, directory, task_file, data)
+    with data_only() as out:
+        task = load_task(task_file, data, plan.task.options)
 
-    from autotrain.run.loop import train
-    from autotrain.run.signals import Stop
+        from autotrain.run.loop import train
+        from autotrain.run.signals import Stop
 
-    stop, last = Stop(), None
-    try:
-        with stop.catch(), ExitStack() as stack:
-            consumers = _consumers(plan, directory, stack, as_json=as_json, max_steps=max_steps)
-            for event in train(
+        with Stop().catch() as stop, ExitStack() as stack:
+            events = train(
                 plan, task, directory, task_file=task_file, resume=resume,
                 max_steps=max_steps, stop=stop,
-            ):  # fmt: skip
+            )  # fmt: skip
+            with _room(directory, fresh=fresh):
+                started = next(events)
+                stack.enter_context(_summary(plan, directory, plan_file, quiet=as_json))
+                consumers = _consumers(plan, directory, stack, out if as_json else None, max_steps)
+                _keep_plan(plan, directory, task_file, data)
+            for event in chain([started], events):
                 for consume in consumers:
                     consume(event)
-                last = event
-    finally:
-        if isinstance(last, Stopped):
-            _summarise(plan, directory, plan_file, as_json=as_json)
-    return _EXIT.get(last.reason, 0) if isinstance(last, Stopped) else 0
+    return _EXIT.get(event.reason, 0) if isinstance(event, Stopped) else 0
 
 
-def _summarise(plan: Plan, directory: Path, plan_file: str, *, as_json: bool) -> None:
+@contextmanager
+def _summary(plan: Plan, directory: Path, plan_file: str, *, quiet: bool) -> Iterator[None]:
+    """On leaving, also by an error: the report. The second ^C stops at once and gets none."""
+    try:
+        yield
+    except Exception:
+        _report(plan, directory, plan_file, quiet=quiet)
+        raise
+    _report(plan, directory, plan_file, quiet=quiet)
+
+
+def _report(plan: Plan, directory: Path, plan_file: str, *, quiet: bool) -> None:
+    """Write the report and print what it says. Nothing here can undo, or hide, the training."""
     from autotrain.report.stream import Tolerant
 
-    _, text = report.write(plan, directory, plan_file)
-    if not as_json:
-        Tolerant(sys.stderr).line(f"\n{text}")
+    try:
+        text = f"\n{report.write(plan, directory, plan_file)[1]}"
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        text, quiet = f"warning: no report: {why}; `autotrain report {directory}` retries", False
+    if not quiet:
+        Tolerant(sys.stderr).line(text)
 
 
 def _code(task: TaskSection, folder: Path, *, accept: bool) -> Path:
-    path = trust.task_path(task, folder)
-    trust.check(task, path, accept=accept)
+    path = trusting.task_path(task, folder)
+    trusting.check(task, path, accept=accept)
     return path
 
 
@@ -83,27 +102,73 @@ def located(data: str | None, folder: Path) -> str | None:
     return str(there) if there.exists() else data
 
 
-def _prepare(plan: Plan, directory: Path, *, resume: bool, fresh: bool, name: str) -> None:
-    """Refuse a folder that holds a run, put it aside, or check that it may be resumed."""
-    holds = (directory / "plan.toml").exists() or (directory / "checkpoints").exists()
-    if holds and fresh:
-        number = 1
-        while (aside := directory.with_name(f"{directory.name}.before-{number}")).exists():
-            number += 1
-        directory.rename(aside)
-        print(f"the earlier run is kept in {aside}", file=sys.stderr)
-    elif holds and not resume:
+def _directory(plan: Plan, path: Path) -> Path:
+    """Where the run goes. The copy of a plan in a run's folder is about that folder, moved or not.
+
+    Raises UsageError where the plan itself would lie inside the run.
+    """
+    folder = path.resolve().parent
+    if path.name == "plan.toml" and (folder / "events.jsonl").is_file():
+        return folder
+    directory = folder / plan.run.directory
+    if folder.is_relative_to(directory.resolve()):
+        raise UsageError(
+            f"{path}: run.directory: {plan.run.directory!r} holds the plan itself",
+            hint=f"a folder of the run's own, such as runs/{plan.run.name}",
+        )
+    return directory
+
+
+def _holds_run(directory: Path) -> bool:
+    return (directory / "plan.toml").exists() or (directory / "checkpoints").exists()
+
+
+def _check_free(plan: Plan, directory: Path, *, resume: bool, fresh: bool, name: str) -> None:
+    """Refuse a folder that holds a run, or a resume of one that was another."""
+    if not _holds_run(directory) or fresh:
+        return
+    if not resume:
         raise AutotrainError(
             f"{directory}: holds a run already",
             f"`autotrain run {name} --resume` goes on with it; --fresh puts it aside first",
         )
-    elif holds and (directory / "plan.toml").exists():
+    if (directory / "plan.toml").exists():
         _check_same(plan, planfile.load(directory / "plan.toml"), name)
+
+
+@contextmanager
+def _room(directory: Path, *, fresh: bool) -> Iterator[None]:
+    """Within, a run begins. One that cannot leaves everything as it was."""
+    aside = _put_aside(directory) if fresh and _holds_run(directory) else None
+    made = [place for place in (directory, *directory.parents) if not place.exists()]
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # what holds anything stays
+            if made:
+                (directory / ".lock").unlink(missing_ok=True)
+            for place in made:
+                place.rmdir()
+        if aside is not None and not directory.exists():
+            aside.rename(directory)
+        raise
+    if aside is not None:
+        print(f"the earlier run is kept in {aside}", file=sys.stderr)
+
+
+def _put_aside(directory: Path) -> Path:
+    """Rename an earlier run's folder. Raises AutotrainError where that run still goes on."""
+    from autotrain.run.lock import held
+
+    with held(directory):
+        number = 1
+        while (aside := directory.with_name(f"{directory.name}.before-{number}")).exists():
+            number += 1
+    try:
+        return directory.rename(aside)
     except OSError as error:
         raise AutotrainError(
-            f"{directory}: {error.strerror}", "--set run.directory=... when planning"
+            f"{directory}: {error.strerror}", "choose another run.name when planning"
         ) from None
 
 
@@ -118,14 +183,14 @@ def _check_same(plan: Plan, before: Plan, name: str) -> None:
         if value(plan, key) != value(before, key)
     ]
     if changed:
-        raise AutotrainError(
-            "\n".join(changed), "a run cannot go on with these changed; --fresh starts anew"
+        raise UsageError(
+            *changed, hint="a run cannot go on with these changed; --fresh starts anew"
         )
 
 
 def _keep_plan(plan: Plan, directory: Path, task_file: Path, data: str | None) -> None:
     """The plan as run, in the run's folder, with paths that hold from there."""
-    changed = {"data": data}
+    changed = {"data": data, "sha256": file_sha256(task_file)}
     if data is not None and Path(data).exists():
         changed["data"] = str(Path(data).resolve())
     if plan.task.file is not None:
@@ -140,9 +205,9 @@ def _keep_plan(plan: Plan, directory: Path, task_file: Path, data: str | None) -
 
 
 def _consumers(
-    plan: Plan, directory: Path, stack: ExitStack, *, as_json: bool, max_steps: int | None
+    plan: Plan, directory: Path, stack: ExitStack, out: TextIO | None, max_steps: int | None
 ) -> list[Callable[[Event], None]]:
-    """Who sees every event: the log, TensorBoard, and a person or a program."""
+    """Who sees every event: the log, TensorBoard, and a person, or a program that reads `out`."""
     from autotrain.report.console import viewer
     from autotrain.report.log import event_log
     from autotrain.report.scalars import scalars
@@ -150,8 +215,8 @@ def _consumers(
 
     log = stack.enter_context(event_log(directory / "events.jsonl"))
     board = stack.enter_context(scalars(directory / "metrics"))
-    if as_json:
-        out = Tolerant(sys.stdout)
-        return [log, board.write, lambda event: out.line(to_json(event))]
+    if out is not None:
+        lines = Tolerant(out)
+        return [log, board.write, lambda event: lines.line(to_json(event))]
     show = stack.enter_context(viewer(plan, sys.stderr, max_steps=max_steps))
     return [log, board.write, show]

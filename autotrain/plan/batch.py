@@ -16,13 +16,12 @@ def default_global_batch(samples: int) -> int:
     return int(min(max(2**power, 8), 256))
 
 
-def cut(target: int, fit: int, world_size: int) -> tuple[int, int]:
-    """(micro_batch, accum_steps) whose product with `world_size` covers `target`.
+def cut(share: int, fit: int) -> tuple[int, int]:
+    """(micro_batch, accum_steps) whose product covers `share`, one process's samples a step.
 
     `fit`: the largest micro_batch that fits. The largest exact divisor is taken where it is
     at least half of what fits; else the fewest steps that cover the target, evenly filled.
     """
-    share = math.ceil(target / world_size)
     fit = min(fit, share)
     divisor = exact_cut(share, fit)
     if 2 * divisor >= fit:

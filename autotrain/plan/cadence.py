@@ -24,7 +24,30 @@ def checkpoint_interval(parameter_bytes: int, buffer_bytes: int, state_bytes: in
     return Prediction(low=tensors, expected=tensors + 48_000, high=1.02 * tensors + 400_000)
 
 
-def keep(checkpoint_bytes: float, free_bytes: float, wanted: int = 3) -> int:
+KEEP = 3
+# Where the disk's speed is not known, and what fsync, hashing and renaming take besides.
+WRITE_BANDWIDTH, SAVE_SECONDS = 200e6, 10e-3
+
+
+def save_seconds(checkpoint_bytes: float, write_bandwidth: float | None) -> float:
+    """Writing one checkpoint, through its fsync."""
+    return checkpoint_bytes / (write_bandwidth or WRITE_BANDWIDTH) + SAVE_SECONDS
+
+
+def occasions(
+    epochs: int, steps_per_epoch: int, every_epochs: int | None, every_steps: int | None
+) -> int:
+    """How often something is due in a run: by epochs, by steps, and after the last step."""
+    total = epochs * steps_per_epoch
+    paces = [every_steps or 0, (every_epochs or 0) * steps_per_epoch]
+    paces = [pace for pace in paces if pace]
+    due = sum(total // pace for pace in paces)
+    if len(paces) == 2:
+        due -= total // math.lcm(*paces)
+    return due + (not any(total % pace == 0 for pace in paces))
+
+
+def keep(checkpoint_bytes: float, free_bytes: float, wanted: int = KEEP) -> int:
     """Checkpoints to keep: `wanted`, fewer where the disk is small, at least 1.
 
     A save needs room for one more than are kept, `best` may be a further one, and 1 GiB is

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from autotrain.errors import AutotrainError, UsageError
+from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.memory import FUSED
-from autotrain.schema import Device, Dtype, Goal, HardwareProfile, ModelProfile
+from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
+from autotrain.schema import Device, Dtype, Goal, HardwareProfile, ModelProfile, OptimizerName
 from autotrain.units import bytes_text
 
 VALID_SHARE = 0.1
@@ -13,14 +15,15 @@ VALID_SHARE = 0.1
 def choose_device(hardware: HardwareProfile, goal: Goal) -> Device:
     """The device that the user names, else the first GPU, else the CPU.
 
-    Raises ValueError where the machine has no such device.
+    Raises AutotrainError where the machine has no such device.
     """
-    kind, index = goal.user.get("device.kind"), goal.user.get("device.index", 0)
-    if kind is None:
-        return hardware.devices[0] if not index else hardware.devices[index]
+    first = hardware.devices[0]
+    kind = goal.user.get("device.kind", first.kind)
+    index = goal.user.get("device.index", first.index if kind == first.kind else 0)
     device = hardware.device(kind, index)
     if device is None:
-        raise ValueError(f"{hardware.name} has no device {kind}:{index}")
+        there = ", ".join(f"{d.kind}:{d.index}" for d in hardware.devices)
+        raise AutotrainError(f"{hardware.name} has no device {kind}:{index}", f"it has {there}")
     return device
 
 
@@ -31,10 +34,12 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         ledger.settle(
             f"task.{key}",
             value,
-            formula="named on the command line, or found by what the data looks like",
-            source="you",
-            kind="user",
-            would_change="plan again with other DATA, --template or --task",
+            formula="named on the command line, or found by what the data looks like"
+            if value is not None
+            else "none was named: a task is either a template or a file, and may need no data",
+            source="the command line",
+            kind="fixed" if value is None else "user",
+            would_change="planning again with other DATA, --template or --task",
         )
     ledger.settle(
         "task.sha256",
@@ -42,8 +47,8 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         formula="SHA-256 of the task file when this plan was made",
         source="the file",
         kind="measured",
-        limited_by="the code: `run` refuses it once it has changed",
-        would_change="plan again, or `run --trust`",
+        limited_by="the code",
+        would_change="a change of the code; `run` then stops until you plan again",
     )
     ledger.settle(
         "task.options",
@@ -53,9 +58,7 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         kind="user" if task.options else "fixed",
         would_change="--set task.NAME=VALUE",
     )
-    name = ledger.settle(
-        "run.name", goal.name, formula="named after the task", source="autotrain's rule"
-    )
+    name = ledger.settle("run.name", goal.name, formula="after the task", source="autotrain's rule")
     ledger.settle(
         "run.directory",
         f"runs/{name}",
@@ -76,7 +79,7 @@ def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
     ledger.settle(
         "device.kind",
         device.kind,
-        formula=f"{device.name} is the first device of {hardware.name}",
+        formula=f"{device.name}, the first device of {hardware.name}",
         source="probe",
         kind="measured",
     )
@@ -107,12 +110,15 @@ def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
         source="probe",
         kind="measured",
         limited_by="memory that other programs hold",
-        would_change="free memory, or --set memory.share=0.95",
+        would_change="closing other programs, or --set memory.share=0.95",
     )
 
 
 def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
-    """Training and validation samples in force: (train, valid)."""
+    """Training and validation samples in force: (train, valid).
+
+    Raises AutotrainError or UsageError where none could be validated on.
+    """
     total = model.train_count
     if model.valid_count:
         ledger.settle(
@@ -121,9 +127,19 @@ def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
             formula=f"the task brings {model.valid_count} validation samples of its own",
             source="the task",
             kind="fixed",
-            would_change="valid=None in the task",
+            would_change="valid=None in the task, then a share is held out",
         )
         return total, model.valid_count
+    if ledger.by_user("data.valid_share") and ledger.fixed("data.valid_share") is None:
+        raise UsageError(
+            "data.valid_share: off, and the task brings no validation samples of its own",
+            hint="--set data.valid_share=0.05, or valid=... in the task",
+        )
+    if total < 2:
+        raise AutotrainError(
+            f"{total} sample cannot be split into training and validation",
+            "add samples, or give the task a `valid` dataset",
+        )
     share = ledger.settle(
         "data.valid_share",
         VALID_SHARE,
@@ -131,8 +147,8 @@ def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
         source="autotrain's rule",
     )
     # At least one on each side, as `task.hold_out` splits.
-    held = min(max(round(total * share), 1), max(total - 1, 1))
-    return max(total - held, 1), held
+    held = min(max(round(total * share), 1), total - 1)
+    return total - held, held
 
 
 def optimizer(ledger: Ledger, device: Device) -> None:
@@ -143,26 +159,18 @@ def optimizer(ledger: Ledger, device: Device) -> None:
         formula="AdamW converges on most models without tuning",
         source="Loshchilov and Hutter 2019, arXiv:1711.05101",
     )
-    momentum = 0.9 if name == "sgd" else None
-    ledger.settle(
-        "optimizer.momentum",
-        momentum,
-        formula="0.9 for SGD; the others have their own" if momentum else f"not used by {name}",
-        source="Sutskever 2013",
-    )
-    adaptive = name in ("adamw", "adam", "nadam", "radam", "adamax")
-    ledger.settle(
-        "optimizer.betas",
-        (0.9, 0.999) if adaptive else None,
-        formula="decay of the two running means" if adaptive else f"not used by {name}",
-        source="Kingma and Ba 2015, arXiv:1412.6980",
-    )
+    theirs = ledger.rate.optimizer if ledger.rate is not None else None
+    if theirs not in (None, name):
+        # What a recipe found for one optimizer says nothing about another.
+        for key in ("momentum", "betas", "weight_decay"):
+            ledger.drop(f"optimizer.{key}")
+    _running_means(ledger, name)
     decay = {"adamw": 0.01, "sgd": 1e-4}.get(name, 0.0)
     ledger.settle(
         "optimizer.weight_decay",
         decay,
         formula="0.01 for AdamW, 1e-4 for SGD, none for the others",
-        source="torch.optim's default; He 2016 for SGD",
+        source="torch.optim's default; He 2016, arXiv:1512.03385, for SGD",
     )
     ledger.settle(
         "optimizer.clip_norm",
@@ -178,7 +186,31 @@ def optimizer(ledger: Ledger, device: Device) -> None:
         rule,
         formula="fused where torch has it: one pass, no temporaries; else torch's default",
         source="torch.optim",
-        limited_by=f"torch's kernels for {name} on {device.kind}",
+        limited_by="torch's kernels",
+    )
+
+
+def _running_means(ledger: Ledger, name: OptimizerName) -> None:
+    """What the optimizer remembers of past gradients, where it remembers."""
+    ledger.settle(
+        "optimizer.momentum",
+        0.9 if name == "sgd" else None,
+        formula="the share of the last step that is kept; 0.9 is usual for SGD"
+        if name in KEEP_MOMENTUM
+        else f"{name} does without",
+        would_change="" if name in KEEP_MOMENTUM else "another optimizer.name",
+        source="Sutskever 2013, proceedings.mlr.press/v28/sutskever13",
+    )
+    ledger.settle(
+        "optimizer.betas",
+        (0.9, 0.999) if name in ADAM_LIKE else None,
+        formula="how much of the running means of gradient and squared gradient is kept"
+        if name in ADAM_LIKE
+        else f"{name} does without",
+        would_change="--set optimizer.betas=[0.9,0.98]"
+        if name in ADAM_LIKE
+        else "another optimizer.name",
+        source="Kingma and Ba 2015, arXiv:1412.6980",
     )
 
 
@@ -197,9 +229,9 @@ def precision(ledger: Ledger, device: Device) -> Dtype:
     dtype: Dtype = ledger.settle(
         "precision.dtype",
         rule,
-        formula=why,
+        formula=f"{why}; native here: {', '.join(native)}",
         source="Micikevicius 2018, arXiv:1710.03740",
-        limited_by=f"native on {device.name}: {', '.join(native)}",
+        limited_by="what the device computes fast",
         would_change="--set precision.dtype=fp32|tf32|bf16|fp16",
     )
     return dtype

@@ -12,6 +12,17 @@ from autotrain.schema import Device, Dtype, ModelProfile, Prediction
 EFFICIENCY = {"measured": 0.75, "datasheet": 0.4, "assumed": 0.3}
 SPREAD = {"measured": 2.0, "datasheet": 3.0, "assumed": 5.0}
 
+# A forward pass without gradients, as a share of forward and backward: one product of three.
+FORWARD_SHARE = 1 / 3
+# What the loop costs whatever the model, measured on 2 cores with a one-layer model:
+# seeding and collating one sample where no worker does it; one step's bookkeeping; the first
+# steps of a run, which warm kernels and caches up.
+SAMPLE_SECONDS = 20e-6
+LOOP_SECONDS = 0.2e-3
+START_SECONDS = 1.0
+# Handing a batch over from another process costs about this much, whatever is in it.
+HANDOVER_SECONDS = 1e-3
+
 
 def micro_batch_seconds(
     model: ModelProfile, device: Device, micro_batch: int, dtype: Dtype
@@ -39,14 +50,22 @@ def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> 
     return touched / (EFFICIENCY[device.rates.source] * device.rates.bandwidth)
 
 
-def step_interval(seconds: float, device: Device) -> Prediction:
+def loading_seconds(sample_seconds: float, micro_batch: int) -> float:
+    """Loading one micro-batch in one process: each sample's own time, seeding and collating."""
+    return micro_batch * (sample_seconds + SAMPLE_SECONDS)
+
+
+def fed_seconds(model_seconds: float, loading: float, workers: int) -> float:
+    """One micro-batch with its loading: after one another, or side by side with workers."""
+    if workers == 0:
+        return model_seconds + loading
+    return max(model_seconds, loading / workers)
+
+
+def interval(seconds: float, device: Device) -> Prediction:
     """A roofline's honest spread: a factor of 2 where rates were measured, 3 from a datasheet."""
     spread = SPREAD[device.rates.source]
     return Prediction(low=seconds / spread, expected=seconds, high=seconds * spread)
-
-
-# Handing a batch over from another process costs about this much, whatever is in it.
-HANDOVER_SECONDS = 1e-3
 
 
 def loader_workers(

@@ -16,6 +16,23 @@ DEFAULT_RATES: dict[OptimizerName, float] = {
     "rprop": 1e-2,
 }
 SGD_REFERENCE_BATCH = 256
+ADAM_LIKE: frozenset[OptimizerName] = frozenset({"adamw", "adam", "nadam", "radam", "adamax"})
+_ADAM = "Kingma and Ba 2015, arXiv:1412.6980; Brown 2020, arXiv:2005.14165, for large models"
+RATE_SOURCES: dict[OptimizerName, str] = {
+    "sgd": "Goyal 2017, arXiv:1706.02677",
+    **{name: _ADAM for name in ADAM_LIKE if name not in DEFAULT_RATES},
+}
+SCALING_SOURCES = {
+    "linear": "Goyal 2017, arXiv:1706.02677",
+    "square root": "Malladi 2022, arXiv:2205.10287",
+}
+# Which schedules read which key.
+SCHEDULE_USERS: dict[str, tuple[str, ...]] = {
+    "min_lr": ("cosine", "cosine_restarts", "plateau", "exponential", "inverse_sqrt"),
+    "factor": ("plateau", "exponential"),
+    "patience": ("plateau",),
+    "period_steps": ("cosine_restarts", "exponential"),
+}
 
 
 def default_rate(optimizer: OptimizerName, parameters: int) -> float:

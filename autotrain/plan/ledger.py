@@ -6,37 +6,85 @@ from it is then computed from the value in force.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
-from autotrain.schema import Beside, DeviceKind, Goal, Kind, Reason
+from autotrain.errors import UsageError
+from autotrain.schema import Beside, DeviceKind, Goal, Kind, OptimizerName, Reason, Recipe
+
+# Two ways to say the same: recipes may count in epochs, plans count in steps.
+IN_EPOCHS = {
+    "schedule.warmup_steps": "schedule.warmup_epochs",
+    "schedule.period_steps": "schedule.period_epochs",
+}
+_OTHER = IN_EPOCHS | {epochs: steps for steps, epochs in IN_EPOCHS.items()}
+_CUT = ("batch.micro_batch", "batch.accum_steps")
 
 
 class Given(NamedTuple):
-    """A value that did not come from a rule, and whose it is."""
+    """A value that did not come from a rule, whose it is, and how it was said if otherwise."""
 
     value: Any
     kind: Kind
     source: str
+    said: str = ""
+
+
+class RecipeRate(NamedTuple):
+    """A recipe's learning rate, and the optimizer and global batch that it was found for."""
+
+    value: float
+    source: str
+    optimizer: OptimizerName | None
+    global_batch: int | None
 
 
 class Ledger:
-    """Settings decided so far (`value`), and why (`because`)."""
+    """Settings decided so far (`values`), and why (`because`).
+
+    Raises UsageError where the user says one thing in two ways.
+    """
 
     def __init__(self, goal: Goal, count: int, device: DeviceKind) -> None:
         self.given: dict[str, Given] = {}
-        self.recipes: dict[str, Given] = {}
+        self.rate: RecipeRate | None = None
         self.values: dict[str, dict[str, Any]] = {}
         self.because: dict[str, dict[str, Reason]] = {}
         for recipe in goal.recipes:
-            chosen = [recipe.settings]
-            sizes = (s for s in recipe.sizes if s.up_to is None or count <= s.up_to)
-            chosen += [s.settings for s in sizes if not s.devices or device in s.devices][:1]
-            for settings in chosen:
-                for key, value in settings.items():
-                    self.recipes[key] = Given(value, "fixed", recipe.source)
-        self.given |= self.recipes
+            self._adopt(recipe, count, device)
+        for steps, epochs in IN_EPOCHS.items():
+            if steps in goal.user and epochs in goal.user:
+                raise UsageError(f"{steps}, {epochs}: two ways to set the same", hint="set one")
         for key, value in goal.user.items():
-            self.given[key] = Given(value, "user", "you")
+            self._give(key, Given(value, "user", "you"))
+
+    def _adopt(self, recipe: Recipe, count: int, device: DeviceKind) -> None:
+        """A recipe's settings, then those for data of this size, over what is there already."""
+        fitting = (s for s in recipe.sizes if s.up_to is None or count <= s.up_to)
+        sized = [s.settings for s in fitting if not s.devices or device in s.devices][:1]
+        for settings in (recipe.settings, *sized):
+            for key, value in settings.items():
+                self._give(key, Given(value, "fixed", recipe.source))
+        if any("optimizer.lr" in settings for settings in (recipe.settings, *sized)):
+            self.rate = RecipeRate(
+                self.fixed("optimizer.lr"),
+                recipe.source,
+                self.fixed("optimizer.name"),
+                self.given_batch(),
+            )
+
+    def _give(self, key: str, given: Given) -> None:
+        self.given.pop(_OTHER.get(key, ""), None)
+        self.given[key] = given
+
+    def given_batch(self) -> int | None:
+        """The global batch that the user or a recipe gives, whole or in its parts."""
+        total: int | None = self.fixed("batch.global_batch")
+        parts: list[int | None] = [self.fixed(key) for key in _CUT]
+        known = [part for part in parts if part is not None]
+        if total is not None or len(known) < len(parts):
+            return total
+        return math.prod(known) * int(self.fixed("batch.world_size") or 1)
 
     def settle(
         self,
@@ -54,7 +102,9 @@ class Ledger:
         given = self.given.get(key)
         value = rule if given is None else given.value
         if given is not None:
-            formula = f"{_whose(given)}; the rule gives {_shown(rule)}: {formula}"
+            same = rule == value and rule is not None
+            own = f"as autotrain's own rule would: {formula}" if same else _ruled(rule, formula)
+            formula = f"{_whose(given)}{', ' if same else '; '}{own}"
             kind, source, limited_by = given.kind, given.source, ""
         section, name = key.split(".", 1)
         self.values.setdefault(section, {})[name] = value
@@ -75,17 +125,18 @@ class Ledger:
         self.values.setdefault(section, {})[name] = value
         self.because.setdefault(section, {})[name] = reason
 
+    def value(self, key: str) -> Any:
+        """What was settled for `key`."""
+        section, name = key.split(".", 1)
+        return self.values[section][name]
+
     def fixed(self, key: str) -> Any:
         """What the user or a recipe gives for `key`, or None."""
         return self.given[key].value if key in self.given else None
 
     def by_user(self, key: str) -> bool:
-        """Whether the user fixed `key`."""
+        """Whether the user fixed `key`; `off` counts."""
         return key in self.given and self.given[key].kind == "user"
-
-    def recipe(self, key: str) -> Given | None:
-        """What a recipe gives for `key`, also where the user fixed another value."""
-        return self.recipes.get(key)
 
     def drop(self, key: str) -> None:
         """Forget a recipe's value that does not hold here; a user's stays."""
@@ -95,8 +146,19 @@ class Ledger:
 
 def _whose(given: Given) -> str:
     whose = "you set" if given.kind == "user" else "the recipe sets"
-    return f"{whose} {_shown(given.value)}"
+    return f"{whose} {given.said or _shown(given.value)}"
+
+
+def _ruled(rule: Any, formula: str) -> str:
+    """What autotrain would have taken; just the fact where it would have left the key out."""
+    return formula if rule is None else f"autotrain's own rule gives {_shown(rule)}: {formula}"
 
 
 def _shown(value: Any) -> str:
-    return "off" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "off"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

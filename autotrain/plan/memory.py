@@ -11,8 +11,7 @@ from collections.abc import Callable
 from autotrain.schema import Device, Dtype, ModelProfile, OptimizerName, Prediction, StepTrace
 from autotrain.units import MIB
 
-# Parameter-sized tensors each torch.optim class keeps, and those it makes for a moment in a
-# foreach step. Sources: torch/optim/*.py, `_init_group` and `_multi_tensor_*`.
+# Parameter-sized tensors each torch.optim class keeps. Source: torch/optim/*.py, `_init_group`.
 STATES: dict[OptimizerName, int] = {
     "adamw": 2,
     "adam": 2,
@@ -25,23 +24,41 @@ STATES: dict[OptimizerName, int] = {
     "adagrad": 1,
     "sgd": 0,
 }
+# Tensors that a step with weight decay makes for a moment, counted in torch 2.11: foreach as
+# many times all parameters, for-loop as many times the largest one, fused none.
 FOREACH_TEMPORARIES: dict[OptimizerName, int] = {
     "adamw": 1,
     "adam": 1,
     "nadam": 2,
-    "radam": 2,
-    "adamax": 2,
-    "adadelta": 2,
+    "radam": 1,
+    "adamax": 1,
+    "adadelta": 3,
     "rprop": 2,
-    "rmsprop": 1,
+    "rmsprop": 2,
     "adagrad": 2,
     "sgd": 1,
 }
+LOOP_TEMPORARIES: dict[OptimizerName, int] = {
+    "adamw": 3,
+    "adam": 4,
+    "nadam": 4,
+    "radam": 3,
+    "adamax": 2,
+    "adadelta": 4,
+    "rprop": 3,
+    "rmsprop": 3,
+    "adagrad": 3,
+    "sgd": 1,
+}
+# Those that keep one more with momentum.
+KEEP_MOMENTUM: frozenset[OptimizerName] = frozenset({"sgd", "rmsprop"})
 FUSED: frozenset[OptimizerName] = frozenset({"adamw", "adam", "sgd", "adagrad"})
 
 # A Python process that has imported torch, numpy and what a run needs, before its model.
 # Measured: docs/measurements/2026-11-20-cpu.md.
-CPU_BASE_BYTES = 560 * MIB
+CPU_BASE_BYTES = 675 * MIB
+# RSS over the bytes of the tensors: oneDNN's scratch and what malloc keeps. Same measurements.
+CPU_SLACK = 1.15
 # A forked loader worker's own pages; a spawned one imports torch again.
 FORK_WORKER_BYTES, SPAWN_WORKER_BYTES = 120 * MIB, 420 * MIB
 # The CUDA context, cuBLAS and cuDNN handles and kernels: what nvidia-smi shows beyond the
@@ -52,44 +69,54 @@ CUDA_CONTEXT = Prediction(low=250 * MIB, expected=450 * MIB, high=700 * MIB)
 def optimizer_state_bytes(
     name: OptimizerName, trainable_bytes: int, tensors: int, momentum: float | None
 ) -> int:
-    """Bytes an optimizer keeps between steps. Adam-like ones add a 4-byte step per tensor."""
+    """Bytes an optimizer keeps between steps.
+
+    All but SGD add a 4-byte step counter per tensor, NAdam a 4-byte product of momenta too.
+    """
     copies = STATES[name]
-    if name in ("sgd", "rmsprop") and momentum:
+    if name in KEEP_MOMENTUM and momentum:
         copies += 1
-    counters = 0 if name == "sgd" else 4 * tensors
+    counters = {"sgd": 0, "nadam": 8}.get(name, 4) * tensors
     return copies * trainable_bytes + counters
 
 
 def optimizer_step_bytes(name: OptimizerName, implementation: str, model: ModelProfile) -> int:
-    """Bytes an optimizer step makes for a moment: none when fused, all at once by foreach."""
+    """Bytes that an optimizer step makes for a moment."""
     if implementation == "fused":
         return 0
     if implementation == "foreach":
         return FOREACH_TEMPORARIES[name] * model.trainable_bytes
-    return 2 * model.largest_parameter_bytes
+    return LOOP_TEMPORARIES[name] * model.largest_parameter_bytes
 
 
 def affine(
     traces: tuple[StepTrace, ...], read: Callable[[StepTrace], float], micro_batch: int
 ) -> float:
     """A traced quantity at any micro_batch: exact where traced, else along the nearest line."""
-    exact = [t for t in traces if t.micro_batch == micro_batch]
-    if exact:
-        return read(exact[-1])
-    if len(traces) == 1:
-        return read(traces[0]) * micro_batch / traces[0].micro_batch
-    above = [i for i, t in enumerate(traces) if t.micro_batch > micro_batch]
-    right = min(max(above[0] if above else len(traces) - 1, 1), len(traces) - 1)
-    a, b = traces[right - 1], traces[right]
+    known = {t.micro_batch: t for t in traces}
+    if micro_batch in known:
+        return read(known[micro_batch])
+    line = [known[size] for size in sorted(known)]
+    if len(line) == 1:
+        return read(line[0]) * micro_batch / line[0].micro_batch
+    above = [i for i, t in enumerate(line) if t.micro_batch > micro_batch]
+    right = min(max(above[0] if above else len(line) - 1, 1), len(line) - 1)
+    a, b = line[right - 1], line[right]
     slope = (read(b) - read(a)) / (b.micro_batch - a.micro_batch)
     return max(read(a) + slope * (micro_batch - a.micro_batch), 0.0)
 
 
 def step_peak_bytes(model: ModelProfile, micro_batch: int, accum_steps: int, dtype: Dtype) -> int:
-    """Most bytes alive in forward and backward, without what the optimizer keeps."""
+    """Most bytes alive in forward and backward, without what the optimizer keeps.
+
+    Small traces may all peak where every gradient is there, and lie flat. A later micro-batch
+    holds the gradients from its start: less these, it shows how activations grow.
+    """
     traces = model.at(dtype)
     first = affine(traces, lambda t: t.peak_bytes, micro_batch)
     later = affine(traces, lambda t: t.accumulate_peak_bytes, micro_batch)
+    if all(t.micro_batch != micro_batch for t in traces):
+        first = max(first, later - model.trainable_bytes)
     evaluate = affine(traces, lambda t: t.evaluate_peak_bytes, micro_batch)
     return round(max(first, later if accum_steps > 1 else 0.0, evaluate))
 
@@ -139,15 +166,16 @@ def reserved_interval(tensors: Prediction) -> Prediction:
 
 
 def device_interval(
-    device: Device, tensors: Prediction, reserved: Prediction, worker_bytes: int
+    device: Device, tensors: Prediction, reserved: Prediction, saved_bytes: int, worker_bytes: int
 ) -> Prediction:
-    """What the system sees: process RSS on a CPU, reserved and context on a GPU."""
+    """What the system sees: process RSS on a CPU, reserved and context on a GPU.
+
+    On a CPU a save may be the peak: `saved_bytes` of weights and states, and a copy of them.
+    """
     if device.kind == "cpu":
-        return Prediction(
-            low=0.75 * CPU_BASE_BYTES + 0.7 * tensors.low,
-            expected=CPU_BASE_BYTES + tensors.expected + worker_bytes,
-            high=1.3 * CPU_BASE_BYTES + 1.4 * tensors.expected + worker_bytes,
-        )
+        alive = max(tensors.expected, 2.0 * saved_bytes)
+        own = CPU_BASE_BYTES + CPU_SLACK * alive
+        return Prediction(low=0.8 * own, expected=own + worker_bytes, high=1.3 * own + worker_bytes)
     return Prediction(
         low=reserved.low + CUDA_CONTEXT.low,
         expected=reserved.expected + CUDA_CONTEXT.expected,

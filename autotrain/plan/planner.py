@@ -6,9 +6,13 @@ are computed from the values in force of earlier ones.
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.plan import cadence, choices, pace
+from autotrain.plan import choices, cutting, outlook, pace, remedies
 from autotrain.plan.ledger import Ledger
+from autotrain.plan.notes import notes
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import (
     DatasetProfile,
@@ -33,23 +37,19 @@ def make_plan(
 ) -> Plan:
     """Decide every setting. `model.traces` must hold the dtype in force (`dtype_in_force`).
 
-    Raises DoesNotFitError where not even one sample fits, or the disk cannot hold a run.
+    Raises DoesNotFitError where not even one sample fits, or the disk cannot hold a run;
+    UsageError where what the user set does not go together.
     """
-    device = _device(hardware, goal)
-    ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
-    choices.identity(ledger, goal)
-    choices.machine(ledger, hardware, device)
-    train_count, valid_count = choices.data(ledger, model)
-    choices.optimizer(ledger, device)
-    choices.precision(ledger, device)
-    sizing = Sizing(ledger, hardware, device, model, train_count, valid_count)
-    sizing.batch()
+    sizing = _sized_or_hint(hardware, model, goal)
+    ledger = sizing.ledger
     pace.decide(ledger, sizing)
-    sizing.loader()
-    sizing.predictions()
+    outlook.loader(ledger, sizing)
+    outlook.predictions(ledger, sizing)
     _room_on_disk(hardware, sizing)
     inputs = InputsSection(
-        hardware=hardware.digest(), dataset=dataset.fingerprint, model=model.digest()
+        hardware=machine_digest(hardware),
+        dataset=dataset.fingerprint,
+        model=model_digest(model),
     )
     return Plan.model_validate(
         {
@@ -57,7 +57,7 @@ def make_plan(
             "recipe": goal.recipes[-1].name if goal.recipes else "rules",
             **ledger.values,
             "inputs": inputs,
-            "notes": tuple(_notes(dataset, model, sizing)),
+            "notes": notes(dataset, model, sizing),
             "because": ledger.because,
         }
     )
@@ -65,50 +65,70 @@ def make_plan(
 
 def dtype_in_force(hardware: HardwareProfile, goal: Goal) -> Dtype:
     """The precision a plan will take: which traces it needs."""
-    device = _device(hardware, goal)
+    device = choices.choose_device(hardware, goal)
     return choices.precision(Ledger(goal, 0, device.kind), device)
 
 
-def _device(hardware: HardwareProfile, goal: Goal) -> Device:
+def machine_digest(hardware: HardwareProfile) -> str:
+    """SHA-256 of what stays the same while a machine is in use.
+
+    System, CPU and cores, RAM, and every device's kind, name and memory; not what is free,
+    what was calibrated, or which versions are installed.
+    """
+    devices = [[d.kind, d.index, d.name, d.total_bytes] for d in hardware.devices]
+    cpu = hardware.cpu
+    stable = [hardware.system, cpu.name, cpu.cores, hardware.ram_total_bytes, devices]
+    return _sha256(stable)
+
+
+def model_digest(model: ModelProfile) -> str:
+    """SHA-256 of the model's own sizes; not of its traces, nor of how fast samples loaded."""
+    sizes = model.model_dump(exclude={"traces", "traced", "sample_seconds", "sample_bytes"})
+    return _sha256(sizes)
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sized_or_hint(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> Sizing:
+    """The batch decided; or DoesNotFitError with what would make it fit."""
+    device = choices.choose_device(hardware, goal)
+
+    def fits(goal: Goal, device: Device) -> bool:
+        try:
+            _sized(hardware, device, model, goal)
+        except AutotrainError:
+            return False
+        return True
+
     try:
-        return choices.choose_device(hardware, goal)
-    except (ValueError, IndexError):
-        there = ", ".join(f"{d.kind}:{d.index}" for d in hardware.devices)
-        wanted = f"{goal.user.get('device.kind', '')}:{goal.user.get('device.index', 0)}"
-        raise AutotrainError(f"{hardware.name} has no device {wanted}", f"it has {there}") from None
+        return _sized(hardware, device, model, goal)
+    except DoesNotFitError as error:
+        hint = remedies.hint(goal, device, model, fits)
+        raise DoesNotFitError(error.message, hint) from None
+
+
+def _sized(hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal) -> Sizing:
+    """All that the batch depends on, and the batch."""
+    ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
+    choices.identity(ledger, goal)
+    choices.machine(ledger, hardware, device)
+    train_count, valid_count = choices.data(ledger, model)
+    choices.optimizer(ledger, device)
+    dtype = choices.precision(ledger, device)
+    assert model.at(dtype), f"the model was not traced in {dtype}"
+    sizing = Sizing(ledger, hardware, device, model, train_count, valid_count)
+    cutting.decide(ledger, sizing)
+    return sizing
 
 
 def _room_on_disk(hardware: HardwareProfile, sizing: Sizing) -> None:
     size, free = sizing.checkpoint_bytes().high, hardware.disk.free_bytes
-    need = cadence.disk_bytes(size, 1) - size
+    need = 2 * size
     if free < need:
         raise DoesNotFitError(
             f"{hardware.disk.path}: {bytes_text(free)} free, two checkpoints need "
             f"{bytes_text(need)}",
             "free space, or plan from a folder on a larger disk",
         )
-
-
-def _notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> list[str]:
-    notes = []
-    chosen = sizing.ledger.values["batch"]
-    if dataset.faults:
-        first = dataset.faults[0]
-        notes.append(f"{len(dataset.faults)} faults in the data: {first.path}: {first.problem}")
-    if model.batch_norm and chosen["accum_steps"] > 1:
-        notes.append(
-            "the model has BatchNorm, which sees one micro-batch at a time: accumulating "
-            f"{chosen['accum_steps']} of them is not the same as one batch"
-        )
-    if model.mixes and chosen["accum_steps"] > 1:
-        notes.append("the loss ties samples together: cutting its batch changes it")
-    if model.traced == "concrete":
-        notes.append("the model was measured on a small real batch: its step cannot be traced")
-    micro, accum = chosen["micro_batch"], chosen["accum_steps"]
-    high = sizing.device_peak(micro, accum).high
-    if high > sizing.get("memory.budget_bytes"):
-        notes.append(
-            f"micro_batch {micro} may need {bytes_text(high)}, more than the budget of "
-            f"{bytes_text(sizing.get('memory.budget_bytes'))}"
-        )
-    return notes

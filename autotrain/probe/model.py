@@ -6,27 +6,29 @@ data (`.item()`, boolean masks), the same step runs once for real, on a small ba
 
 from __future__ import annotations
 
+import copy
 import gc
-import statistics
-import time
+import logging
+import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autotrain.errors import AutotrainError
+from autotrain.probe.task_data import load_samples, sample_count, valid_count
 from autotrain.probe.tracing import Counter
 from autotrain.schema import Dtype, ModelProfile, StepTrace
 from autotrain.task import Loss, Task, map_tensors, user_error
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_SAMPLES = 8
-_LENGTHS_READ = 20_000
+_TORCH_LOG = "torch._subclasses.fake_tensor"  # prints a traceback of what we say in one line
 
 
 @dataclass
@@ -51,22 +53,31 @@ class ModelTracer:
 
         Raises AutotrainError, naming the task file's line, when either fails.
         """
-        samples, seconds = _load_samples(task, path)
-        model, mode = _build(task, path)
+        with _undisturbed():
+            samples, seconds = load_samples(task, path)
+            model, mode = _build(task, path)
         return cls(task, path, samples, seconds, model, mode)
 
     def trace(self, micro_batch: int, dtype: Dtype = "fp32") -> StepTrace:
         """Trace one step at this micro_batch; `schema.StepTrace` says what is counted.
 
+        Where a step turns out to need real data, earlier fake ones are traced again for real.
         Raises AutotrainError with the operator and the line of user code that failed.
         """
-        if self.mode is not None:
-            try:
-                return self._run(micro_batch, dtype, Counter(fake=True))
-            except AutotrainError:
-                raise
-            except Exception:
-                self.mode, self.model = None, _real_model(self.task, self.path)
+        with _undisturbed():
+            if self.mode is not None:
+                try:
+                    return self._run(micro_batch, dtype, Counter(fake=True))
+                except AutotrainError:
+                    raise
+                except Exception:
+                    self.mode, self.model = None, _real_model(self.task, self.path)
+                earlier, self.traces = self.traces, []
+                for each in earlier:
+                    self._run_real(each.micro_batch, each.dtype)
+            return self._run_real(micro_batch, dtype)
+
+    def _run_real(self, micro_batch: int, dtype: Dtype) -> StepTrace:
         counter = Counter(fake=False)
         try:
             return self._run(micro_batch, dtype, counter)
@@ -93,8 +104,8 @@ class ModelTracer:
             mixes=self.mixes,
             traced="concrete" if self.mode is None else "fake",
             traces=tuple(self.traces),
-            train_count=len(self.task.train),
-            valid_count=0 if self.task.valid is None else len(self.task.valid),
+            train_count=sample_count(self.task.train, "training", self.path),
+            valid_count=valid_count(self.task, self.path),
             sample_seconds=self.sample_seconds,
             sample_bytes=int(widest),
             monitor=self.task.monitor,
@@ -158,9 +169,16 @@ class ModelTracer:
 
     def _check(self, loss: Any) -> None:
         if not isinstance(loss, Loss):
+            kind = "Tensor" if isinstance(loss, torch.Tensor) else type(loss).__name__
             raise AutotrainError(
-                f"{self.path}: the loss returned {type(loss).__name__}, not autotrain.Loss",
+                f"{self.path}: the loss returned {kind}, not autotrain.Loss",
                 "return Loss(total=<sum over the items>, weight=<how many items>)",
+            )
+        if not isinstance(loss.total, torch.Tensor) or loss.total.numel() != 1:
+            kind = str(getattr(loss.total, "shape", type(loss.total).__name__))
+            raise AutotrainError(
+                f"{self.path}: the loss's total is {kind}, not a tensor of one number",
+                "sum the loss over its items, such as cross_entropy(..., reduction='sum')",
             )
         if not loss.total.requires_grad:
             raise AutotrainError(
@@ -172,7 +190,8 @@ class ModelTracer:
         picked = [self.samples[i % len(self.samples)] for i in range(micro_batch)]
         collate = self.task.collate or torch.utils.data.default_collate
         try:
-            return collate(picked)
+            # A copy: a collate may hand out the dataset's own tensors, which a step may change.
+            return map_tensors(torch.clone, collate(picked))
         except Exception as error:
             raise user_error(self.path, error, "the collate refuses a batch: ") from error
 
@@ -192,40 +211,31 @@ def _phase(counter: Counter, run: Callable[[], None]) -> _Phase:
 
 
 @contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Tracing leaves the random generators as they were, and torch says no more than we do.
+
+    What is there already is no garbage of ours: `gc.collect` after each phase passes over it.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    logger = logging.getLogger(_TORCH_LOG)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    gc.freeze()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        gc.unfreeze()
+        logger.setLevel(level)
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
 def _autocast(dtype: Dtype) -> Iterator[None]:
     target = _AUTOCAST.get(dtype)
     with torch.autocast("cpu", target, enabled=target is not None):
         yield
-
-
-def _load_samples(task: Task, path: Path) -> tuple[list[Any], float]:
-    count = len(task.train)
-    if count == 0:
-        raise AutotrainError(
-            f"{path}: the training dataset is empty", "check the data it was given"
-        )
-    try:
-        chosen = _chosen(task, count)
-        samples = [task.train[index] for index in chosen]
-        seconds = []
-        # Timed the second time: a dataset that keeps what it has loaded pays once.
-        for index in chosen:
-            started = time.perf_counter()
-            task.train[index]
-            seconds.append(time.perf_counter() - started)
-    except AutotrainError:
-        raise
-    except Exception as error:
-        raise user_error(path, error, "loading a sample: ") from error
-    return samples, statistics.median(seconds)
-
-
-def _chosen(task: Task, count: int) -> list[int]:
-    """The longest samples, where a length is known; else samples spread over the dataset."""
-    if task.length is None:
-        return sorted({i * count // _SAMPLES for i in range(_SAMPLES)})
-    stride = max(count // _LENGTHS_READ, 1)
-    return sorted(range(0, count, stride), key=task.length, reverse=True)[:_SAMPLES]
 
 
 def _build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
@@ -237,7 +247,10 @@ def _build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
     except Exception:
         model = _real_model(task, path)
     if not isinstance(model, nn.Module):
-        raise AutotrainError(f"{path}: the model is {type(model).__name__}, not torch.nn.Module")
+        raise AutotrainError(
+            f"{path}: the model is {type(model).__name__}, not torch.nn.Module",
+            "return a new model from Task(model=...)",
+        )
     if not any(p.requires_grad for p in model.parameters()):
         raise AutotrainError(f"{path}: the model has no trainable parameter", "unfreeze a layer")
     return _as_fake(model, mode), mode
@@ -249,6 +262,7 @@ def _as_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     Those that are fake already are made anew: `copy.deepcopy` of a fake tensor (which
     nn.TransformerEncoder does to its layers) breaks the tie between it and its views.
     """
+    model = _apart(model, mode)
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
@@ -256,6 +270,17 @@ def _as_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
                 made.setdefault(id(tensor), _fake(tensor, mode))
                 setattr(module, name, made[id(tensor)])
     return model
+
+
+def _apart(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A model of real tensors may be the user's own object: a copy, its tensors fake."""
+    real = [t for t in (*model.parameters(), *model.buffers()) if not isinstance(t, FakeTensor)]
+    if not real:
+        return model
+    try:
+        return copy.deepcopy(model, {id(tensor): _fake(tensor, mode) for tensor in real})
+    except Exception:  # it holds something that cannot be copied
+        return model
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:

@@ -78,6 +78,17 @@ def _ctc_loss_backward(_run: Callable[..., Any], args: Any, _kwargs: dict[str, A
     return torch.empty_like(args[1])
 
 
+def _log_beta(args: Any) -> int:
+    """The backward variables of CTC are as many as the forward ones, `log_alpha`."""
+    return int(args[6].nbytes)
+
+
+# Bytes that an operator uses inside, beside its outputs, until it returns.
+INSIDE: dict[str, Callable[[Any], int]] = {
+    "aten._ctc_loss_backward.Tensor": _log_beta,
+    "aten._ctc_loss_backward.default": _log_beta,
+}
+
 RULES: dict[str, Callable[[Callable[..., Any], Any, dict[str, Any]], Any]] = {
     "aten.mkldnn_rnn_layer.default": _lstm,
     "aten._ctc_loss.Tensor": _ctc_loss,

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from autotrain.errors import AutotrainError
 from autotrain.schema import DatasetProfile
-from autotrain.task import Task, map_tensors
+from autotrain.task import Task, user_error
+
+_SAMPLES = 8
+_LENGTHS_READ = 20_000
 
 
 def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetProfile:
-    """Counts, and a fingerprint over the counts and the content of the samples given."""
-    import torch
+    """Counts, and a fingerprint over the counts and the content of the samples given.
 
-    train = len(task.train)
-    valid = 0 if task.valid is None else len(task.valid)
+    Raises AutotrainError where a dataset cannot tell how many samples it holds.
+    """
+    where = Path(data or "the task")
+    train, valid = sample_count(task.train, "training", where), valid_count(task, where)
     seen = hashlib.sha256(f"{train} {valid}".encode())
-
-    def add(tensor: Any) -> Any:
-        seen.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        seen.update(tensor.detach().flatten().view(torch.uint8).numpy().tobytes())
-        return tensor
-
     for sample in samples:
-        map_tensors(add, sample)
-        seen.update(type(sample).__name__.encode())
+        for part in _content(sample):
+            seen.update(part)
     return DatasetProfile(
         kind="task",
         root=data,
@@ -32,3 +36,76 @@ def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetPro
         count=train + valid,
         fingerprint=seen.hexdigest(),
     )
+
+
+def _content(item: Any) -> Iterator[bytes]:
+    """What a sample holds, as bytes; of an object that we do not know, its type."""
+    import numpy as np
+    import torch
+
+    yield type(item).__name__.encode()
+    if isinstance(item, torch.Tensor):
+        yield f"{tuple(item.shape)} {item.dtype}".encode()
+        yield item.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(item, np.ndarray) and not item.dtype.hasobject:
+        yield f"{item.shape} {item.dtype}".encode()
+        yield item.tobytes()
+    elif isinstance(item, bool | int | float | str | bytes):
+        yield repr(item).encode()
+    elif isinstance(item, Mapping):
+        yield from _content([*item.items()])
+    elif isinstance(item, list | tuple):
+        for part in item:
+            yield from _content(part)
+    elif is_dataclass(item):
+        yield from _content([getattr(item, field.name) for field in fields(item)])
+
+
+def load_samples(task: Task, path: Path) -> tuple[list[Any], float]:
+    """A few samples (the longest, where `length` tells) and the median seconds to load one.
+
+    Raises AutotrainError, naming the task file's line, where that fails.
+    """
+    total = sample_count(task.train, "training", path)
+    if total == 0:
+        raise AutotrainError(
+            f"{path}: the training dataset is empty", "check the data it was given"
+        )
+    try:
+        chosen = _chosen(task, total)
+        samples = [task.train[index] for index in chosen]
+        seconds = []
+        # Timed the second time: a dataset that keeps what it has loaded pays once.
+        for index in chosen:
+            started = time.perf_counter()
+            task.train[index]
+            seconds.append(time.perf_counter() - started)
+    except AutotrainError:
+        raise
+    except Exception as error:
+        raise user_error(path, error, "loading a sample: ") from error
+    return samples, statistics.median(seconds)
+
+
+def sample_count(dataset: Any, which: str, path: Path) -> int:
+    """How many samples a dataset holds. Raises AutotrainError where it cannot tell."""
+    try:
+        return len(dataset)
+    except Exception as error:
+        raise AutotrainError(
+            f"{path}: the {which} dataset has no length: {type(error).__name__}: {error}",
+            "give it __len__ and __getitem__ (a map-style dataset)",
+        ) from error
+
+
+def valid_count(task: Task, path: Path) -> int:
+    """Samples of the task's own validation set; 0 where it has none."""
+    return 0 if task.valid is None else sample_count(task.valid, "validation", path)
+
+
+def _chosen(task: Task, count: int) -> list[int]:
+    """The longest samples, where a length is known; else samples spread over the dataset."""
+    if task.length is None:
+        return sorted({i * count // _SAMPLES for i in range(_SAMPLES)})
+    stride = max(count // _LENGTHS_READ, 1)
+    return sorted(range(0, count, stride), key=task.length, reverse=True)[:_SAMPLES]

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from autotrain.probe.rules import RULES, LstmLayer
+from autotrain.probe.rules import INSIDE, RULES, LstmLayer
 
 _CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
 _CONVOLUTION_BACKWARD = "aten.convolution_backward."
@@ -62,6 +62,8 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         outputs = _tensors(out)
         for tensor in outputs:
             self._see(tensor)
+        if self.last_op in INSIDE:
+            self.peak = max(self.peak, self.now + INSIDE[self.last_op](args))
         self._account(func, args, kwargs or {}, out, outputs)
         return out
 

@@ -76,7 +76,7 @@ def interval(key: str, prediction: Prediction) -> str:
 
 def labelled(label: str, text: str, indent: str = "") -> str:
     """`label` in a column of its own and `text` wrapped beside it."""
-    first = indent + f"{label:<{LABEL}}"
+    first = indent + f"{label + ' ':<{LABEL}}"
     return textwrap.fill(
         clean(text),
         width=page_width(),
@@ -89,7 +89,7 @@ def labelled(label: str, text: str, indent: str = "") -> str:
 
 def literal(label: str, text: str) -> str:
     """`label` in its column and a path or command beside it, never wrapped: people copy it."""
-    return f"{label:<{LABEL}}{clean(text)}"
+    return f"{label + ' ':<{LABEL}}{clean(text)}"
 
 
 def shorten(text: str, width: int) -> str:

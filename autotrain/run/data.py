@@ -33,6 +33,15 @@ DEFAULT_VALID_SHARE = 0.1
 class LoaderDiedError(AutotrainError):
     """The loader itself failed, most often because a worker was killed."""
 
+    @classmethod
+    def of(cls, error: BaseException) -> LoaderDiedError:
+        """With what torch or the system says, and the usual reason."""
+        return cls(
+            f"the data loader failed: {type(error).__name__}: {error}",
+            "a worker that is killed often lacked memory: fewer loader.workers, or more room"
+            " in /dev/shm",
+        )
+
 
 @dataclass(frozen=True)
 class Split:
@@ -206,11 +215,7 @@ class Feed:
         try:
             made_for, batch = next(self._batches)
         except (RuntimeError, OSError, EOFError) as error:
-            raise LoaderDiedError(
-                f"the data loader failed: {type(error).__name__}: {error}",
-                "a worker that is killed often lacked memory: fewer loader.workers, or more room"
-                " in /dev/shm",
-            ) from error
+            raise LoaderDiedError.of(error) from error
         self.waited += perf_counter() - begun
         assert made_for == epoch, "the loop left the itinerary"
         if isinstance(batch, Failed):

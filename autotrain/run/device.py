@@ -32,7 +32,7 @@ def device_of(section: DeviceSection) -> torch.device:
     if not there:
         raise AutotrainError(
             f"the plan is for {section.kind}:{section.index}, and torch sees no such device here",
-            "plan again on this machine; `autotrain doctor` says what torch sees",
+            "plan again on this machine, or with --set device.kind=cpu",
         )
     return device
 
@@ -66,6 +66,8 @@ def settings(plan: Plan) -> Iterator[None]:
     matmul = torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(plan.device.threads)
+    if device_of(plan.device).type == "cuda":
+        torch.cuda.set_device(plan.device.index)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     try:
@@ -107,8 +109,9 @@ class Memory:
 
 
 def _resident(pid: int | None) -> int:
+    """A worker's own pages: those it shares with this process since the fork count once."""
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        return int(psutil.Process(pid).memory_full_info().uss)
     except psutil.Error:
         return 0
 

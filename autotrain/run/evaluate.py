@@ -13,7 +13,6 @@ from autotrain.run.meter import Number, Tally
 from autotrain.run.seeds import VALID_FORWARD, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
-from autotrain.task import Task
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,7 @@ def evaluate(run: Run, stop: Stop) -> Figures | None:
                     return None
                 batch = run.feed.take(None)
                 seed_all(mixed(run.plan.run.seed, VALID_FORWARD, number), run.device)
-                with run.precision.autocast():
-                    tally.add(_row(run.task, run.model, batch))
+                tally.add(_row(run, batch))
     except Exception as error:
         if stop.reason and faults.lost_workers(error):
             return None
@@ -62,11 +60,13 @@ def evaluate(run: Run, stop: Stop) -> Figures | None:
     return _figures(tally.read())
 
 
-def _row(task: Task, model: torch.nn.Module, batch: object) -> dict[str, Number]:
-    loss = task.loss(model, batch)
+def _row(run: Run, batch: object) -> dict[str, Number]:
+    loss = run.loss(batch)
     row: dict[str, Number] = {"loss sum": loss.total, "loss count": loss.weight}
-    if task.measure is not None:
-        for name, (total, count) in task.measure(model, batch).items():
+    if run.task.measure is not None:
+        with run.precision.autocast():
+            measured = run.task.measure(run.model, batch)
+        for name, (total, count) in measured.items():
             row[f"measure {name} sum"], row[f"measure {name} count"] = total, count
     return row
 

@@ -28,6 +28,8 @@ def explained(error: Exception, doing: str) -> AutotrainError:
     """The error to raise in its place; an AutotrainError stays what it is."""
     if isinstance(error, AutotrainError):
         return error
+    if lost_workers(error):
+        return LoaderDiedError.of(error)
     if out_of_memory(error):
         return DoesNotFitError(
             f"{doing}: out of memory: {error}",

@@ -35,7 +35,7 @@ class Tally:
         for row in self.values():
             for name, value in row.items():
                 sums.setdefault(name, []).append(value)
-        return {name: math.fsum(values) for name, values in sums.items()}
+        return {name: _sum(values) for name, values in sums.items()}
 
     def values(self) -> list[dict[str, float]]:
         """Every row, on the host."""
@@ -49,6 +49,14 @@ class Tally:
 def detached(value: Number) -> Number:
     """A scalar without its history."""
     return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+def _sum(values: list[float]) -> float:
+    """Exact to one rounding, so that the order does not matter; not so with infinities."""
+    try:
+        return math.fsum(values)
+    except (ValueError, OverflowError):
+        return sum(values)
 
 
 def _to_host(scalars: Sequence[torch.Tensor]) -> list[float]:

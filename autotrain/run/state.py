@@ -29,7 +29,7 @@ from autotrain.run.tensors import (
     restore_optimizer,
 )
 from autotrain.schema import Plan
-from autotrain.task import Task
+from autotrain.task import Loss, Task
 
 
 class NotFiniteError(AutotrainError):
@@ -138,6 +138,17 @@ class Run:
     def epoch(self) -> int:
         """The epoch, counted from 1, of the last step taken."""
         return self.cadence.epoch(self.state.step)
+
+    def loss(self, batch: Any) -> Loss:
+        """The task's loss of a micro-batch. Raises AutotrainError where it is no Loss."""
+        with self.precision.autocast():
+            made = self.task.loss(self.model, batch)
+        if not isinstance(made, Loss):
+            raise AutotrainError(
+                f"the task's loss returned {type(made).__name__}, not autotrain.Loss",
+                "return Loss(total=the sum, weight=how many items it was summed over)",
+            )
+        return made
 
     def rewind(self) -> None:
         """Back to how it was before the step under way: no gradients, the buffers of before."""

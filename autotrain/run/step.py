@@ -63,8 +63,7 @@ def _accumulate(
             return None
         batch = run.feed.take(epoch)
         seed_all(mixed(run.plan.run.seed, MICRO_BATCH, run.state.step, number), run.device)
-        with run.precision.autocast():
-            loss = run.task.loss(run.model, batch)
+        loss = run.loss(batch)
         this = _weight(loss)
         if number == 0:
             expected = _not_zero(this) * len(window)

@@ -75,7 +75,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Flat) -> None:
     saved: dict[int, dict[str, Any]] = {}
     for key, value in {**flat.tensors, **flat.rest["state"]}.items():
         parameter, _, name = key.partition(".")
-        saved.setdefault(int(parameter), {})[name] = value
+        # A copy: torch would go on with the file's own mapped memory.
+        kept = value.clone() if isinstance(value, torch.Tensor) else value
+        saved.setdefault(int(parameter), {})[name] = kept
     groups = optimizer.state_dict()["param_groups"]
     theirs = [group["params"] for group in flat.rest["param_groups"]]
     if [group["params"] for group in groups] != theirs:

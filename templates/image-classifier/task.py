@@ -2,7 +2,7 @@
 
 python templates/image-classifier/make_digits.py /tmp/digits
 autotrain plan /tmp/digits --template image-classifier
-autotrain run plan.toml       # 1797 digits: about 1.5 min on two cores, 99 % right
+autotrain run plan.toml       # 1797 digits: about a minute on two idle cores, 99 % right
 """
 
 import itertools
@@ -24,7 +24,7 @@ from autotrain.blocks.images import (
 from autotrain.blocks.layouts import image_splits
 from autotrain.blocks.options import between, needed, one_of
 from autotrain.blocks.samples import keep_readable, split_by_name
-from autotrain.blocks.weights import load_weights
+from autotrain.blocks.weights import load_weights, read_weights
 
 WIDTHS = (32, 64, 128, 256, 512)  # channels after the stem and each stage: 4.7 M parameters
 SMALLEST = {"cnn": 32, "efficientnet_b0": 64}  # pixels: what their strides leave something of
@@ -71,13 +71,6 @@ def cnn(classes: int, size: int, channels: int, dropout: float) -> nn.Sequential
 def efficientnet(classes: int, dropout: float) -> nn.Module:
     """torchvision's EfficientNet-B0: 4.0 M parameters without its head."""
     return efficientnet_b0(weights=None, num_classes=classes, dropout=dropout)
-
-
-def started(model: nn.Module, weights: str) -> nn.Module:
-    """The model, with the weights of a file where one is named."""
-    if weights:
-        load_weights(model, Path(weights))
-    return model
 
 
 def prepare(channels: int) -> list[nn.Module]:
@@ -136,10 +129,13 @@ def task(
 ) -> Task:
     """`data`: a folder per class, or `train/` and `valid/` that hold such folders.
 
-    `arch`: `cnn` or `efficientnet_b0`. `size` of the square input in pixels (0: the
-    data's median, 32 to 224), at least 32 for `cnn` and 64 for `efficientnet_b0`. `channels`: 3, or 1 for grey (`cnn` only). `flip`: mirror images at
-    random. `weights`: a state dict to start from. `valid_share` of each class is held out
-    where the data has no validation split.
+    - `arch`: `cnn` or `efficientnet_b0`.
+    - `size`: side of the square input in pixels, at least 32 (`efficientnet_b0`: 64); 0: the
+      data's median, up to 224.
+    - `channels`: 3, or 1 for grey (`cnn` only).
+    - `flip`: mirror images at random.
+    - `weights`: a state dict (.safetensors, .pt) to start from.
+    - `valid_share`: of each class is held out where the data has no validation split.
     """
     one_of("arch", arch, SMALLEST)
     one_of("channels", channels, NORMALISE if arch == "cnn" else [3])
@@ -158,14 +154,19 @@ def task(
         train, valid = stratified(items, valid_share)
     side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
     steps = prepare(channels)
+    start = read_weights(Path(weights)) if weights else {}
 
     def build() -> nn.Module:
         if arch == "cnn":
-            return cnn(len(names), side, channels, dropout)
-        return efficientnet(len(names), dropout)
+            model = cnn(len(names), side, channels, dropout)
+        else:
+            model = efficientnet(len(names), dropout)
+        if start:
+            load_weights(model, start, Path(weights))
+        return model
 
     return Task.classification(
-        model=lambda: started(build(), weights),
+        model=build,
         train=ImageSet(train, side, channels, v2.Compose([*augment(flip), *steps])),
         valid=ImageSet(valid, side, channels, v2.Compose(steps)),
         label_smoothing=label_smoothing,

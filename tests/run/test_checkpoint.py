@@ -1,7 +1,10 @@
 """Checkpoints on disk: whole or not there, found when torn, never pickled."""
 
 import json
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
+from autotrain.run import checkpoint, tensorfile
 from autotrain.run.checkpoint import Snapshot, TornError
 from autotrain.run.keeper import Keeper, pointed
 from autotrain.run.tensors import Flat, flatten_model, restore_model
@@ -144,6 +147,48 @@ def test_the_newest_that_verifies_is_used(tmp_path):
     path, torn = checkpoint.newest_good(tmp_path)
     assert path == checkpoint.folder(tmp_path, 2)
     assert ["step-00000003/model.safetensors" in str(error) for error in torn] == [True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_gets_its_name_before_it_is_on_the_disk(tmp_path, monkeypatch):
+    """Every file is fsynced, the manifest last, then the folder, the rename, and the parent."""
+    calls = []
+    fsync, rename = os.fsync, os.rename
+
+    def synced(handle):
+        calls.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def renamed(source, target, **more):
+        calls.append(f"rename to {Path(target).name}")
+        rename(source, target, **more)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    checkpoint.save(tmp_path, snapshot(1))
+    temporary = f".step-00000001.{os.getpid()}"
+    assert calls == [
+        *checkpoint.CONTENT,
+        checkpoint.MANIFEST,
+        temporary,
+        "rename to step-00000001",
+        "checkpoints",
+    ]
+
+
+def test_a_save_that_reads_back_otherwise_is_not_kept(tmp_path, monkeypatch):
+    """A disk that lies is found out before the checkpoint gets its name."""
+    write = tensorfile.write
+
+    def lying(path, chunks):
+        said = write(path, chunks)
+        path.write_bytes(path.read_bytes().replace(b"shape", b"shapf"))
+        return said
+
+    monkeypatch.setattr(tensorfile, "write", lying)
+    with pytest.raises(TornError, match=r"model\.safetensors"):
+        checkpoint.save(tmp_path, snapshot(1))
+    assert list(checkpoint.checkpoints(tmp_path).iterdir()) == []
 
 
 def test_a_torn_checkpoint_is_replaced_by_a_good_one(tmp_path):

@@ -27,9 +27,11 @@ SCRIPT = textwrap.dedent(
     from autotrain.run.loop import train
     from autotrain.run.signals import Stop
 
-    task = noisy_task()
+    task, calls = noisy_task(), []
     def slow(model, batch):
-        time.sleep(0.02)
+        calls.append(model.training)
+        for _ in range(3000 if calls.count(True) == 8 else 0):
+            time.sleep(0.0 if stop.reason else 0.01)
         return task.loss(model, batch)
 
     directory = Path(sys.argv[2])
@@ -61,7 +63,7 @@ def test_a_signal_to_the_whole_group_saves_and_the_resume_ends_the_same(tmp_path
         last = from_json([line, *process.stdout][-1])
     assert process.returncode == 0
     assert (last.name, last.reason) == ("stopped", reason)
-    assert 2 <= last.step < 15
+    assert last.step in (2, 3, 4)
     (tmp_path / "whole").mkdir()
     for name in ("killed", "whole"):
         list(train(make_plan(), noisy_task(), tmp_path / name, task_file=tmp_path, resume=True))

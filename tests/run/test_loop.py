@@ -179,6 +179,22 @@ def test_an_error_in_the_step_keeps_the_last_whole_step(tmp_path):
     assert named(rest, "evaluated")[-1].loss == named(whole, "evaluated")[-1].loss
 
 
+def test_an_error_within_the_update_saves_nothing_half_made(tmp_path, monkeypatch):
+    """Some weights have moved and some have not: the newest good checkpoint stands."""
+    step, calls = torch.optim.AdamW.step, []
+
+    def failing(self, *arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            raise RuntimeError("half way")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", failing)
+    seen, _ = until_error(make_plan(), noisy_task(), tmp_path)
+    assert seen[-1].reason == "error"
+    assert checkpoint.steps(tmp_path) == [5]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -230,6 +246,7 @@ def test_a_validation_loss_that_is_not_finite_stops(tmp_path):
     seen, error = until_error(plan, steady([1.0, float("inf")]), tmp_path)
     assert (seen[-1].reason, seen[-1].step) == ("not_finite", 2)
     assert "after step 2" in error.message
+    assert checkpoint.steps(tmp_path) == [1]
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
@@ -295,3 +312,10 @@ def test_a_plan_for_more_processes_says_that_one_does_the_work(tmp_path):
     seen = run(plan, noisy_task(), tmp_path)
     assert "2 processes" in named(seen, "warned")[0].message
     assert seen[-1].step == 5
+
+
+def test_a_loss_that_is_no_loss_says_what_to_return(tmp_path):
+    """A newcomer's first mistake."""
+    task = dataclasses.replace(noisy_task(), loss=lambda model, batch: model(batch[0]).sum())
+    _, error = until_error(make_plan(), task, tmp_path)
+    assert error.message == "the task's loss returned Tensor, not autotrain.Loss"

@@ -71,12 +71,16 @@ def pieces(plan, make_task, directory, counts):
 
 
 def figures(events):
-    """What was logged, without clocks and memory."""
-    return [
-        tuple(getattr(event, key) for key in FIGURES[event.name])
-        for event in events
-        if event.name in FIGURES
-    ]
+    """What was logged, by kind and step, without clocks and memory.
+
+    A second interrupt before the next step repeats a log point, with the same figures.
+    """
+    found = {}
+    for event in events:
+        if event.name in FIGURES:
+            said = tuple(getattr(event, key) for key in FIGURES[event.name])
+            assert found.setdefault((event.name, event.step), said) == said
+    return found
 
 
 def digests(directory):
@@ -130,6 +134,26 @@ def test_bucketed_sequences_resume_to_the_bit(tmp_path):
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
 
 
+def test_a_loss_scaler_goes_on_where_it_was(tmp_path):
+    """fp16: an overflow in the first steps halves the scale, which the resume must know."""
+    plan = make_plan(precision={"dtype": "fp16"})
+
+    def task():
+        made = noisy_task()
+
+        def loss(model, batch):
+            found = made.loss(model, batch)
+            return dataclasses.replace(found, total=found.total * 3e3, weight=found.weight)
+
+        return dataclasses.replace(made, loss=loss)
+
+    run(plan, task(), tmp_path / "whole")
+    pieces(plan, task, tmp_path / "cut", [9, 4])
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+    path, _ = checkpoint.newest_good(tmp_path / "cut")
+    assert checkpoint.load(path).state["scaler"]["scale"] < 2**16
+
+
 def test_an_interrupt_during_an_evaluation_leaves_it_to_the_resume(tmp_path):
     """It is made once, after the resume, and the run is the same."""
     plan, stop, task = make_plan(), Stop(), noisy_task()
@@ -173,6 +197,22 @@ def test_a_run_at_or_past_its_end_stops_at_once(tmp_path, max_steps):
     events = run(plan, noisy_task(), tmp_path, resume=True, max_steps=max_steps)
     assert [event.name for event in events] == ["started", "stopped"]
     assert events[-1].reason == "finished"
+
+
+def test_max_steps_that_were_reached_before_stop_at_once(tmp_path):
+    """Off the cadence too: the figures of the unplanned end are not made again."""
+    run(make_plan(), noisy_task(), tmp_path, max_steps=3)
+    events = run(make_plan(), noisy_task(), tmp_path, resume=True, max_steps=3)
+    assert [event.name for event in events] == ["started", "stopped"]
+    assert (events[-1].reason, events[-1].step) == ("max_steps", 3)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path):
+    """Before the first step, under the lock."""
+    rubbish = checkpoint.checkpoints(tmp_path) / ".step-00000005.123"
+    rubbish.mkdir(parents=True)
+    next(train(make_plan(), noisy_task(), tmp_path, task_file=tmp_path))
+    assert not rubbish.exists()
 
 
 def test_more_epochs_may_be_added(tmp_path):

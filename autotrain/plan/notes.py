@@ -1,0 +1,85 @@
+"""What a person should know about a plan besides its settings, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from autotrain.plan import cadence
+from autotrain.plan.learning import ADAM_LIKE, SCHEDULE_USERS
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.memory import KEEP_MOMENTUM
+from autotrain.plan.sizing import Sizing
+from autotrain.schema import DatasetProfile, ModelProfile
+from autotrain.units import bytes_text
+
+
+def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple[str, ...]:
+    """All of them."""
+    ledger = sizing.ledger
+    return (
+        *_about_data(dataset),
+        *_about_model(model, ledger),
+        *_about_limits(ledger, sizing),
+        *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
+    )
+
+
+def _about_data(dataset: DatasetProfile) -> Iterator[str]:
+    if dataset.faults:
+        first = dataset.faults[0]
+        yield f"{len(dataset.faults)} faults in the data: {first.path}: {first.problem}"
+
+
+def _about_model(model: ModelProfile, ledger: Ledger) -> Iterator[str]:
+    accum = ledger.value("batch.accum_steps")
+    if model.batch_norm and accum > 1:
+        yield (
+            "the model has BatchNorm, which sees one micro-batch at a time: accumulating "
+            f"{accum} of them is not the same as one batch"
+        )
+    if model.mixes and accum > 1:
+        yield "the loss ties samples together: cutting its batch changes it"
+    if model.traced == "concrete":
+        yield "the model was measured on a small real batch: its step cannot be traced"
+
+
+def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
+    device, dtype = sizing.device, ledger.value("precision.dtype")
+    micro, accum = ledger.value("batch.micro_batch"), ledger.value("batch.accum_steps")
+    budget = sizing.get("memory.budget_bytes")
+    high = sizing.device_peak(micro, accum, sizing.workers()).high
+    if high > budget:
+        yield (
+            f"micro_batch {micro} may need {bytes_text(high)}, more than the budget of "
+            f"{bytes_text(budget)}"
+        )
+    if budget > device.free_bytes:
+        yield (
+            f"memory.budget_bytes is {bytes_text(budget)}; {bytes_text(device.free_bytes)} are "
+            f"free on {device.name}"
+        )
+    if dtype not in device.native_dtypes:
+        yield f"{device.name} does not compute {dtype} natively: it may be slow"
+    keep, size = ledger.value("checkpoint.keep"), sizing.checkpoint_bytes().high
+    need, free = cadence.disk_bytes(size, keep), sizing.hardware.disk.free_bytes
+    if need > free:
+        yield f"{keep} checkpoints take up to {bytes_text(need)}; {bytes_text(free)} are free"
+
+
+def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
+    """Settings that nothing will read, with the reason."""
+    schedule, optimizer = ledger.value("schedule.name"), ledger.value("optimizer.name")
+    for key, users in SCHEDULE_USERS.items():
+        if schedule not in users:
+            yield f"schedule.{key}", f"the {schedule} schedule does not use it"
+    if optimizer not in KEEP_MOMENTUM:
+        yield "optimizer.momentum", f"{optimizer} does not use it"
+    if optimizer not in ADAM_LIKE:
+        yield "optimizer.betas", f"{optimizer} does not use it"
+    if optimizer == "rprop":
+        yield "optimizer.weight_decay", "rprop does not use it"
+    if model.valid_count:
+        yield "data.valid_share", "the task brings validation samples of its own"
+    if not ledger.value("loader.workers"):
+        yield "loader.prefetch", "no loader worker prefetches"
+        yield "loader.start_method", "no loader worker starts"

@@ -1,0 +1,155 @@
+"""The loader that feeds the model, and what the run will take: written down with reasons."""
+
+from __future__ import annotations
+
+from autotrain.plan import compute, memory
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.sizing import Sizing
+from autotrain.schema import Prediction, Reason
+from autotrain.units import bytes_text, seconds_text
+
+
+def loader(ledger: Ledger, sizing: Sizing) -> None:
+    """Decide how many processes load data, and how they start."""
+    cores = sizing.hardware.cpu.cores
+    on_cpu = sizing.device.kind == "cpu"
+    room = _room(sizing)
+    model, loading = sizing.micro_seconds(), sizing.loading_seconds()
+    # On a CPU a worker takes its core from the model.
+    share = 0.2 if on_cpu else 0.05
+    most = max(int(room // sizing.worker_bytes()), 0)
+    rule = compute.loader_workers(loading, model, share, cores, most)
+    ledger.settle(
+        "loader.workers",
+        rule,
+        formula=f"{sizing.count('batch.micro_batch')} samples load in {seconds_text(loading)} and "
+        f"the model takes {seconds_text(model)} for them; workers pay where loading takes over "
+        f"{share:.0%} of that and over {seconds_text(compute.HANDOVER_SECONDS)}",
+        source="samples timed while planning; one core is left to training",
+        kind="measured",
+        limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
+    )
+    ledger.settle(
+        "loader.prefetch",
+        2,
+        formula="micro-batches that each worker holds ready",
+        source="torch.utils.data.DataLoader's default",
+        kind="fixed",
+    )
+    ledger.settle(
+        "loader.pin_memory",
+        sizing.device.kind in ("cuda", "rocm"),
+        formula="page-locked batches copy to a GPU without a stop; useless on a CPU",
+        source="CUDA programming guide",
+    )
+    ledger.settle(
+        "loader.start_method",
+        "fork" if sizing.hardware.system in ("linux", "wsl") else "spawn",
+        formula=f"fork starts faster and shares memory; {sizing.hardware.system} decides",
+        source="Python's multiprocessing",
+        limited_by="the operating system",
+    )
+
+
+def _room(sizing: Sizing) -> float:
+    """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
+    if sizing.device.kind != "cpu":
+        return 0.5 * sizing.hardware.ram_available_bytes
+    micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
+    return sizing.get("memory.budget_bytes") - sizing.device_peak(micro, accum).high
+
+
+def predictions(ledger: Ledger, sizing: Sizing) -> None:
+    """Record what the run will take, each with how it was computed."""
+    for name, value, formula, source in (*_memory(sizing), *_time(sizing)):
+        reason = Reason(
+            value=value.model_dump(),
+            kind="rule",
+            formula=formula,
+            source=source,
+            would_change=_CHANGES[name],
+        )
+        ledger.record(f"predicted.{name}", value, reason)
+
+
+_SMALLER = "batch.micro_batch, precision.dtype, optimizer.name, a smaller model or input"
+_CHANGES = {
+    "tensor_peak_bytes": _SMALLER,
+    "reserved_peak_bytes": _SMALLER,
+    "device_peak_bytes": f"{_SMALLER}, loader.workers",
+    "checkpoint_bytes": "optimizer.name, a smaller model",
+    "step_seconds": "the batch section, precision.dtype, a faster device",
+    "run_seconds": "train.epochs, the batch section, a faster device",
+}
+_Line = tuple[str, Prediction, str, str]
+
+
+def _memory(sizing: Sizing) -> list[_Line]:
+    model = sizing.model
+    micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
+    tensors = sizing.tensors(micro, accum)
+    held = model.parameter_bytes + model.buffer_bytes
+    states, gradients = sizing.state_bytes(), model.trainable_bytes
+    rest = max(tensors.expected - held - gradients - states, 0)
+    parts = (
+        f"weights {bytes_text(held)} + gradients {bytes_text(gradients)} + optimizer "
+        f"{bytes_text(states)} + activations and the batch {bytes_text(rest)}"
+    )
+    on_gpu = sizing.device.kind in ("cuda", "rocm")
+    nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
+    saved_bytes = sizing.saved_bytes()
+    base, context = memory.CPU_BASE_BYTES, memory.CUDA_CONTEXT.expected
+    if sizing.device.kind == "cpu":
+        seen = (
+            f"{bytes_text(base)} of Python and torch + {memory.CPU_SLACK:g} x "
+            f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
+            f"save's copy + {sizing.workers()} loader workers x "
+            f"{bytes_text(sizing.worker_bytes())}"
+        )
+    else:
+        seen = f"what the allocator reserves + {bytes_text(context)} of driver context"
+    size = sizing.checkpoint_bytes()
+    saved = f"weights {bytes_text(held)} + optimizer {bytes_text(states)}"
+    return [
+        ("tensor_peak_bytes", tensors, parts, "a traced training step"),
+        (
+            "reserved_peak_bytes",
+            memory.reserved_interval(tensors),
+            f"1.06 x tensors + 22 MiB: whole segments and workspaces{nobody}",
+            "c10/cuda/CUDACachingAllocator.cpp",
+        ),
+        (
+            "device_peak_bytes",
+            sizing.device_peak(micro, accum, sizing.workers()),
+            seen,
+            "docs/formulas.md",
+        ),
+        ("checkpoint_bytes", size, saved, "their sizes; float tensors are stored as they are"),
+    ]
+
+
+def _time(sizing: Sizing) -> list[_Line]:
+    model, loading, workers = sizing.micro_seconds(), sizing.loading_seconds(), sizing.workers()
+    beside = f"beside it in {workers} workers" if workers else "before it"
+    accum = sizing.count("batch.accum_steps")
+    update = compute.optimizer_seconds(sizing.model, sizing.device, sizing.state_bytes())
+    evaluations, saves = sizing.occasions("evaluate"), sizing.occasions("checkpoint")
+    rates = sizing.device.rates.source
+    return [
+        (
+            "step_seconds",
+            sizing.step_seconds(),
+            f"{accum} x (model {seconds_text(model)}, loading {seconds_text(loading)} {beside}) + "
+            f"optimizer {seconds_text(update)} + loop {seconds_text(compute.LOOP_SECONDS)}",
+            f"the traced step's FLOPs and bytes over the device's {rates} rates",
+        ),
+        (
+            "run_seconds",
+            sizing.run_seconds(),
+            f"start {seconds_text(compute.START_SECONDS)} + {sizing.total_steps()} steps x "
+            f"{seconds_text(sizing.step_seconds().expected)} + {evaluations} evaluations x "
+            f"{seconds_text(sizing.evaluation_seconds().expected)} + {saves} saves and the best "
+            f"x {seconds_text(sizing.save_seconds())}",
+            "docs/formulas.md; early stopping may end it sooner",
+        ),
+    ]

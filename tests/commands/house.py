@@ -1,0 +1,80 @@
+"""A person's folder for the tests of the commands: a tiny task, and the command line on it."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+TASK = """
+import torch
+from torch import nn
+
+from autotrain import Task
+
+
+class Points(torch.utils.data.Dataset):
+    def __init__(self, count, seed):
+        self.x = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+        self.y = (self.x[:, 0] > 0).long()
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index]
+
+
+def net(width):
+    return nn.Sequential(nn.Linear(2, width), nn.Dropout(0.2), nn.ReLU(), nn.Linear(width, 2))
+
+
+def task(data, width=8):
+    print(f"the task got {data!r} and width {width}")
+    return Task.classification(
+        model=lambda: net(width), train=Points(64, 1), valid=Points(16, 2)
+    )
+"""
+PLAN = ("plan", "--task", "task.py", "--no-calibrate")
+SMALL = ("--set", "train.epochs=2", "--set", "batch.micro_batch=8", "--set", "device.threads=1")
+
+
+def cli(*arguments, cwd, seconds=300, **more):
+    """The real command line in a process of its own; stdout and stderr as text."""
+    command = [sys.executable, "-m", "autotrain", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False, **more
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its content; what Python caches is left out."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
+    }
+
+
+def edit(plan: Path, **changes) -> None:
+    """Change settings of a plan file: `edit(plan, train={"epochs": 3})`; None drops the key."""
+    data = tomllib.loads(plan.read_text())
+    for section, keys in changes.items():
+        if not isinstance(keys, dict):
+            data[section] = keys
+            continue
+        for key, value in keys.items():
+            data.setdefault(section, {})[key] = value
+            if value is None:
+                del data[section][key]
+    plan.write_text(tomli_w.dumps(data))
+
+
+def read_only(folder, *arguments):
+    """The command line in a folder that not even root may write (a mount of our own)."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && cd "$0" && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, folder, sys.executable, "-m", "autotrain"]
+    return subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )

@@ -1,0 +1,89 @@
+"""The one error guard: bugs of ours, readers that go away, streams that are closed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autotrain.commands import explain as command
+
+from .house import cli
+
+
+def test_a_bug_of_ours_exits_3_and_saves_its_traceback(folder, at, home, monkeypatch):
+    def broken(*_):
+        raise LookupError("the missing case")
+
+    monkeypatch.setattr("autotrain.planfile.load", broken)
+    said = at("explain", "plan.toml")
+    assert said.code == 3
+    assert said.error == "error: a bug in autotrain: LookupError: the missing case"
+    assert "Traceback" not in said.err
+    path = said.err.partition("the traceback is in ")[2].partition(";")[0]
+    text = Path(path).read_text()
+    assert text.startswith("autotrain explain plan.toml")
+    assert "Traceback" in text
+    assert "the missing case" in text
+
+
+def test_a_bug_in_our_own_source_is_named_by_its_last_line(at, monkeypatch):
+    def broken(*_):
+        raise SyntaxError("invalid syntax", ("text.py", 79, 1, "f(", 79, 2))
+
+    monkeypatch.setattr(command, "explain", broken)
+    assert at("explain", "plan.toml").error.endswith("SyntaxError: invalid syntax")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_verbose_shows_the_traceback_wherever_it_stands(folder, at, place):
+    words = ["explain", "none.toml"]
+    said = at(*(["--verbose", *words] if place == "before" else [*words, "--verbose"]))
+    assert said.code == 1
+    assert said.err.startswith("error: none.toml: No such file")
+    assert "Traceback" in said.err
+
+
+def test_a_crash_that_cannot_be_saved_still_says_so(folder, at, monkeypatch):
+    monkeypatch.setenv("AUTOTRAIN_HOME", str(folder / "task.py"))
+    monkeypatch.setattr("autotrain.planfile.load", lambda path: 1 / 0)
+    said = at("explain", "plan.toml")
+    assert said.code == 3
+    assert "run again with --verbose" in said.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+def test_a_reader_that_goes_away_is_no_error(folder):
+    """`autotrain explain plan.toml | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "autotrain", "explain", "plan.toml"],
+        cwd=folder, stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_on_a_full_disk_is_the_machines_error(folder):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "autotrain", "explain", "plan.toml"],
+            cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "error: the output: No space left on device"
+    assert len(done.stderr.splitlines()) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
+def test_closed_streams_harm_nothing(folder):
+    """`<&- >&- 2>&-`: no file of a run takes the number of a stream and is written into."""
+    command = f'"{sys.executable}" -m autotrain run plan.toml --max-steps 2 <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command], cwd=folder, check=False).returncode == 0
+    lines = (folder / "runs/mine/events.jsonl").read_text().splitlines()
+    assert all(line.startswith('{"event": ') for line in lines)
+    done = cli("explain", "plan.toml", "train.epochs", cwd=folder, stdin=subprocess.DEVNULL)
+    assert done.stdout.startswith("train.epochs = 2")

@@ -1,0 +1,103 @@
+"""Real signals to a real `autotrain run`, and the resume after each."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from .house import edit
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+SLOW = "__import__('time').sleep(0.05 * ('SLOW' in __import__('os').environ))\n        "
+
+
+def final(folder) -> str:
+    """SHA-256 of the weights of a run's last checkpoint."""
+    points = folder / "runs/mine/checkpoints"
+    model = points / (points / "latest").read_text().strip() / "model.safetensors"
+    return hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def events(folder):
+    lines = (folder / "runs/mine/events.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+@pytest.fixture
+def whole(trained_once):
+    """The final weights of the run that nobody stopped."""
+    return final(trained_once[0])
+
+
+@pytest.fixture
+def running(folder):
+    """A run of slow samples that has taken five of its sixteen steps: (its folder, the process)."""
+    text = (folder / "task.py").read_text()
+    (folder / "task.py").write_text(text.replace("return self.x[i", f"{SLOW}return self.x[i"))
+    edit(folder / "plan.toml", checkpoint={"every_epochs": None, "every_steps": 3})
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotrain", "run", "plan.toml", "--trust", "--json"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "SLOW": "1"}, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        found = json.loads(line)
+        if found["event"] == "step" and found["step"] >= 5:
+            break
+    yield folder, process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_stopped_run_saves_and_its_resume_ends_the_same(whole, running, at, number, code, reason):
+    folder, process = running
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    last = events(folder)[-1]
+    assert (last["event"], last["reason"]) == ("stopped", reason)
+    points = folder / "runs/mine/checkpoints"
+    assert (points / "interrupted").read_text().strip() == f"step-{last['step']:08d}"
+    assert last["step"] % 8  # in mid-epoch
+    assert (folder / "runs/mine/report.json").is_file()
+    said = at("run", "plan.toml", "--resume", "--trust")
+    assert said.code == 0
+    assert f"resuming from step-{last['step']:08d}" in said.err
+    assert final(folder) == whole
+
+
+def test_a_killed_run_ends_the_same_after_its_resume(whole, running, at):
+    folder, process = running
+    process.kill()
+    process.communicate()
+    said = at("run", "plan.toml", "--resume", "--trust")
+    assert said.code == 0
+    assert "resuming from step-00000003" in said.err
+    assert final(folder) == whole
+
+
+def test_a_dropped_line_does_not_stop_a_run_and_a_second_interrupt_does_at_once(running):
+    folder, process = running
+    before = len(events(folder))
+    process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while len(events(folder)) <= before + 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err

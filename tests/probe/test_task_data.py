@@ -1,0 +1,65 @@
+"""What a task's own datasets are, from a few samples."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from steps import HERE, Rows, classifier, mlp, opened
+
+from autotrain.probe.task_data import load_samples, task_dataset
+
+
+def profile(task):
+    return task_dataset(task, load_samples(task, HERE)[0], "data")
+
+
+def test_counts_and_a_fingerprint_that_is_the_same_the_next_time():
+    first, again = profile(classifier(mlp, 64)), profile(classifier(mlp, 64))
+    assert first == again
+    assert (first.count, first.kind, first.root) == (64, "task", "data")
+    assert "64 training and 0 validation samples" in first.took_for
+
+
+def test_other_content_other_counts_and_other_shapes_are_other_data():
+    changed = classifier(mlp, 64)
+    changed.train.inputs[0, 0] += 1
+    others = [changed, classifier(mlp, 64, count=65), classifier(mlp, 8, 8)]
+    prints = {profile(task).fingerprint for task in (classifier(mlp, 64), *others)}
+    assert len(prints) == 4
+
+
+PLAIN = {"a": torch.tensor(3), "b": (torch.ones(2, dtype=torch.bfloat16), 7), "c": "text"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PLAIN | {"c": "other"},
+        PLAIN | {"b": (torch.ones(2, dtype=torch.bfloat16), 8)},
+        PLAIN | {"a": torch.tensor(4)},
+        PLAIN | {"a": np.ones(3)},
+        PLAIN | {"a": [True, None, 2.5, b"x"]},
+        PLAIN | {"d": object()},
+    ],
+)
+def test_whatever_a_sample_holds_takes_part_in_the_fingerprint(other):
+    def fingerprint(sample):
+        return task_dataset(classifier(mlp, 64), [sample], None).fingerprint
+
+    assert fingerprint(PLAIN) == fingerprint(dict(PLAIN)) != fingerprint(other)
+
+
+def test_loading_is_timed_when_what_the_dataset_keeps_is_there():
+    seen = set()
+
+    class Keeps(Rows):
+        def __getitem__(self, index):
+            if index not in seen:
+                time.sleep(0.01)
+                seen.add(index)
+            return super().__getitem__(index)
+
+    task = classifier(mlp, 64)
+    object.__setattr__(task, "train", Keeps(64))
+    assert opened(task).sample_seconds < 0.005

@@ -1,0 +1,172 @@
+"""The image classifier: its models, its split and augmentation, and what it does with bad files."""
+
+import logging
+import pickle
+
+import pytest
+import torch
+from PIL import Image
+
+from autotrain.errors import AutotrainError
+from autotrain.files import shipped
+from autotrain.task import load_module, load_task
+
+FOLDER = shipped("templates") / "image-classifier"
+CODE = FOLDER / "task.py"
+
+
+def load(data, **options):
+    return load_task(CODE, str(data), options)
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def write(folder, classes="abc", each=10, size=(40, 32)):
+    for shade, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            colour = (40 * shade + number, 100, 200)
+            Image.new("RGB", size, colour).save(folder / name / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("data") / "pictures")
+
+
+def test_the_cnn_has_4_7_million_parameters_for_10_to_29_classes():
+    cnn = load_module(CODE).cnn
+    for classes in (10, 29):
+        assert parameters(cnn(classes, 32, 3, 0.0)) == pytest.approx(4.7e6, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [32, 48, 64, 112, 224])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_cnn_trains_on_a_single_picture_of_any_size(size, channels):
+    model = load_module(CODE).cnn(5, size, channels, 0.2)
+    assert model(torch.zeros(1, channels, size, size)).shape == (1, 5)
+    maps = model[:-4](torch.zeros(1, channels, size, size))
+    assert 2 <= maps.shape[-1] <= 4
+
+
+def test_efficientnet_has_4_million_parameters_without_its_head(pictures):
+    task = load(pictures, arch="efficientnet_b0", size=32)
+    model = task.model()
+    assert parameters(model.features) == pytest.approx(4.0e6, rel=0.01)
+    assert task.train[0][0].shape == (3, 64, 64)
+    assert model(task.train[0][0][None]).shape == (1, 3)
+
+
+def test_weights_from_a_file_start_the_model(pictures, tmp_path):
+    first = load(pictures).model()
+    torch.save(first.state_dict(), tmp_path / "first.pt")
+    second = load(pictures, weights=str(tmp_path / "first.pt")).model()
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
+    with pytest.raises(AutotrainError, match=r"missing.pt"):
+        load(pictures, weights="missing.pt")
+
+
+def test_a_fifth_of_every_class_is_held_out_the_same_every_time(pictures):
+    first, again = load(pictures), load(pictures)
+    for part in ("train", "valid"):
+        items = getattr(first, part).pictures.items
+        assert items == getattr(again, part).pictures.items
+        labels = [label for _, label in items]
+        assert [labels.count(c) for c in range(3)] == [8 if part == "train" else 2] * 3
+    assert not set(first.train.pictures.items) & set(first.valid.pictures.items)
+
+
+def test_a_validation_folder_is_used_where_there_is_one(tmp_path):
+    write(tmp_path / "train", each=4)
+    write(tmp_path / "valid", classes="bc", each=3)
+    task = load(tmp_path)
+    assert len(task.train) == 12
+    assert sorted(label for _, label in task.valid.pictures.items) == [1, 1, 1, 2, 2, 2]
+
+
+def test_training_pictures_vary_with_the_seed_alone_and_validation_ones_never(pictures):
+    task = load(pictures)
+
+    def seen(dataset, seed):
+        torch.manual_seed(seed)
+        return dataset[3][0]
+
+    assert torch.equal(seen(task.train, 1), seen(task.train, 1))
+    assert not torch.equal(seen(task.train, 1), seen(task.train, 2))
+    assert torch.equal(seen(task.valid, 1), seen(task.valid, 2))
+
+
+def test_nothing_is_mirrored_unless_asked():
+    augment = load_module(CODE).augment
+    assert "RandomHorizontalFlip" not in str(augment(False))
+    assert "RandomHorizontalFlip" in str(augment(True))
+
+
+def test_the_input_size_comes_from_the_data_or_the_option(pictures):
+    assert load(pictures).train[0][0].shape == (3, 32, 32)
+    assert load(pictures, size=48, channels=1).train[0][0].shape == (1, 48, 48)
+
+
+def test_loss_is_the_same_for_any_cut_and_smoothing_is_for_training_only(pictures):
+    task = load(pictures, label_smoothing=0.1)
+    torch.manual_seed(0)
+    model = task.model().eval()
+    batch = torch.utils.data.default_collate([task.valid[i] for i in range(6)])
+    whole = task.loss(model, batch)
+    cuts = [task.loss(model, [part[i : i + 2] for part in batch]) for i in (0, 2, 4)]
+    assert whole.weight == sum(cut.weight for cut in cuts) == 6
+    assert whole.total.item() == pytest.approx(sum(cut.total.item() for cut in cuts), rel=1e-4)
+    plain = load(pictures).loss(model, batch)
+    assert whole.total.item() == pytest.approx(plain.total.item())
+    assert (task.monitor, task.better) == ("accuracy", "higher")
+
+
+def test_datasets_can_be_sent_to_a_worker(pictures):
+    task = load(pictures)
+    assert torch.equal(pickle.loads(pickle.dumps(task.valid))[1][0], task.valid[1][0])
+
+
+def test_a_damaged_image_is_named_and_skipped_and_many_are_refused(tmp_path, caplog):
+    folder = write(tmp_path / "data")
+    (folder / "a" / "03.png").write_bytes((folder / "a" / "03.png").read_bytes()[:60])
+    with caplog.at_level(logging.WARNING):
+        task = load(folder)
+    assert len(task.train) + len(task.valid) == 29
+    assert "03.png" in caplog.text
+    for number in range(4):
+        (folder / "b" / f"{number:02d}.png").write_text("no image")
+    with pytest.raises(AutotrainError, match=r"4 of 30 images are damaged: .*00\.png: not an"):
+        load(folder)
+
+
+def test_one_class_no_data_and_wrong_options_are_refused(tmp_path, pictures):
+    with pytest.raises(AutotrainError, match="one class only: a"):
+        load(write(tmp_path / "one", classes="a"))
+    with pytest.raises(AutotrainError, match="no data"):
+        load_task(CODE, None, {})
+    for name, value in {"arch": "vgg", "channels": 2, "size": -1, "dropout": 2.0}.items():
+        with pytest.raises(AutotrainError, match=f"task.options.{name}"):
+            load(pictures, **{name: value})
+
+
+def test_the_digits_are_written_as_png_folders_and_learned(tmp_path):
+    load_module(FOLDER / "make_digits.py").main(tmp_path / "digits")
+    task = load(tmp_path / "digits")
+    assert (len(task.train), len(task.valid)) == (1438, 359)
+    torch.manual_seed(0)
+    model = task.model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for step in range(12):
+        batch = [task.train[(step * 32 + i) * 37 % 1438] for i in range(32)]
+        loss = task.loss(model, torch.utils.data.default_collate(batch))
+        losses.append(loss.total.item() / loss.weight)
+        optimizer.zero_grad()
+        (loss.total / loss.weight).backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]

@@ -1,0 +1,155 @@
+"""The command line is a promise: every command, argument and option, and how it answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from autotrain import __version__
+from autotrain.__main__ import main
+from autotrain.cli import app
+
+# command -> parameter -> its flags; an argument has none, and stands in brackets if optional.
+FROZEN = {
+    "": {"version": "--version", "verbose": "--verbose"},
+    "probe": {
+        "[data]": "",
+        "output": "-o --output",
+        "as_json": "--json",
+        "no_calibrate": "--no-calibrate",
+    },
+    "plan": {
+        "[data]": "",
+        "template": "--template",
+        "task": "--task",
+        "machine": "--machine",
+        "recipe": "--recipe",
+        "settings...": "--set",
+        "output": "-o --output",
+        "as_json": "--json",
+        "no_calibrate": "--no-calibrate",
+    },
+    "explain": {"plan_file": "", "[key]": ""},
+    "run": {
+        "plan_file": "",
+        "resume": "--resume",
+        "fresh": "--fresh",
+        "max_steps": "--max-steps",
+        "trust": "--trust",
+        "as_json": "--json",
+    },
+    "report": {"directory": "", "as_json": "--json"},
+    "new": {"name": "", "template": "--template"},
+}
+# What `--help` may load of these: nothing. torch alone takes seconds.
+HEAVY = {"torch", "numpy", "pydantic", "rich", "matplotlib", "psutil", "safetensors", "PIL"}
+
+
+def described(command) -> dict[str, str]:
+    found = {}
+    for parameter in command.params:
+        if parameter.name == "help":
+            continue
+        argument = parameter.param_type_name == "argument"
+        name = f"{parameter.name}{'...' if getattr(parameter, 'multiple', False) else ''}"
+        name = f"[{name}]" if argument and not parameter.required else name
+        found[name] = "" if argument else " ".join([*parameter.opts, *parameter.secondary_opts])
+    return found
+
+
+def test_every_command_argument_and_option_is_as_promised():
+    whole = typer.main.get_command(app)
+    assert {"": described(whole)} | {
+        name: described(command) for name, command in whole.commands.items()
+    } == FROZEN
+
+
+def test_defaults_are_as_promised():
+    plan = typer.main.get_command(app).commands["plan"]
+    assert {p.name: p.default for p in plan.params}["output"] == "plan.toml"
+
+
+def words(*arguments, code=0):
+    """(stdout, stderr) of the command line, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "autotrain", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["run", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    """Which keeps it under 150 ms; modules are counted, not this machine's milliseconds."""
+    code = (
+        "import json, sys; sys.argv = ['autotrain', *sys.argv[1:]]\n"
+        "from autotrain.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stderr)
+    assert not HEAVY & set(loaded)
+    assert not [name for name in loaded if name.startswith("autotrain.commands")]
+    assert len(loaded) < 400
+
+
+def test_help_names_every_command_and_where_to_start():
+    out, err = words("--help")
+    assert not err
+    assert all(f"\n  {name} " in out for name in FROZEN if name)
+    assert "autotrain plan DATA" in out
+    assert words("--version") == (f"autotrain {__version__}\n", "")
+
+
+def test_the_script_and_the_module_are_one_command_line():
+    script = Path(sys.executable).with_name("autotrain")
+    if not script.exists():
+        pytest.skip("no script beside this interpreter")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"autotrain {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "hint"),
+    [
+        (["plna"], "no such command 'plna'. Did you mean 'plan'?", "autotrain --help"),
+        (
+            ["plan", "--taks", "x"],
+            "no such option: --taks (possible options: --task)",
+            "autotrain plan --help",
+        ),
+        (["plan", "a", "b"], "unexpected extra argument", "autotrain plan --help"),
+        (["run"], "missing argument 'PLAN'", "autotrain run --help"),
+        (["plan", "--set"], "'--set' requires an argument", "autotrain --help"),
+        (["run", "x", "--max-steps", "0"], "'--max-steps'", "autotrain run --help"),
+    ],
+)
+def test_wrong_usage_is_one_lower_case_line_and_a_hint(capsys, monkeypatch, arguments, says, hint):
+    monkeypatch.setattr(sys, "argv", ["autotrain", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    print(err)
+    assert end.value.code == 2
+    assert out == ""
+    line, blank, advice = err.splitlines()
+    assert line.startswith("error: ")
+    assert not line[len("error: ")].isupper()
+    assert says.lower() in line.lower()
+    assert (blank, advice) == ("", f"hint: {hint}")
+
+
+def test_no_arguments_at_all_is_a_question_for_help(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["autotrain"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out, err = capsys.readouterr()
+    assert end.value.code == 2
+    assert "plan" in out + err

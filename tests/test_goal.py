@@ -1,0 +1,144 @@
+"""Settings, options, templates and recipes as people write them."""
+
+import pytest
+
+from autotrain import files
+from autotrain.errors import UsageError
+from autotrain.goal import (
+    accepted_options,
+    checked,
+    parse_settings,
+    parse_value,
+    read_recipe,
+    read_template,
+    template_for,
+)
+from autotrain.schema import setting_types
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("8", 8), ("3e-4", 3e-4), ("true", True), ("adamw", "adamw"), ("[0.9, 0.99]", [0.9, 0.99]),
+        ("'8'", "8"), (" cosine ", "cosine"), ("", ""), ("C:\\data", "C:\\data"),
+    ],
+)  # fmt: skip
+def test_a_value_is_toml_or_else_the_text_as_it_is(raw, value):
+    assert parse_value(raw) == value
+
+
+def test_settings_and_options_are_told_apart():
+    settings, options = parse_settings(
+        ["batch.micro_batch=8", "task.width=256", "task.options.name=big", "optimizer.lr=1"]
+    )
+    assert settings == {"batch.micro_batch": 8, "optimizer.lr": 1.0}
+    assert options == {"width": 256, "name": "big"}
+
+
+@pytest.mark.parametrize("word", ["off", "none"])
+def test_off_turns_what_is_optional_off_and_nothing_else(word):
+    assert parse_settings([f"early_stop.patience={word}"])[0] == {"early_stop.patience": None}
+    with pytest.raises(UsageError, match=r"batch\.micro_batch"):
+        parse_settings([f"batch.micro_batch={word}"])
+
+
+def test_all_faults_are_told_at_once():
+    with pytest.raises(UsageError) as caught:
+        parse_settings(["batch.micro_bach=8", "train.epochs=-1", "nonsense", "=3"])
+    said = caught.value.faults
+    assert len(said) == 4
+    assert "did you mean 'batch.micro_batch'?" in said[0]
+    assert said[1].startswith("--set train.epochs: -1 ")
+    assert said[2] == "--set nonsense: expected key=value"
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "batch.micro_batch=0", "batch.micro_batch=1.5", "optimizer.lr=0", "optimizer.lr=nan",
+        "optimizer.lr=inf", "precision.dtype=fp8", "memory.share=1.1", "optimizer.betas=[0.9]",
+        "loader.workers=-1", "schedule.name=linear", "run.name=../up", "data.valid_share=1",
+        "schedule.warmup_epochs=-1", "schedule.period_epochs=0", "train.epochs=true",
+        "schedule.warmup_epochs=nan", "loader.pin_memory=3",
+    ],
+)  # fmt: skip
+def test_a_value_outside_its_range_is_refused_by_its_key(pair):
+    with pytest.raises(UsageError) as caught:
+        parse_settings([pair])
+    assert caught.value.message.startswith(f"--set {pair.split('=')[0]}: ")
+
+
+@pytest.mark.parametrize("key", ["task.template", "task.file", "task.sha256", "task.data"])
+def test_code_and_data_are_named_on_the_command_line(key):
+    with pytest.raises(UsageError, match="is named on the command line"):
+        parse_settings([f"{key}=x"])
+
+
+@pytest.mark.parametrize("key", ["predicted.step_seconds", "because.batch", "schema", "notes"])
+def test_what_nobody_can_set_is_refused(key):
+    with pytest.raises(UsageError, match="unknown key"):
+        parse_settings([f"{key}=1"])
+
+
+def test_every_setting_of_the_plan_can_be_checked():
+    for key in setting_types():
+        if not key.startswith("task."):
+            with pytest.raises(UsageError):
+                checked(key, {"no": "table"})
+
+
+@pytest.mark.parametrize("name", files.shipped_names("templates"))
+def test_every_shipped_template_reads(name):
+    template = read_template(files.shipped("templates") / name)
+    assert template.name == name
+    assert template.source
+
+
+@pytest.mark.parametrize("name", files.shipped_names("recipes"))
+def test_every_shipped_recipe_reads(name):
+    recipe, _ = read_recipe(name)
+    assert recipe.name == name
+    assert recipe.source
+
+
+def test_data_of_a_kind_has_one_template_by_default():
+    assert template_for("images") == "image-classifier"
+    assert template_for("speech") == "speech-autoencoder"
+    assert template_for("table") is None
+
+
+def test_a_recipe_misspelt_gets_a_suggestion_and_the_list():
+    with pytest.raises(UsageError, match="did you mean 'conservative'") as caught:
+        read_recipe("conservativ")
+    assert "aggressive, conservative, regularized" in caught.value.hint
+
+
+def test_a_recipe_of_ones_own_is_read_by_path_with_all_its_faults(tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text('name="mine"\nsource="me"\n[settings]\n"optimizer.lr"=1\n[options]\nwidth=3\n')
+    recipe, options = read_recipe(str(own))
+    assert recipe.settings == {"optimizer.lr": 1.0}
+    assert options == {"width": 3}
+    own.write_text('name="mine"\nsource="me"\n[settings]\n"optimizer.lr"=-1\n"batch.size"=1\n')
+    with pytest.raises(UsageError) as caught:
+        read_recipe(str(own))
+    assert len(caught.value.faults) == 2
+    assert all(str(own) in fault for fault in caught.value.faults)
+
+
+def test_a_template_with_a_bad_setting_is_refused_by_its_key(tmp_path):
+    (tmp_path / "template.toml").write_text(
+        'name="t"\ndescription="d"\nkind="task"\nsource="s"\n'
+        '[[sizes]]\n[sizes.settings]\n"train.epochs"=0\n'
+    )
+    with pytest.raises(UsageError, match=r"train\.epochs: 0"):
+        read_template(tmp_path)
+
+
+def test_only_options_that_the_task_takes_are_passed_on(tmp_path):
+    task = tmp_path / "some_task.py"
+    task.write_text("def task(data, dropout=0.1):\n    ...\n")
+    assert accepted_options(task, {"dropout": 0.3, "mixup": 0.2}) == {"dropout": 0.3}
+    task.write_text("def task(data, **options):\n    ...\n")
+    assert accepted_options(task, {"mixup": 0.2}) == {"mixup": 0.2}
