@@ -23,6 +23,7 @@ from autotrain.schema import (
 )
 from autotrain.task import load_module
 
+_KEYS = "`autotrain explain plan.toml` lists every key"
 _R = TypeVar("_R", bound=Record)
 
 # Counted in epochs by recipes, turned into steps by the planner.
@@ -124,22 +125,17 @@ def checked(key: str, value: Any) -> Any:
     Raises UsageError naming the key.
     """
     types = setting_types() | _IN_EPOCHS
-    if key not in types or key in _FROM_ELSEWHERE:
-        why = "unknown key" if key not in types else "is named on the command line, not set"
-        raise UsageError(
-            f"{key}: {why}{near_name(key, sorted(types))}",
-            hint="`autotrain explain plan.toml` lists every key",
-        )
+    if key in _FROM_ELSEWHERE:
+        raise UsageError(f"{key}: is named on the command line, not set", hint=_KEYS)
+    if key not in types:
+        raise UsageError(f"{key}: unknown key{near_name(key, sorted(types))}", hint=_KEYS)
     try:
-        meant = TypeAdapter(types[key], config=_FINITE).validate_python(
-            None if value in ("off", "none") else value
-        )
-        if isinstance(value, bool) and not isinstance(meant, bool):
-            raise UsageError(f"{key}: {str(value).lower()} should be a number")
-        return meant
+        meant = None if value in ("off", "none") else value
+        return TypeAdapter(types[key], config=_FINITE).validate_python(meant)
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
-        raise UsageError(f"{key}: {value!r} {detail}") from None
+        shown = str(value).lower() if isinstance(value, bool) else repr(value)
+        raise UsageError(f"{key}: {shown} {detail}", hint=_KEYS) from None
 
 
 def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]:

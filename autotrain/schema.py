@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 PLAN_SCHEMA: Literal[1] = 1
 PROFILE_SCHEMA: Literal[1] = 1
@@ -18,11 +18,12 @@ DeviceKind = Literal["cpu", "cuda", "rocm", "mps"]
 Kind = Literal["fixed", "rule", "measured", "user"]
 Scalar = bool | int | float | str
 
-Positive = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-WholeFloat = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
+# Strict: in a file that people edit, `true` is no 1 and "8" is no 8. A whole number is a float.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Whole = Annotated[int, Field(ge=0, strict=True)]
+PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
+WholeFloat = Annotated[float, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 
 
 class Record(BaseModel):
@@ -306,7 +307,7 @@ class OptimizerSection(Record):
     name: OptimizerName
     lr: PositiveFloat
     weight_decay: WholeFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = None
     betas: tuple[Share, Share] | None = None
     implementation: Literal["fused", "foreach", "for-loop"]
     clip_norm: PositiveFloat | None = None
@@ -318,7 +319,7 @@ class ScheduleSection(Record):
     name: Literal["constant", "cosine", "cosine_restarts", "plateau", "exponential", "inverse_sqrt"]
     warmup_steps: Whole
     min_lr: WholeFloat | None = None
-    factor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    factor: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
     patience: Whole | None = None
     period_steps: Positive | None = None
 
@@ -348,14 +349,14 @@ class CheckpointSection(Record):
 class LoaderSection(Record):
     workers: Whole
     prefetch: Positive
-    pin_memory: bool
+    pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
 
 
 class DataSection(Record):
     """`valid_share` of the training samples is held out when the task brings no valid set."""
 
-    valid_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    valid_share: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
 
 
 class InputsSection(Record):
