@@ -7,7 +7,7 @@ from autotrain.report.progress import Progress, evaluation
 from autotrain.report.text import clean, number, plural
 from autotrain.units import bytes_text, seconds_text
 
-ROUTINE_SAVES = {"step", "epoch", "latest"}
+ROUTINE_SAVES = {"step", "epoch", "latest", "best"}
 STOPS = {
     "finished": "finished",
     "early_stop": "stopped early, no further improvement",
@@ -21,7 +21,7 @@ STOPS = {
 
 
 def notable(event: Saved) -> bool:
-    """Worth a line in a log: best, last, interrupted or emergency, not each routine save."""
+    """Worth a line in a log: last, interrupted or emergency; a best one was told by its evaluation."""
     words = set(event.label.replace("+", ",").replace(" ", ",").split(","))
     return bool(words - ROUTINE_SAVES - {""})
 
