@@ -21,7 +21,7 @@ STOPS = {
 
 
 def notable(event: Saved) -> bool:
-    """Worth a line in a log: last, interrupted or emergency; a best one was told by its evaluation."""
+    """Worth a line in a log: last, interrupted, emergency; its evaluation told of a best one."""
     words = set(event.label.replace("+", ",").replace(" ", ",").split(","))
     return bool(words - ROUTINE_SAVES - {""})
 
