@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    epilog="Start with: autotrain plan DATA (or --task my_task.py), then autotrain run plan.toml",
+    epilog="Start with `autotrain plan DATA`, or `autotrain new my-task`.",
 )
 
 Data = Annotated[str | None, typer.Argument(metavar="DATA", help="Your data: a folder or file.")]
@@ -75,7 +75,10 @@ def probe(
 def plan(
     data: Data = None,
     template: Annotated[
-        str | None, typer.Option("--template", metavar="NAME", help="A shipped template.")
+        str | None,
+        typer.Option(
+            "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
@@ -85,7 +88,12 @@ def plan(
         typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="NAME", help="Settings by name, or a file.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="conservative, aggressive, regularized, or a TOML file.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -97,7 +105,7 @@ def plan(
     as_json: Json = False,
     no_calibrate: NoCalibrate = False,
 ) -> int:
-    """Decide how to train on this machine, and write it down with reasons."""
+    """Decide how to train here, and write it down with reasons."""
     from autotrain.commands import plan as command
 
     wish = command.Wish(data, template, task, machine, recipe, tuple(settings or ()))
@@ -111,7 +119,7 @@ def explain(
         str | None, typer.Argument(metavar="KEY", help="One setting, or a section.")
     ] = None,
 ) -> int:
-    """Say why a setting of a plan is as it is, and what would change it."""
+    """Say why a setting of a plan is as it is."""
     from autotrain.commands import explain as command
 
     return command.explain(plan_file, key)
@@ -147,7 +155,7 @@ def report(
     directory: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
     as_json: Json = False,
 ) -> int:
-    """Write a run's pictures and figures again, and print its summary."""
+    """Write a run's picture and figures again; print its summary."""
     from autotrain.commands import report as command
 
     return command.report(directory, as_json=as_json)
@@ -160,7 +168,7 @@ def new(
         str, typer.Option("--template", metavar="NAME", help="What to start from.")
     ] = "starter",
 ) -> int:
-    """Make a task of your own to edit, that trains as it is."""
+    """Make a task of your own, that trains as it is."""
     from autotrain.commands import new as command
 
     return command.new(name, template)

@@ -30,8 +30,6 @@ def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: boo
         print(probe_text(hardware, dataset))
     if output is not None:
         print(f"wrote {output}\n\nnext: autotrain plan ... --machine {output}", file=sys.stderr)
-    elif not as_json:
-        print(f"\nnext: autotrain plan {data or 'DATA'}", file=sys.stderr)
     return 0
 
 

@@ -64,9 +64,10 @@ def make_plan(
 
 
 def dtype_in_force(hardware: HardwareProfile, goal: Goal) -> Dtype:
-    """The precision a plan will take: which traces it needs."""
+    """The precision whose traces a plan needs: its own; tf32 allocates as fp32 does."""
     device = choices.choose_device(hardware, goal)
-    return choices.precision(Ledger(goal, 0, device.kind), device)
+    dtype: Dtype = choices.precision(Ledger(goal, 0, device.kind), device)
+    return "fp32" if dtype == "tf32" else dtype
 
 
 def machine_digest(hardware: HardwareProfile) -> str:

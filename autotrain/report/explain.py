@@ -12,7 +12,7 @@ from autotrain.report.text import clean, interval, labelled, quantity, setting
 from autotrain.schema import SETTING_SECTIONS, Plan, Prediction, Reason
 
 KINDS = {
-    "fixed": "fixed: the same for every run",
+    "fixed": "given by the template or recipe, or the same for every run",
     "rule": "computed by a rule",
     "measured": "measured on this machine",
     "user": "set by you",

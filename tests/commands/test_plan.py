@@ -152,3 +152,10 @@ def test_a_task_file_may_import_what_lies_beside_it(folder, at):
     said = at(*PLAN, *SMALL, "-o", "parts.toml")
     assert said.code == 0
     assert "width 5" in said.err
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "bf16", "fp16"])
+def test_every_precision_can_be_planned(folder, at, dtype):
+    """tf32 allocates as fp32 does, and is traced as that."""
+    assert at(*PLAN, "--set", f"precision.dtype={dtype}").code == 0
+    assert planfile.load(folder / "plan.toml").precision.dtype == dtype
