@@ -104,7 +104,10 @@ class Warned(_Stamped):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stopped(_Stamped):
-    """The last event of a run. `checkpoint` is the newest good one, if any."""
+    """The last event of a run. `checkpoint` is the newest good one, if any.
+
+    `tensor_peak_bytes`: the most of tensors alive at once, where an allocator counts them (CUDA).
+    """
 
     name: ClassVar = "stopped"
     reason: StopReason
@@ -113,6 +116,7 @@ class Stopped(_Stamped):
     best_step: int | None
     seconds: float
     checkpoint: str | None
+    tensor_peak_bytes: int | None = None
 
 
 Event = Started | Step | Evaluated | Saved | Healed | Warned | Stopped

@@ -18,7 +18,7 @@ from autotrain.events import Evaluated, Event, Healed, Saved, Step, Stopped, War
 from autotrain.report.lines import line
 from autotrain.report.progress import Progress
 from autotrain.report.stream import Tolerant
-from autotrain.report.text import percent
+from autotrain.report.text import percent, watched_memory
 
 REFRESH_SECONDS = 0.1
 STYLES: dict[type, str] = {Saved: "dim", Warned: "yellow", Healed: "yellow", Stopped: "bold"}
@@ -79,6 +79,6 @@ def _alarm(progress: Progress) -> str:
     """Red once the peak is above what the plan said it could be."""
     above = (
         progress.point is not None
-        and progress.point.peak_bytes > progress.plan.predicted.device_peak_bytes.high
+        and progress.point.peak_bytes > watched_memory(progress.plan).high
     )
     return "red" if above else ""

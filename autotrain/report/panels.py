@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
-from autotrain.report.text import clean, number
+from autotrain.report.text import clean, number, watched_memory
 from autotrain.schema import Plan
 from autotrain.units import count_text
 
@@ -165,7 +165,7 @@ def _gradients(ax: Any, result: RunResult, plan: Plan) -> None:
 
 
 def _memory(ax: Any, result: RunResult, plan: Plan) -> None:
-    said, budget = plan.predicted.device_peak_bytes, plan.memory.budget_bytes
+    said, budget = watched_memory(plan), plan.memory.budget_bytes
     unit, scale = ("GiB", 2**-30) if said.high >= 2**30 else ("MiB", 2**-20)
     x, now = _points(result, "device_bytes", scale)
     _, peak = _points(result, "peak_bytes", scale)

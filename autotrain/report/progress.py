@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autotrain.events import Evaluated, Event, Started, Step
-from autotrain.report.text import interval, number, percent, quantity
+from autotrain.report.text import interval, number, percent, quantity, watched_memory
 from autotrain.schema import Plan
 from autotrain.units import bytes_text, count_text, seconds_text
 
@@ -89,7 +89,7 @@ class Progress:
 
     def memory(self) -> str:
         """Bytes now and at the peak, beside what the plan predicted."""
-        predicted = interval("bytes", self.plan.predicted.device_peak_bytes)
+        predicted = interval("bytes", watched_memory(self.plan))
         if self.point is None:
             return f"memory peak predicted {predicted}"
         now, peak = bytes_text(self.point.device_bytes), bytes_text(self.point.peak_bytes)

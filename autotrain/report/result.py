@@ -155,7 +155,17 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
     fold = _Fold(plan.run.log_every_steps)
     for event in _read(source) if isinstance(source, Path) else source:
         fold.see(event)
-    return fold.result()
+    found = fold.result()
+    if plan.device.kind not in ("cuda", "rocm"):
+        return found
+    # There, the bytes of Step events are the caching allocator's, not the whole process's.
+    tensors = found.stopped.tensor_peak_bytes if found.stopped else None
+    return replace(
+        found,
+        device_peak_bytes=None,
+        reserved_peak_bytes=found.device_peak_bytes,
+        tensor_peak_bytes=tensors,
+    )
 
 
 def _read(path: Path) -> Iterator[Event]:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from autotrain.schema import Prediction
+from autotrain.schema import Plan, Prediction
 from autotrain.units import bytes_text, seconds_text
 
 WIDEST, NARROWEST = 96, 60
@@ -72,6 +72,16 @@ def setting(key: str, value: Any) -> str:
 def interval(key: str, prediction: Prediction) -> str:
     """`0.9 GiB to 1.2 GiB`."""
     return f"{quantity(key, prediction.low)} to {quantity(key, prediction.high)}"
+
+
+def watched_memory(plan: Plan) -> Prediction:
+    """What the bytes of Step events are held against.
+
+    They are the caching allocator's on a CUDA device, and the process's elsewhere.
+    """
+    said = plan.predicted
+    on_gpu = plan.device.kind in ("cuda", "rocm")
+    return said.reserved_peak_bytes if on_gpu else said.device_peak_bytes
 
 
 def labelled(label: str, text: str, indent: str = "") -> str:

@@ -107,6 +107,12 @@ class Memory:
         self._peak = max(self._peak, own.rss + workers, _own_peak(own) + workers)
         return own.rss + workers, self._peak
 
+    def tensor_peak(self) -> int | None:
+        """The most bytes of tensors alive at once in this session, where the allocator counts."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self.device)
+
 
 def _resident(pid: int | None) -> int:
     """A worker's own pages: those it shares with this process since the fork count once."""

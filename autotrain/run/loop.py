@@ -239,4 +239,5 @@ def _stopped(run: Run, reason: StopReason, detail: str, begun: float) -> Stopped
         best_step=run.state.best_step,
         seconds=perf_counter() - begun,
         checkpoint=str(run.keeper.newest) if run.keeper.newest else None,
+        tensor_peak_bytes=run.memory.tensor_peak(),
     )
