@@ -20,8 +20,9 @@ FORWARD_SHARE = 1 / 3
 SAMPLE_SECONDS = 20e-6
 LOOP_SECONDS = 0.2e-3
 START_SECONDS = 1.0
-# Handing a batch over from another process costs about this much, whatever is in it.
-HANDOVER_SECONDS = 1e-3
+# Handing a batch over from another process takes about this long, whatever is in it: a step of
+# the starter took 3.7 ms with a worker and 1.2 ms without (docs/measurements/2026-11-20-cpu.md).
+HANDOVER_SECONDS = 4e-3
 
 
 def micro_batch_seconds(
@@ -59,7 +60,7 @@ def fed_seconds(model_seconds: float, loading: float, workers: int) -> float:
     """One micro-batch with its loading: after one another, or side by side with workers."""
     if workers == 0:
         return model_seconds + loading
-    return max(model_seconds, loading / workers)
+    return max(model_seconds, max(loading, HANDOVER_SECONDS) / workers)
 
 
 def interval(seconds: float, device: Device) -> Prediction:
