@@ -195,17 +195,18 @@ def _goal(
         recipes.append(recipe)
         options = {**accepted_options(source.task_file, wanted), **options}
     folder = target.parent.resolve()
-    name = source.template.name if source.template and source.shipped else _own_name(source)
+    template = source.template.name if source.template and source.shipped else None
     section = TaskSection.model_validate(
         {
-            "template": name if source.shipped else None,
+            "template": template,
             "file": None if source.shipped else relative(source.task_file, folder),
             "sha256": file_sha256(source.task_file),
             "data": _portable(source.data, folder),
             "options": options,
         }
     )
-    return Goal(task=section, recipes=tuple(recipes), user=settings, name=_run_name(name))
+    own = target.stem if target.stem != "plan" else template or _own_name(source)
+    return Goal(task=section, recipes=tuple(recipes), user=settings, name=_run_name(own))
 
 
 def _own_name(source: Source) -> str:
@@ -215,9 +216,9 @@ def _own_name(source: Source) -> str:
 
 
 def _run_name(name: str) -> str:
-    return (
-        "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip("._-")[:100] or "run"
-    )
+    """A folder name on every system: what is not ASCII or may mean something becomes a dash."""
+    kept = (c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    return "".join(kept).lstrip("._-")[:100] or "run"
 
 
 def relative(path: Path, folder: Path) -> str:

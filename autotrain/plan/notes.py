@@ -27,7 +27,9 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
 def _about_data(dataset: DatasetProfile) -> Iterator[str]:
     if dataset.faults:
         first = dataset.faults[0]
-        yield f"{len(dataset.faults)} faults in the data: {first.path}: {first.problem}"
+        count = len(dataset.faults)
+        faults = "a fault" if count == 1 else f"{count} faults"
+        yield f"{faults} in the data: {first.path}: {first.problem}"
 
 
 def _about_model(model: ModelProfile, ledger: Ledger) -> Iterator[str]:

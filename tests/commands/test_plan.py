@@ -159,3 +159,12 @@ def test_every_precision_can_be_planned(folder, at, dtype):
     """tf32 allocates as fp32 does, and is traced as that."""
     assert at(*PLAN, "--set", f"precision.dtype={dtype}").code == 0
     assert planfile.load(folder / "plan.toml").precision.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("output", "name"), [("plan.toml", None), ("second.toml", "second"), ("বাংলা.toml", "run")]
+)
+def test_a_run_is_named_after_its_plan_so_that_two_plans_do_not_meet(folder, at, output, name):
+    """`plan.toml` says nothing: then after the task. A name is a folder on every system."""
+    assert at(*PLAN, "-o", output).code == 0
+    assert planfile.load(folder / output).run.name == (name or folder.name)
