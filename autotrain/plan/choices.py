@@ -58,7 +58,10 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         kind="user" if task.options else "fixed",
         would_change="--set task.NAME=VALUE",
     )
-    name = ledger.settle("run.name", goal.name, formula="after the task", source="autotrain's rule")
+    rule = "autotrain's rule"
+    name = ledger.settle(
+        "run.name", goal.name, formula="the plan file's, or the task's", source=rule
+    )
     ledger.settle(
         "run.directory",
         f"runs/{name}",
