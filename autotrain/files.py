@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -90,6 +91,12 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         ) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def aside(path: Path) -> Path:
+    """A free name beside `path` for what was there before: `NAME.before-1`, `-2`, ..."""
+    numbered = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
+    return next(place for place in numbered if not place.exists())
 
 
 def sync_folder(folder: Path) -> None:

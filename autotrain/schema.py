@@ -15,6 +15,8 @@ PROFILE_SCHEMA: Literal[1] = 1
 
 Dtype = Literal["fp32", "tf32", "bf16", "fp16"]
 DeviceKind = Literal["cpu", "cuda", "rocm", "mps"]
+# Torch serves both through `torch.cuda`: the same caching allocator, the same pinned memory.
+CUDA_LIKE: tuple[DeviceKind, ...] = ("cuda", "rocm")
 Kind = Literal["fixed", "rule", "measured", "user"]
 Scalar = bool | int | float | str
 
@@ -351,6 +353,10 @@ class LoaderSection(Record):
     prefetch: Positive
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
+
+
+# Of the training samples, where neither the task nor the plan says what is held out.
+VALID_SHARE = 0.1
 
 
 class DataSection(Record):

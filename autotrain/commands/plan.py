@@ -271,14 +271,8 @@ def _write(made: Plan, target: Path, *, keep: bool) -> Path | None:
         raise AutotrainError(
             f"{target.parent}: {error.strerror}", "choose another place with -o"
         ) from None
-    aside = _aside(target) if keep else None
+    aside = files.aside(target) if keep else None
+    if aside is not None:
+        files.write_atomic(aside, target.read_bytes())
     planfile.save(made, target)
-    return aside
-
-
-def _aside(target: Path) -> Path:
-    number = 1
-    while (aside := target.with_name(f"{target.name}.before-{number}")).exists():
-        number += 1
-    files.write_atomic(aside, target.read_bytes())
     return aside

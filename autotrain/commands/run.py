@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from autotrain import planfile
+from autotrain import files, planfile
 from autotrain import trust as trusting
 from autotrain.commands import report
 from autotrain.commands.streams import data_only
@@ -161,9 +161,7 @@ def _put_aside(directory: Path) -> Path:
     from autotrain.run.lock import held
 
     with held(directory):
-        number = 1
-        while (aside := directory.with_name(f"{directory.name}.before-{number}")).exists():
-            number += 1
+        aside = files.aside(directory)
     try:
         return directory.rename(aside)
     except OSError as error:

@@ -18,9 +18,8 @@ def checkpoint_steps(step_seconds: float, most_seconds_at_stake: float) -> int:
     return max(int(most_seconds_at_stake / step_seconds), 1)
 
 
-def checkpoint_interval(parameter_bytes: int, buffer_bytes: int, state_bytes: int) -> Prediction:
-    """Bytes of one checkpoint: weights, buffers, optimizer state, and a little JSON."""
-    tensors = parameter_bytes + buffer_bytes + state_bytes
+def checkpoint_interval(tensors: int) -> Prediction:
+    """Bytes of one checkpoint: its tensors' (weights, buffers, optimizer), and a little JSON."""
     return Prediction(low=tensors, expected=tensors + 48_000, high=1.02 * tensors + 400_000)
 
 

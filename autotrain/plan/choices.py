@@ -6,10 +6,16 @@ from autotrain.errors import AutotrainError, UsageError
 from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
-from autotrain.schema import Device, Dtype, Goal, HardwareProfile, ModelProfile, OptimizerName
+from autotrain.schema import (
+    VALID_SHARE,
+    Device,
+    Dtype,
+    Goal,
+    HardwareProfile,
+    ModelProfile,
+    OptimizerName,
+)
 from autotrain.units import bytes_text
-
-VALID_SHARE = 0.1
 
 
 def choose_device(hardware: HardwareProfile, goal: Goal) -> Device:
@@ -66,13 +72,13 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         "run.directory",
         f"runs/{name}",
         formula="runs/<run.name>, beside the plan file",
-        source="autotrain's rule",
+        source=rule,
     )
     ledger.settle(
         "run.seed",
         0,
         formula="any number: equal seeds give equal runs on the same machine",
-        source="autotrain's rule",
+        source=rule,
         kind="fixed",
     )
 
@@ -182,8 +188,7 @@ def optimizer(ledger: Ledger, device: Device) -> None:
         source="Pascanu 2013, arXiv:1211.5063",
         would_change="--set optimizer.clip_norm=off",
     )
-    fused = name in FUSED and device.kind in ("cpu", "cuda", "rocm", "mps")
-    rule = "fused" if fused else "for-loop" if device.kind == "cpu" else "foreach"
+    rule = "fused" if name in FUSED else "for-loop" if device.kind == "cpu" else "foreach"
     ledger.settle(
         "optimizer.implementation",
         rule,

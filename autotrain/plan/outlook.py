@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotrain.plan import compute, memory
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
-from autotrain.schema import Prediction, Reason
+from autotrain.schema import CUDA_LIKE, Prediction, Reason
 from autotrain.units import bytes_text, seconds_text
 
 
@@ -38,7 +38,7 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
     ledger.settle(
         "loader.pin_memory",
-        sizing.device.kind in ("cuda", "rocm"),
+        sizing.device.kind in CUDA_LIKE,
         formula="page-locked batches copy to a GPU without a stop; useless on a CPU",
         source="CUDA programming guide",
     )
@@ -95,7 +95,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
         f"weights {bytes_text(held)} + gradients {bytes_text(gradients)} + optimizer "
         f"{bytes_text(states)} + activations and the batch {bytes_text(rest)}"
     )
-    on_gpu = sizing.device.kind in ("cuda", "rocm")
+    on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
     saved_bytes = sizing.saved_bytes()
     base, context = memory.CPU_BASE_BYTES, memory.CUDA_CONTEXT.expected

@@ -82,10 +82,7 @@ class Sizing:
 
     def checkpoint_bytes(self) -> Prediction:
         """Bytes of one checkpoint on disk."""
-        model = self.model
-        return cadence.checkpoint_interval(
-            model.parameter_bytes, model.buffer_bytes, self.state_bytes()
-        )
+        return cadence.checkpoint_interval(self.saved_bytes())
 
     # --- time ------------------------------------------------------------------------------
 

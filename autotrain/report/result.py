@@ -22,7 +22,7 @@ from autotrain.events import (
     from_json,
 )
 from autotrain.report.progress import epoch_of, monitored, window_of
-from autotrain.schema import Plan
+from autotrain.schema import CUDA_LIKE, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
     for event in _read(source) if isinstance(source, Path) else source:
         fold.see(event)
     found = fold.result()
-    if plan.device.kind not in ("cuda", "rocm"):
+    if plan.device.kind not in CUDA_LIKE:
         return found
     # There, the bytes of Step events are the caching allocator's, not the whole process's.
     tensors = found.stopped.tensor_peak_bytes if found.stopped else None

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from autotrain.schema import Plan, Prediction
+from autotrain.schema import CUDA_LIKE, Plan, Prediction
 from autotrain.units import bytes_text, seconds_text
 
 WIDEST, NARROWEST = 96, 60
@@ -80,7 +80,7 @@ def watched_memory(plan: Plan) -> Prediction:
     They are the caching allocator's on a CUDA device, and the process's elsewhere.
     """
     said = plan.predicted
-    on_gpu = plan.device.kind in ("cuda", "rocm")
+    on_gpu = plan.device.kind in CUDA_LIKE
     return said.reserved_peak_bytes if on_gpu else said.device_peak_bytes
 
 

@@ -24,10 +24,8 @@ from autotrain.run.cadence import Cadence
 from autotrain.run.order import Order, in_micro_batches
 from autotrain.run.seeds import COLLATE, TRAIN_SAMPLE, VALID_SAMPLE, mixed, seed_cpu
 from autotrain.run.signals import leave_to_parent
-from autotrain.schema import LoaderSection, Plan
+from autotrain.schema import VALID_SHARE, LoaderSection, Plan
 from autotrain.task import Portable, Task, hold_out, map_tensors, subset
-
-DEFAULT_VALID_SHARE = 0.1
 
 
 class LoaderDiedError(AutotrainError):
@@ -65,7 +63,7 @@ def split(task: Task, plan: Plan) -> Split:
     if task.valid is not None:
         sizes = _count(task.train, "train"), _count(task.valid, "valid")
         return Split(task.train, task.valid, *sizes, task.length)
-    share = plan.data.valid_share or DEFAULT_VALID_SHARE
+    share = plan.data.valid_share or VALID_SHARE
     train, valid = hold_out(_count(task.train, "train"), share, plan.run.seed)
     costs, length = task.length, None
     if costs is not None:

@@ -39,14 +39,6 @@ TASK_FILE = textwrap.dedent(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def losses(plan, task, directory, task_file=None):
     file = task_file or directory / "task.py"
     return [e.loss for e in train(plan, task, directory, task_file=file) if hasattr(e, "loss")]

@@ -33,14 +33,6 @@ FIGURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def run(plan, task, directory, **more):
     return list(train(plan, task, directory, task_file=directory / "task.py", **more))
 

@@ -24,14 +24,6 @@ END = {"every_epochs": None}
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def assembled(tmp_path, task, **changes):
     """A run that has taken no step and wants no disk."""
     plan = make_plan(**{"optimizer": SGD, "schedule": CONSTANT, "evaluate": END, **changes})
