@@ -158,9 +158,16 @@ class StepTrace(Record):
     All bytes are tensors alive at once, parameters and buffers included. `peak_bytes` is of
     a first micro-batch (no gradients yet), `accumulate_peak_bytes` of a later one (gradients
     already there), `evaluate_peak_bytes` of a forward pass without gradients.
+
+    `tape` is how storages were born and died, in order: n > 0 is the birth of one of n bytes,
+    which gets the next number from 0; -1 - k is the death of number k. A workspace inside an
+    operator is a birth and its death. `marks` are the places in it where the batch begins
+    (parameters and buffers come before), the first micro-batch, the later one, and the
+    evaluation; gradients die just before that.
     """
 
     micro_batch: Positive
+    length: WholeFloat = 0.0
     dtype: Dtype
     peak_bytes: Whole
     accumulate_peak_bytes: Whole
@@ -170,10 +177,15 @@ class StepTrace(Record):
     convolution_flops: WholeFloat
     moved_bytes: WholeFloat
     ops: Whole
+    tape: tuple[int, ...] = Field((), repr=False)
+    marks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 class ModelProfile(Record):
-    """A model and its data as a training step sees them."""
+    """A model and its data as a training step sees them.
+
+    `trainable_sizes`: bytes of each trainable parameter, in the order an optimizer sees them.
+    """
 
     name: str
     parameters: Whole
@@ -181,6 +193,7 @@ class ModelProfile(Record):
     trainable_bytes: Positive
     largest_parameter_bytes: Positive
     tensors: Positive
+    trainable_sizes: tuple[int, ...] = Field((), repr=False)
     buffer_bytes: Whole
     batch_norm: bool = False
     mixes: bool = False

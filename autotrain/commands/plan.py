@@ -21,6 +21,7 @@ from autotrain.goal import (
     read_template,
     template_for,
 )
+from autotrain.plan.choices import choose_device
 from autotrain.plan.planner import dtype_in_force, make_plan
 from autotrain.schema import (
     DatasetProfile,
@@ -91,7 +92,7 @@ def decide(
     from autotrain.probe.task_data import task_dataset
 
     task = load_task(source.task_file, source.data, goal.task.options)
-    tracer = ModelTracer.open(task, source.task_file)
+    tracer = ModelTracer.open(task, source.task_file, choose_device(hardware, goal))
     dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
     dtype = dtype_in_force(hardware, goal)
     for micro_batch in FIRST_TRACES:

@@ -6,7 +6,6 @@ data (`.item()`, boolean masks), the same step runs once for real, on a small ba
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
 import random
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autotrain.errors import AutotrainError
 from autotrain.probe.task_data import load_samples, sample_count, valid_count
-from autotrain.probe.tracing import Counter
-from autotrain.schema import Dtype, ModelProfile, StepTrace
+from autotrain.probe.trace.building import build, real_model
+from autotrain.probe.trace.counter import Counter
+from autotrain.schema import Device, Dtype, ModelProfile, StepTrace
 from autotrain.task import Loss, Task, map_tensors, user_error
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,7 +35,8 @@ _TORCH_LOG = "torch._subclasses.fake_tensor"  # prints a traceback of what we sa
 class ModelTracer:
     """A task opened for tracing; `trace` answers for any micro_batch and dtype.
 
-    `mode` is None once fake tensors turned out not to do: then steps run for real.
+    `device` is what the step is to run on; None is this machine's CPU. `mode` is None once
+    fake tensors turned out not to do: then steps run for real.
     """
 
     task: Task
@@ -44,19 +45,20 @@ class ModelTracer:
     sample_seconds: float
     model: nn.Module
     mode: FakeTensorMode | None
+    device: Device | None = None
     mixes: bool = False
     traces: list[StepTrace] = field(default_factory=list)
 
     @classmethod
-    def open(cls, task: Task, path: Path) -> ModelTracer:
+    def open(cls, task: Task, path: Path, device: Device | None = None) -> ModelTracer:
         """Load a few samples (the longest, where `length` tells) and build the model.
 
         Raises AutotrainError, naming the task file's line, when either fails.
         """
         with _undisturbed():
             samples, seconds = load_samples(task, path)
-            model, mode = _build(task, path)
-        return cls(task, path, samples, seconds, model, mode)
+            model, mode = build(task, path)
+        return cls(task, path, samples, seconds, model, mode, device)
 
     def trace(self, micro_batch: int, dtype: Dtype = "fp32") -> StepTrace:
         """Trace one step at this micro_batch; `schema.StepTrace` says what is counted.
@@ -71,7 +73,7 @@ class ModelTracer:
                 except AutotrainError:
                     raise
                 except Exception:
-                    self.mode, self.model = None, _real_model(self.task, self.path)
+                    self.mode, self.model = None, real_model(self.task, self.path)
                 earlier, self.traces = self.traces, []
                 for each in earlier:
                     self._run_real(each.micro_batch, each.dtype)
@@ -99,6 +101,7 @@ class ModelTracer:
             trainable_bytes=sum(p.nbytes for p in trainable),
             largest_parameter_bytes=max(p.nbytes for p in trainable),
             tensors=len(trainable),
+            trainable_sizes=tuple(p.nbytes for p in trainable),
             buffer_bytes=sum(b.nbytes for b in self.model.buffers()),
             batch_norm=any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds),
             mixes=self.mixes,
@@ -121,10 +124,11 @@ class ModelTracer:
             stack.enter_context(counter)
             counter.hold(self.model.parameters())
             counter.hold(self.model.buffers())
-            resident = counter.now
+            resident, holding = counter.now, len(counter.tape)
             map_tensors(lambda tensor: counter.hold([tensor]), batch)
             held = counter.now - resident
             first, later, evaluate = self._phases(batch, dtype, counter)
+        counter.off()
         work = first.work
         made = StepTrace(
             micro_batch=micro_batch,
@@ -137,6 +141,8 @@ class ModelTracer:
             convolution_flops=work.convolution_flops,
             moved_bytes=work.moved_bytes,
             ops=work.ops,
+            tape=tuple(counter.tape),
+            marks=(holding, first.start, later.start, evaluate.start),
         )
         self.traces.append(made)
         return made
@@ -198,14 +204,16 @@ class ModelTracer:
 
 @dataclass(frozen=True, slots=True)
 class _Phase:
+    start: int  # in the counter's tape
     peak: int
     work: Any
 
 
 def _phase(counter: Counter, run: Callable[[], None]) -> _Phase:
     counter.restart()
+    start = len(counter.tape)
     run()
-    measured = _Phase(counter.peak, counter.work)
+    measured = _Phase(start, counter.peak, counter.work)
     gc.collect()
     return measured
 
@@ -236,65 +244,3 @@ def _autocast(dtype: Dtype) -> Iterator[None]:
     target = _AUTOCAST.get(dtype)
     with torch.autocast("cpu", target, enabled=target is not None):
         yield
-
-
-def _build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
-    """The model on fake tensors: built there, or built for real and turned fake."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with mode:
-            model = task.model()
-    except Exception:
-        model = _real_model(task, path)
-    if not isinstance(model, nn.Module):
-        raise AutotrainError(
-            f"{path}: the model is {type(model).__name__}, not torch.nn.Module",
-            "return a new model from Task(model=...)",
-        )
-    if not any(p.requires_grad for p in model.parameters()):
-        raise AutotrainError(f"{path}: the model has no trainable parameter", "unfreeze a layer")
-    return _as_fake(model, mode), mode
-
-
-def _as_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Give every parameter and buffer a fake of its own; a tensor used twice stays one.
-
-    Those that are fake already are made anew: `copy.deepcopy` of a fake tensor (which
-    nn.TransformerEncoder does to its layers) breaks the tie between it and its views.
-    """
-    model = _apart(model, mode)
-    made: dict[int, torch.Tensor] = {}
-    for module in model.modules():
-        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-            if tensor is not None:
-                made.setdefault(id(tensor), _fake(tensor, mode))
-                setattr(module, name, made[id(tensor)])
-    return model
-
-
-def _apart(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A model of real tensors may be the user's own object: a copy, its tensors fake."""
-    real = [t for t in (*model.parameters(), *model.buffers()) if not isinstance(t, FakeTensor)]
-    if not real:
-        return model
-    try:
-        return copy.deepcopy(model, {id(tensor): _fake(tensor, mode) for tensor in real})
-    except Exception:  # it holds something that cannot be copied
-        return model
-
-
-def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
-    with mode:
-        new = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(new, requires_grad=tensor.requires_grad)
-    return new
-
-
-def _real_model(task: Task, path: Path) -> nn.Module:
-    try:
-        return task.model()
-    except AutotrainError:
-        raise
-    except Exception as error:
-        raise user_error(path, error, "building the model: ") from error

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrain.plan import memory
-from autotrain.probe.tracing import Counter
+from autotrain.probe.trace.counter import Counter
 from autotrain.run.optimizer import IMPLEMENTATIONS
 from autotrain.run.optimizer import OPTIMIZERS as CLASSES
 

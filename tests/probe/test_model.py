@@ -1,5 +1,7 @@
 """Tracing a step without running it: against the same step run for real, and torch's allocator."""
 
+import bisect
+import dataclasses
 import random
 
 import numpy as np
@@ -206,7 +208,7 @@ def test_a_model_object_that_the_task_hands_out_again_stays_real_and_untouched(n
     made = TASKS[name]()
     model = made.model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    shared = Task(model=lambda: model, train=made.train, loss=made.loss)
+    shared = dataclasses.replace(made, model=lambda: model)
     assert traced(shared).traces[0] == traced(made).traces[0]
     for key, value in model.state_dict().items():
         assert type(value) is torch.Tensor
@@ -340,3 +342,17 @@ def test_a_model_that_is_none_or_cannot_learn_is_named():
     assert "the model is str, not torch.nn.Module" in refused(classifier(lambda: "net", 64))
     frozen = classifier(lambda: mlp().requires_grad_(False), 64)
     assert "no trainable parameter" in refused(frozen)
+
+
+@pytest.mark.parametrize("name", [*TASKS, *NEED_DATA])
+def test_the_tape_tells_the_same_story_as_the_peaks(name):
+    trace = traced({**TASKS, **NEED_DATA}[name]()).traces[0]
+    live, sizes, peaks = 0, [], [0] * 5
+    for place, event in enumerate(trace.tape):
+        if event > 0:
+            sizes.append(event)
+        live += event if event > 0 else -sizes[-1 - event]
+        phase = bisect.bisect_right(trace.marks, place)
+        peaks[phase] = max(peaks[phase], live)
+    assert peaks[1] - peaks[0] == trace.batch_bytes
+    assert peaks[2:] == [trace.peak_bytes, trace.accumulate_peak_bytes, trace.evaluate_peak_bytes]

@@ -9,14 +9,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from autotrain.probe.rules import INSIDE, RULES, LstmLayer
+from autotrain.probe.trace.rules import INSIDE, RULES, LstmLayer
 
 _CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
 _CONVOLUTION_BACKWARD = "aten.convolution_backward."
@@ -32,13 +32,23 @@ class Work:
     ops: int = 0
 
 
+class _Storage(NamedTuple):
+    number: int | None  # on the tape; a storage of no bytes is not there
+    size: int
+
+
 class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own class is untyped
-    """A dispatch mode that keeps the bytes of live storages, their peak, and the work done."""
+    """A dispatch mode that keeps the bytes of live storages, their peak, and the work done.
+
+    `tape` tells how they were born and died; `schema.StepTrace` says how to read it.
+    """
 
     def __init__(self, *, fake: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fake = fake
-        self.live: dict[int, int] = {}
+        self.live: dict[int, _Storage] = {}
+        self.tape: list[int] = []
+        self.births = 0
         self.now = self.peak = 0
         self.work = Work()
         self.last_op = ""
@@ -52,6 +62,10 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         """Forget the peak and the work so far; what lives stays counted."""
         self.peak, self.work = self.now, Work()
 
+    def off(self) -> None:
+        """Stop listening: what dies from here on is not on the tape."""
+        self.live.clear()
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -63,7 +77,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         for tensor in outputs:
             self._see(tensor)
         if self.last_op in INSIDE:
-            self.peak = max(self.peak, self.now + INSIDE[self.last_op](args))
+            self._inside(INSIDE[self.last_op](args))
         self._account(func, args, kwargs or {}, out, outputs)
         return out
 
@@ -72,13 +86,30 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         key = storage._cdata
         if key in self.live:
             return
-        self.live[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
+        size = storage.nbytes()
         weakref.finalize(storage, self._release, key)
+        self.live[key] = _Storage(self.births if size else None, size)
+        if size:
+            self._born(size)
+            self.now += size
+            self.peak = max(self.peak, self.now)
 
     def _release(self, key: int) -> None:
-        self.now -= self.live.pop(key, 0)
+        gone = self.live.pop(key, None)
+        if gone is not None and gone.number is not None:
+            self.now -= gone.size
+            self.tape.append(-1 - gone.number)
+
+    def _born(self, size: int) -> None:
+        self.tape.append(size)
+        self.births += 1
+
+    def _inside(self, size: int) -> None:
+        """Bytes that an operator uses beside its outputs, until it returns."""
+        if size:
+            self._born(size)
+            self.tape.append(-self.births)
+            self.peak = max(self.peak, self.now + size)
 
     def _account(
         self, func: Any, args: Any, kwargs: dict[str, Any], out: Any, outputs: list[torch.Tensor]

@@ -1,0 +1,1 @@
+"""One training step on fake tensors: what is allocated, computed, and used inside operators."""
