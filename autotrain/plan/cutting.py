@@ -105,7 +105,7 @@ def _around_users_micro(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
         accum = 1
     if ledger.by_user(_ACCUM):
         accum = ledger.fixed(_ACCUM)
-    peak, has = sizing.device_peak(micro, accum), sizing.device.total_bytes
+    peak, has = sizing.device_peak(sizing.setup(micro, accum)), sizing.device.total_bytes
     if peak.low > has:
         raise DoesNotFitError(
             f"{_MICRO} {micro} needs at least {bytes_text(peak.low)}; "
@@ -129,7 +129,8 @@ def _recipes_micro(ledger: Ledger, wanted: Wanted) -> int:
 
 
 def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNotFitError:
-    needed, budget = sizing.device_peak(micro, accum), sizing.get("memory.budget_bytes")
+    needed = sizing.device_peak(sizing.setup(micro, accum))
+    budget = sizing.get("memory.budget_bytes")
     what = "one sample needs" if micro == 1 else f"{micro} samples at once need"
     held = ", with the gradients held while accumulating" if accum > 1 else ""
     return DoesNotFitError(
@@ -139,7 +140,8 @@ def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNot
 
 
 def _settle_micro(ledger: Ledger, sizing: Sizing, cut: Cut, wanted: Wanted) -> None:
-    high, budget = sizing.device_peak(cut.micro, cut.accum).high, sizing.get("memory.budget_bytes")
+    high = sizing.device_peak(sizing.setup(cut.micro, cut.accum)).high
+    budget = sizing.get("memory.budget_bytes")
     short = cut.fit < wanted.share
     fits = count_text(cut.fit) if cut.fit < MOST_SAMPLES else "any number"
     kind: Kind = "measured"

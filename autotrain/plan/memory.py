@@ -7,9 +7,9 @@ affine in the micro_batch; everything else is arithmetic on the model's sizes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from autotrain.schema import Device, Dtype, ModelProfile, OptimizerName, Prediction, StepTrace
-from autotrain.units import MIB
+from autotrain.schema import Dtype, ModelProfile, OptimizerName, Prediction, StepTrace
 
 # Parameter-sized tensors each torch.optim class keeps. Source: torch/optim/*.py, `_init_group`.
 STATES: dict[OptimizerName, int] = {
@@ -54,16 +54,16 @@ LOOP_TEMPORARIES: dict[OptimizerName, int] = {
 KEEP_MOMENTUM: frozenset[OptimizerName] = frozenset({"sgd", "rmsprop"})
 FUSED: frozenset[OptimizerName] = frozenset({"adamw", "adam", "sgd", "adagrad"})
 
-# A Python process that has imported torch, numpy and what a run needs, before its model.
-# Measured: docs/measurements/2026-11-20-cpu.md.
-CPU_BASE_BYTES = 675 * MIB
-# RSS over the bytes of the tensors: oneDNN's scratch and what malloc keeps. Same measurements.
-CPU_SLACK = 1.15
-# A forked loader worker's own pages; a spawned one imports torch again.
-FORK_WORKER_BYTES, SPAWN_WORKER_BYTES = 120 * MIB, 420 * MIB
-# The CUDA context, cuBLAS and cuDNN handles and kernels: what nvidia-smi shows beyond the
-# caching allocator. DESIGN.md section 10 and the A100 rows of the published measurements.
-CUDA_CONTEXT = Prediction(low=250 * MIB, expected=450 * MIB, high=700 * MIB)
+
+class Setup(NamedTuple):
+    """What a step is run with, as far as memory goes."""
+
+    micro_batch: int
+    accum_steps: int
+    dtype: Dtype
+    optimizer: OptimizerName
+    implementation: str
+    momentum: float | None
 
 
 def optimizer_state_bytes(
@@ -121,27 +121,19 @@ def step_peak_bytes(model: ModelProfile, micro_batch: int, accum_steps: int, dty
     return round(max(first, later if accum_steps > 1 else 0.0, evaluate))
 
 
-def tensor_peak_bytes(
-    model: ModelProfile,
-    *,
-    micro_batch: int,
-    accum_steps: int,
-    dtype: Dtype,
-    optimizer: OptimizerName,
-    implementation: str,
-    momentum: float | None,
-) -> int:
+def tensor_peak_bytes(model: ModelProfile, setup: Setup) -> int:
     """Most bytes of tensors alive at once in a training step.
 
     The larger of two moments: backward (activations) and the optimizer's step (all
     gradients and its temporaries). Its states are there in both.
     """
+    micro, accum, dtype, optimizer, implementation, momentum = setup
     state = optimizer_state_bytes(optimizer, model.trainable_bytes, model.tensors, momentum)
     resident = model.parameter_bytes + model.buffer_bytes
-    batch = round(affine(model.at(dtype), lambda t: t.batch_bytes, micro_batch))
+    batch = round(affine(model.at(dtype), lambda t: t.batch_bytes, micro))
     temporaries = optimizer_step_bytes(optimizer, implementation, model)
     updating = resident + batch + model.trainable_bytes + temporaries
-    return state + max(step_peak_bytes(model, micro_batch, accum_steps, dtype), updating)
+    return state + max(step_peak_bytes(model, micro, accum, dtype), updating)
 
 
 def tensor_interval(peak: int) -> Prediction:
@@ -150,37 +142,6 @@ def tensor_interval(peak: int) -> Prediction:
     Measured on 8 models x 2 precisions: -0.7 to +19 %; docs/measurements/2026-11-20-cpu.md.
     """
     return Prediction(low=0.98 * peak, expected=peak, high=1.25 * peak)
-
-
-def reserved_interval(tensors: Prediction) -> Prediction:
-    """What the CUDA caching allocator holds for those tensors.
-
-    It rounds to 512 bytes, takes 2 MiB segments for small and 20 MiB or more for large
-    tensors (c10/cuda/CUDACachingAllocator.cpp), and cuDNN and cuBLAS take workspaces.
-    """
-    return Prediction(
-        low=tensors.low,
-        expected=1.06 * tensors.expected + 22 * MIB,
-        high=1.15 * tensors.high + 64 * MIB,
-    )
-
-
-def device_interval(
-    device: Device, tensors: Prediction, reserved: Prediction, saved_bytes: int, worker_bytes: int
-) -> Prediction:
-    """What the system sees: process RSS on a CPU, reserved and context on a GPU.
-
-    On a CPU a save may be the peak: `saved_bytes` of weights and states, and a copy of them.
-    """
-    if device.kind == "cpu":
-        alive = max(tensors.expected, 2.0 * saved_bytes)
-        own = CPU_BASE_BYTES + CPU_SLACK * alive
-        return Prediction(low=0.8 * own, expected=own + worker_bytes, high=1.3 * own + worker_bytes)
-    return Prediction(
-        low=reserved.low + CUDA_CONTEXT.low,
-        expected=reserved.expected + CUDA_CONTEXT.expected,
-        high=reserved.high + CUDA_CONTEXT.high,
-    )
 
 
 def largest_fit(peak: Callable[[int], float], budget: float, most: int) -> int:

@@ -49,7 +49,7 @@ def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     device, dtype = sizing.device, ledger.value("precision.dtype")
     micro, accum = ledger.value("batch.micro_batch"), ledger.value("batch.accum_steps")
     budget = sizing.get("memory.budget_bytes")
-    high = sizing.device_peak(micro, accum, sizing.workers()).high
+    high = sizing.device_peak(sizing.setup(micro, accum), sizing.workers()).high
     if high > budget:
         yield (
             f"micro_batch {micro} may need {bytes_text(high)}, more than the budget of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, memory
+from autotrain.plan import compute, cuda, host
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE, Prediction, Reason
@@ -56,7 +56,7 @@ def _room(sizing: Sizing) -> float:
     if sizing.device.kind != "cpu":
         return 0.5 * sizing.hardware.ram_available_bytes
     micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-    return sizing.get("memory.budget_bytes") - sizing.device_peak(micro, accum).high
+    return sizing.get("memory.budget_bytes") - sizing.device_peak(sizing.setup(micro, accum)).high
 
 
 def predictions(ledger: Ledger, sizing: Sizing) -> None:
@@ -87,7 +87,8 @@ _Line = tuple[str, Prediction, str, str]
 def _memory(sizing: Sizing) -> list[_Line]:
     model = sizing.model
     micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-    tensors = sizing.tensors(micro, accum)
+    setup = sizing.setup(micro, accum)
+    tensors = sizing.tensors(setup)
     held = model.parameter_bytes + model.buffer_bytes
     states, gradients = sizing.state_bytes(), model.trainable_bytes
     rest = max(tensors.expected - held - gradients - states, 0)
@@ -98,10 +99,10 @@ def _memory(sizing: Sizing) -> list[_Line]:
     on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
     saved_bytes = sizing.saved_bytes()
-    base, context = memory.CPU_BASE_BYTES, memory.CUDA_CONTEXT.expected
+    base, context = host.BASE_BYTES, cuda.CONTEXT.expected
     if sizing.device.kind == "cpu":
         seen = (
-            f"{bytes_text(base)} of Python and torch + {memory.CPU_SLACK:g} x "
+            f"{bytes_text(base)} of Python and torch + {host.SLACK:g} x "
             f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
             f"save's copy + {sizing.workers()} loader workers x "
             f"{bytes_text(sizing.worker_bytes())}"
@@ -114,13 +115,13 @@ def _memory(sizing: Sizing) -> list[_Line]:
         ("tensor_peak_bytes", tensors, parts, "a traced training step"),
         (
             "reserved_peak_bytes",
-            memory.reserved_interval(tensors),
+            sizing.reserved(setup),
             f"1.06 x tensors + 22 MiB: whole segments and workspaces{nobody}",
             "c10/cuda/CUDACachingAllocator.cpp",
         ),
         (
             "device_peak_bytes",
-            sizing.device_peak(micro, accum, sizing.workers()),
+            sizing.device_peak(setup, sizing.workers()),
             seen,
             "docs/formulas.md",
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from autotrain.plan import cadence, compute, memory
+from autotrain.plan import cadence, compute, cuda, host, memory
 from autotrain.plan.ledger import Ledger
 from autotrain.schema import Device, HardwareProfile, ModelProfile, Prediction
 
@@ -34,26 +34,33 @@ class Sizing:
 
     # --- memory ----------------------------------------------------------------------------
 
-    def tensors(self, micro_batch: int, accum_steps: int) -> Prediction:
-        """Tensor peak of a step, in bytes."""
+    def setup(self, micro_batch: int, accum_steps: int) -> memory.Setup:
+        """A step at that size, under the settings in force."""
         chosen = self.ledger.values["optimizer"]
-        peak = memory.tensor_peak_bytes(
-            self.model,
-            micro_batch=micro_batch,
-            accum_steps=accum_steps,
+        return memory.Setup(
+            micro_batch,
+            accum_steps,
             dtype=self.ledger.value("precision.dtype"),
             optimizer=chosen["name"],
             implementation=chosen["implementation"],
             momentum=chosen["momentum"],
         )
-        return memory.tensor_interval(peak)
 
-    def device_peak(self, micro_batch: int, accum_steps: int, workers: int = 0) -> Prediction:
-        """What the system will see, in bytes."""
-        tensors = self.tensors(micro_batch, accum_steps)
-        reserved = memory.reserved_interval(tensors)
-        return memory.device_interval(
-            self.device, tensors, reserved, self.saved_bytes(), workers * self.worker_bytes()
+    def tensors(self, setup: memory.Setup) -> Prediction:
+        """Tensor peak of a step, in bytes."""
+        return memory.tensor_interval(memory.tensor_peak_bytes(self.model, setup))
+
+    def reserved(self, setup: memory.Setup) -> Prediction:
+        """What a CUDA caching allocator would reserve, in bytes."""
+        return cuda.reserved(self.model, setup, self.tensors(setup))
+
+    def device_peak(self, setup: memory.Setup, workers: int = 0) -> Prediction:
+        """What the system will see, in bytes. MPS is taken for a GPU with CUDA's figures."""
+        if self.device.kind != "cpu":
+            return cuda.device_peak(self.reserved(setup))
+        worker_bytes = workers * self.worker_bytes()
+        return host.resident(
+            self.model, setup, self.tensors(setup), self.saved_bytes(), worker_bytes
         )
 
     def saved_bytes(self) -> int:
@@ -63,7 +70,7 @@ class Sizing:
     def fit(self, accum_steps: int) -> int:
         """The largest micro_batch whose high prediction is within the budget; 0 if none is."""
         return memory.largest_fit(
-            lambda size: self.device_peak(size, accum_steps).high,
+            lambda size: self.device_peak(self.setup(size, accum_steps)).high,
             self.get("memory.budget_bytes"),
             MOST_SAMPLES,
         )
@@ -71,7 +78,7 @@ class Sizing:
     def worker_bytes(self) -> int:
         """RAM of one loader worker."""
         forks = self.hardware.system in ("linux", "wsl")
-        return memory.FORK_WORKER_BYTES if forks else memory.SPAWN_WORKER_BYTES
+        return host.FORK_WORKER_BYTES if forks else host.SPAWN_WORKER_BYTES
 
     def state_bytes(self) -> int:
         """Bytes of the optimizer's states."""

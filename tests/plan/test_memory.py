@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.plan import memory
+from autotrain.plan import cuda, host, memory
 from autotrain.probe.trace.counter import Counter
 from autotrain.run.optimizer import IMPLEMENTATIONS
 from autotrain.run.optimizer import OPTIMIZERS as CLASSES
 
-from .profiles import GIB, MIB, OPTIMIZERS, device, model, trace
+from .profiles import GIB, MIB, OPTIMIZERS, between, model, trace
 
 SHAPES = [(64, 48), (64, 48), (64, 48), (48,), (32, 64), (10, 32), (3,)]
 
@@ -127,10 +127,8 @@ def test_the_same_size_traced_twice_counts_once():
 
 
 def peak(of, micro, accum=1, optimizer="adamw", how="fused", momentum=None):
-    return memory.tensor_peak_bytes(
-        of, micro_batch=micro, accum_steps=accum, dtype="fp32",
-        optimizer=optimizer, implementation=how, momentum=momentum,
-    )  # fmt: skip
+    setup = memory.Setup(micro, accum, "fp32", optimizer, how, momentum)
+    return memory.tensor_peak_bytes(of, setup)
 
 
 def test_the_peak_by_hand():
@@ -162,17 +160,17 @@ def test_small_traces_that_lie_flat_do_not_promise_that_anything_fits():
 # --- from tensors to the device ------------------------------------------------------------
 
 
-@given(
-    st.integers(0, 200 * GIB), st.sampled_from(["cpu", "cuda", "rocm", "mps"]), st.integers(0, 9)
-)
-def test_every_interval_is_in_order_and_a_device_shows_more_than_the_tensors(tensors, kind, n):
-    inner = memory.tensor_interval(tensors)
-    reserved = memory.reserved_interval(inner)
-    workers = n * memory.FORK_WORKER_BYTES
-    seen = memory.device_interval(device(kind), inner, reserved, tensors // 3, workers)
-    for prediction in (inner, reserved, seen):
+@given(between(MIB, 200 * GIB), between(1, 10**4), st.integers(0, 9))
+def test_every_interval_is_in_order_and_a_device_shows_more_than_the_tensors(weights, micro, n):
+    of, setup = model(weights=weights), memory.Setup(micro, 2, "fp32", "adamw", "fused", None)
+    tensors = memory.tensor_interval(memory.tensor_peak_bytes(of, setup))
+    reserved = cuda.reserved(of, setup, tensors)
+    on_gpu = cuda.device_peak(reserved)
+    on_cpu = host.resident(of, setup, tensors, weights, n * host.FORK_WORKER_BYTES)
+    for prediction in (tensors, reserved, on_gpu, on_cpu):
         assert prediction.low <= prediction.expected <= prediction.high
-    assert seen.expected > inner.expected
+    assert tensors.expected < reserved.expected < on_gpu.expected
+    assert tensors.expected < on_cpu.expected
 
 
 @given(st.integers(0, 500), st.integers(0, 10**6), st.integers(0, 10**6))
