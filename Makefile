@@ -12,6 +12,9 @@ ROOT = $(shell [ "$$(id -u)" = 0 ] || echo "and not root")
 GPU = $(shell nvidia-smi -L >/dev/null 2>&1 || echo "and not gpu")
 HERE = not peers $(ROOT) $(GPU)
 
+# What `make bench` runs besides: those that need nothing but autotrain. Minutes each.
+BENCHMARKS = $(wildcard benchmarks/cpu_peaks.py benchmarks/cpu_cells.py)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench torture clean
 
@@ -32,9 +35,9 @@ check: $(STAMP)  ## format, lint, types, and who may import whom
 	@$(RUN) mypy
 	@$(RUN) pytest tests/test_import_rules.py
 
-bench: $(STAMP)  ## the slow tests, timed (`autotrain bench` is not built yet)
-	@echo "no benchmark is built yet: these are the slow tests and what each took"
-	@$(RUN) pytest -m "slow and $(HERE)" --durations=0
+bench: $(STAMP)  ## predictions beside measurements: `autotrain bench`, then benchmarks/
+	@$(RUN) autotrain bench memory
+	@for script in $(BENCHMARKS); do printf '\n%s\n' $$script; "$(VENV)/bin/python" $$script || exit 1; done
 
 torture: $(STAMP)  ## every test that can run here: slow, root and gpu ones too
 	@$(RUN) pytest -m "$(HERE)"

@@ -27,6 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with `autotrain plan DATA`, or `autotrain new my-task`.",
 )
+bench = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench", help="Measure here how good the predictions are.")
 
 Data = Annotated[str | None, typer.Argument(metavar="DATA", help="Your data: a folder or file.")]
 PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan, such as plan.toml.")]
@@ -104,12 +106,21 @@ def plan(
     ] = "plan.toml",
     as_json: Json = False,
     no_calibrate: NoCalibrate = False,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Take a few real steps and correct the plan by them (by default: where that"
+            " takes seconds).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Decide how to train here, and write it down with reasons."""
     from autotrain.commands import plan as command
 
     wish = command.Wish(data, template, task, machine, recipe, tuple(settings or ()))
-    return command.plan(wish, output, as_json=as_json, calibrate=not no_calibrate)
+    return command.plan(wish, output, as_json=as_json, calibrate=not no_calibrate, trial=trial)
 
 
 @app.command()
@@ -172,3 +183,31 @@ def new(
     from autotrain.commands import new as command
 
     return command.new(name, template)
+
+
+@bench.command("memory")
+def bench_memory(
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Data for the one task or template named.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option("--template", metavar="NAME", help="A template (by default: all of them)."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting.")
+    ] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Follow the CPU's allocator too: slower.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Print predicted beside measured memory: a few real steps of each model, at a few sizes."""
+    from autotrain.commands import bench as command
+
+    return command.memory(
+        data, template or (), task, settings or (), tensors=tensors, as_json=as_json
+    )

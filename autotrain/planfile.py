@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from pydantic import ValidationError
 
 from autotrain import files
 from autotrain.errors import UsageError
-from autotrain.schema import PLAN_SCHEMA, Plan, Record
+from autotrain.schema import PLAN_SCHEMA, BatchSection, Plan, Record
 
+# tomli_w gives every number a line of its own; pairs in a list read better on one.
+_PAIR = re.compile(r"^( +)\[\n +([\d.e+-]+),\n +([\d.e+-]+),\n +\]", re.MULTILINE)
 _HEADER = """\
 # A plan made by autotrain. Edit any setting; `autotrain explain {name}` says why each is as it is,
 # `autotrain run {name}` carries it out.
@@ -31,7 +35,7 @@ def text(plan: Plan, name: str) -> str:
     for reasons in data["because"].values():
         for key, reason in reasons.items():
             reasons[key] = {name: part for name, part in reason.items() if part not in ("", [])}
-    return _HEADER.format(name=name) + tomli_w.dumps(data)
+    return _HEADER.format(name=name) + _PAIR.sub(r"\1[\2, \3]", tomli_w.dumps(data))
 
 
 def save(plan: Plan, path: Path) -> None:
@@ -92,6 +96,20 @@ def _near(record: type[Record], where: tuple[int | str, ...]) -> str:
     return near_name(str(where[-1]), known)
 
 
+def _bucket_faults(cut: BatchSection) -> list[str]:
+    lines, parts = [], cut.buckets or ()
+    if any(a[0] >= b[0] for a, b in pairwise(parts)):
+        lines.append(f"batch.buckets: the lengths {[end for end, _ in parts]} do not rise")
+    if parts[-1][1] != cut.micro_batch:
+        lines.append(
+            f"batch.buckets: {parts[-1][1]} of the longest samples at once is not "
+            f"batch.micro_batch {cut.micro_batch}"
+        )
+    if cut.target_items is None:
+        lines.append("batch.target_items: missing, batch.buckets needs it")
+    return lines
+
+
 def _inconsistencies(plan: Plan) -> list[str]:
     """Settings that are each valid and do not go together."""
     lines = []
@@ -102,6 +120,8 @@ def _inconsistencies(plan: Plan) -> list[str]:
             f"batch.global_batch: {total} is not micro_batch {cut.micro_batch} x accum_steps "
             f"{cut.accum_steps} x world_size {cut.world_size} = {product}"
         )
+    if cut.buckets is not None:
+        lines += _bucket_faults(cut)
     if (plan.task.template is None) == (plan.task.file is None):
         lines.append("task: give exactly one of template and file")
     for key in _SCHEDULE_NEEDS.get(plan.schedule.name, ()):

@@ -18,6 +18,9 @@ DeviceKind = Literal["cpu", "cuda", "rocm", "mps"]
 # Torch serves both through `torch.cuda`: the same caching allocator, the same pinned memory.
 CUDA_LIKE: tuple[DeviceKind, ...] = ("cuda", "rocm")
 Kind = Literal["fixed", "rule", "measured", "user"]
+OptimizerName = Literal[
+    "adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "rprop"
+]
 Scalar = bool | int | float | str
 
 # Strict: in a file that people edit, `true` is no 1 and "8" is no 8. A whole number is a float.
@@ -164,6 +167,9 @@ class StepTrace(Record):
     operator is a birth and its death. `marks` are the places in it where the batch begins
     (parameters and buffers come before), the first micro-batch, the later one, and the
     evaluation; gradients die just before that.
+
+    `length` is what the task's `length` says of the longest sample in the batch; 0: it is not
+    known.
     """
 
     micro_batch: Positive
@@ -181,10 +187,63 @@ class StepTrace(Record):
     marks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
+class Trial(Record):
+    """A few optimizer steps for real, in a child process, and what they took.
+
+    The fields from `device` to `momentum` are what was tried (`accum_steps` is 2 for any number
+    above 1), the rest is what was measured. `base_bytes`: the process before its model was built;
+    0 on a GPU. `device_peak_bytes`: RSS on a CPU, on a GPU what the driver lent to the process
+    (None: it does not tell); after `out_of_memory` the most that was seen. `micro_seconds`:
+    forward and backward of one micro-batch; `update_seconds`: clipping and the optimizer.
+    """
+
+    outcome: Literal["ok", "out_of_memory", "timed_out", "failed", "not_finite"]
+    message: str = ""
+    hint: str = ""
+    device: DeviceKind
+    index: Whole = 0
+    threads: Positive
+    micro_batch: Positive
+    accum_steps: Positive
+    buckets: tuple[tuple[PositiveFloat, Positive], ...] = ()
+    dtype: Dtype
+    optimizer: OptimizerName
+    implementation: str
+    momentum: float | None = None
+    steps: Whole = 0
+    base_bytes: Whole = 0
+    device_peak_bytes: Whole | None = None
+    reserved_peak_bytes: Whole | None = None
+    tensor_peak_bytes: Whole | None = None
+    micro_seconds: PositiveFloat | None = None
+    update_seconds: PositiveFloat | None = None
+    losses: tuple[float, ...] = ()
+
+
+class LengthProfile(Record):
+    """What `Task.length` says of the training samples. `read` of `count` were asked for.
+
+    `points` are lengths of samples, rising, at evenly spaced ranks from the shortest to the
+    longest; each stands for as many samples as the next.
+    """
+
+    count: Positive
+    read: Positive
+    mean: PositiveFloat
+    points: tuple[WholeFloat, ...] = Field(min_length=1, repr=False)
+
+    @property
+    def maximum(self) -> float:
+        """Of those that were read."""
+        return self.points[-1]
+
+
 class ModelProfile(Record):
     """A model and its data as a training step sees them.
 
-    `trainable_sizes`: bytes of each trainable parameter, in the order an optimizer sees them.
+    `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
+    data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
+    parameter, in the order an optimizer sees them.
     """
 
     name: str
@@ -195,21 +254,28 @@ class ModelProfile(Record):
     tensors: Positive
     trainable_sizes: tuple[int, ...] = Field((), repr=False)
     buffer_bytes: Whole
+    loaded_bytes: Whole = 0
     batch_norm: bool = False
     mixes: bool = False
     traced: Literal["fake", "concrete"]
     traces: tuple[StepTrace, ...] = Field(min_length=1)
+    trials: tuple[Trial, ...] = ()
     train_count: Positive
     valid_count: Whole
+    lengths: LengthProfile | None = None
     sample_seconds: WholeFloat
     sample_bytes: Whole
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
 
     def at(self, dtype: Dtype) -> tuple[StepTrace, ...]:
-        """The traces of one dtype, by micro_batch; tf32 allocates as fp32 does."""
+        """The traces of one dtype on the longest samples, by micro_batch.
+
+        tf32 allocates as fp32 does. `plan.lengths.at_length` gives those of other lengths.
+        """
         same = "fp32" if dtype == "tf32" else dtype
-        found = (t for t in self.traces if t.dtype == same)
+        longest = max((t.length for t in self.traces if t.dtype == same), default=0.0)
+        found = (t for t in self.traces if t.dtype == same and t.length == longest)
         return tuple(sorted(found, key=lambda t: t.micro_batch))
 
 
@@ -302,20 +368,26 @@ class MemorySection(Record):
     budget_bytes: Positive
 
 
+Bucket = tuple[PositiveFloat, Positive]
+
+
 class BatchSection(Record):
+    """`buckets`: (up to this length, micro_batch), rising; the last is `micro_batch`'s own.
+
+    With buckets a step takes `target_items`, the sum of its samples' lengths, which is
+    `global_batch` samples on average. Absent: every micro-batch has `micro_batch` samples.
+    """
+
     micro_batch: Positive
     accum_steps: Positive
     world_size: Positive
     global_batch: Positive
+    buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)] | None = None
+    target_items: PositiveFloat | None = None
 
 
 class PrecisionSection(Record):
     dtype: Dtype
-
-
-OptimizerName = Literal[
-    "adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "rprop"
-]
 
 
 class OptimizerSection(Record):

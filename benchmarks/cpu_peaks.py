@@ -21,7 +21,15 @@ MIB = 2**20
 def measure(model: str, batch: int, steps: int, folder: Path) -> dict:
     """Plan and run one cell; the report's `predicted` entries."""
     sizes = ["--set", f"batch.micro_batch={batch}", "--set", f"batch.global_batch={batch}"]
-    plan = ["plan", "--task", HERE / "cells.py", "--set", f"task.model={model}", *sizes]
+    plan = [
+        "plan",
+        "--no-trial",
+        "--task",
+        HERE / "cells.py",
+        "--set",
+        f"task.model={model}",
+        *sizes,
+    ]
     subprocess.run([*AUTOTRAIN, *plan, "-o", folder / "plan.toml"], check=True, capture_output=True)
     run = [*AUTOTRAIN, "run", folder / "plan.toml", "--max-steps", str(steps)]
     subprocess.run(run, check=True, capture_output=True)

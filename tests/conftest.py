@@ -4,6 +4,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["AUTOTRAIN_TRIAL"] = "off"  # seconds each: tests of it turn it on
 
 # Shared, busy machines: a slow example is no failure.
 settings.register_profile("autotrain", deadline=None)

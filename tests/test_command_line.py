@@ -31,6 +31,7 @@ FROZEN = {
         "output": "-o --output",
         "as_json": "--json",
         "no_calibrate": "--no-calibrate",
+        "trial": "--trial --no-trial",
     },
     "explain": {"plan_file": "", "[key]": ""},
     "run": {
@@ -43,6 +44,15 @@ FROZEN = {
     },
     "report": {"directory": "", "as_json": "--json"},
     "new": {"name": "", "template": "--template"},
+    "bench": {},
+    "bench memory": {
+        "[data]": "",
+        "template...": "--template",
+        "task": "--task",
+        "settings...": "--set",
+        "tensors": "--tensors",
+        "as_json": "--json",
+    },
 }
 # What `--help` may load of these: nothing. torch alone takes seconds.
 HEAVY = {"torch", "numpy", "pydantic", "rich", "matplotlib", "psutil", "safetensors", "PIL"}
@@ -61,15 +71,21 @@ def described(command) -> dict[str, str]:
 
 
 def test_every_command_argument_and_option_is_as_promised():
-    whole = typer.main.get_command(app)
-    assert {"": described(whole)} | {
-        name: described(command) for name, command in whole.commands.items()
-    } == FROZEN
+    assert commands("", typer.main.get_command(app)) == FROZEN
+
+
+def commands(name, command) -> dict[str, dict[str, str]]:
+    """A command and all below it."""
+    found = {name: described(command)}
+    for below, each in getattr(command, "commands", {}).items():
+        found |= commands(f"{name} {below}".strip(), each)
+    return found
 
 
 def test_defaults_are_as_promised():
     plan = typer.main.get_command(app).commands["plan"]
-    assert {p.name: p.default for p in plan.params}["output"] == "plan.toml"
+    defaults = {p.name: p.default for p in plan.params}
+    assert (defaults["output"], defaults["trial"]) == ("plan.toml", None)
 
 
 def words(*arguments, code=0):
@@ -81,7 +97,9 @@ def words(*arguments, code=0):
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "--help"], ["run", "--help"], ["bench", "memory", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments):
     """Which keeps it under 150 ms; modules are counted, not this machine's milliseconds."""
     code = (
@@ -103,7 +121,7 @@ def test_help_loads_nothing_heavy(arguments):
 def test_help_names_every_command_and_where_to_start():
     out, err = words("--help")
     assert not err
-    assert all(f"\n  {name} " in out for name in FROZEN if name)
+    assert all(f"\n  {name} " in out for name in FROZEN if name and " " not in name)
     assert "autotrain plan DATA" in out
     assert words("--version") == (f"autotrain {__version__}\n", "")
 
@@ -122,7 +140,7 @@ def test_the_script_and_the_module_are_one_command_line():
         (["plna"], "no such command 'plna'. Did you mean 'plan'?", "autotrain --help"),
         (
             ["plan", "--taks", "x"],
-            "no such option: --taks (possible options: --task)",
+            "no such option: --taks (possible options: --task, --trial)",
             "autotrain plan --help",
         ),
         (["plan", "a", "b"], "unexpected extra argument", "autotrain plan --help"),

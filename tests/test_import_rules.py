@@ -70,7 +70,8 @@ def rooms(*names: str) -> tuple[str, ...]:
 
 # What torch is to these is what pixels are to a camera. The rest of `probe`, the hardware above
 # all, must answer without torch, and so imports them inside functions.
-TRACING = rooms("probe.model", "probe.trial", "probe.trace")
+TRACING = rooms("probe.model", "probe.steps", "probe.trial", "probe.trace")
+TORCHSIDE = rooms("device", "optimizer")  # of the run, and of a trial of it
 UPSTAIRS = rooms("cli", "__main__", "commands")
 RULES = [
     Rule("autotrain/errors.py", may=STANDARD),
@@ -85,7 +86,7 @@ RULES = [
     Rule(
         "autotrain/probe",
         never=(*rooms("plan", "run", "report", "blocks"), *UPSTAIRS),
-        lazily=(*TORCH, *TRACING),
+        lazily=(*TORCH, *TRACING, *TORCHSIDE),
         eager=TRACING,
         but=("autotrain.blocks.layouts",),
     ),
@@ -95,8 +96,9 @@ RULES = [
     Rule("autotrain/doctor.py", never=rooms("plan", "run", "cli")),
     *(
         Rule(f"autotrain/{name}.py", never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS))
-        for name in ("files", "task", "batches", "trust", "planfile")
+        for name in ("files", "task", "batches", "trust", "planfile", "device", "optimizer")
     ),
+    Rule("autotrain/bench", never=UPSTAIRS),
     Rule("autotrain/commands", never=rooms("cli", "__main__")),
 ]
 

@@ -6,11 +6,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
-from autotrain import __version__, files, planfile, trust
+from autotrain import files, planfile, trust
+from autotrain.commands.decide import Source, decide
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import (
@@ -21,24 +20,8 @@ from autotrain.goal import (
     read_template,
     template_for,
 )
-from autotrain.plan.choices import choose_device
-from autotrain.plan.planner import dtype_in_force, make_plan
-from autotrain.schema import (
-    DatasetProfile,
-    Goal,
-    HardwareProfile,
-    ModelProfile,
-    Plan,
-    Scalar,
-    TaskSection,
-)
-from autotrain.task import file_sha256, load_task
-
-if TYPE_CHECKING:
-    from autotrain.probe.model import ModelTracer
-
-FIRST_TRACES = (2, 8)
-CHECKS = 3
+from autotrain.schema import DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
+from autotrain.task import file_sha256
 
 
 class Wish(NamedTuple):
@@ -52,17 +35,9 @@ class Wish(NamedTuple):
     settings: tuple[str, ...]
 
 
-class Source(NamedTuple):
-    """The code and data that a plan is for, and what was seen of the data on the way."""
-
-    task_file: Path
-    template: Template | None
-    shipped: bool
-    data: str | None
-    dataset: DatasetProfile | None
-
-
-def plan(wish: Wish, output: str, *, as_json: bool, calibrate: bool) -> int:
+def plan(
+    wish: Wish, output: str, *, as_json: bool, calibrate: bool, trial: bool | None = None
+) -> int:
     """Make a plan, write it to `output`, and print what it says."""
     from autotrain.report.plan_text import plan_summary
 
@@ -70,10 +45,12 @@ def plan(wish: Wish, output: str, *, as_json: bool, calibrate: bool) -> int:
     target = Path(output)
     keep = _look_at(target)
     with data_only() as out:
-        source = _source(wish)
-        hardware = _hardware(wish.machine, _existing(target), calibrate)
-        goal = _goal(wish, source, settings, options, target)
-        dataset, model, made = decide(source, hardware, goal)
+        source = source_of(wish)
+        hardware = hardware_of(wish.machine, _existing(target), calibrate)
+        goal = goal_of(wish, source, settings, options, target)
+        dataset, model, made = decide(
+            source, hardware, goal, trial=trial, here=wish.machine is None
+        )
         kept = _write(made, target, keep=keep)
         if as_json:
             print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
@@ -84,48 +61,7 @@ def plan(wish: Wish, output: str, *, as_json: bool, calibrate: bool) -> int:
     return 0
 
 
-def decide(
-    source: Source, hardware: HardwareProfile, goal: Goal
-) -> tuple[DatasetProfile, ModelProfile, Plan]:
-    """Trace the task at a few sizes, plan, and check the plan at the size it chose."""
-    from autotrain.probe.model import ModelTracer
-    from autotrain.probe.task_data import task_dataset
-
-    task = load_task(source.task_file, source.data, goal.task.options)
-    tracer = ModelTracer.open(task, source.task_file, choose_device(hardware, goal))
-    dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
-    dtype = dtype_in_force(hardware, goal)
-    for micro_batch in FIRST_TRACES:
-        tracer.trace(micro_batch, dtype)
-    made = _made(hardware, dataset, tracer.profile(), goal)
-    for _ in range(CHECKS):
-        if not _unchecked(tracer, made):
-            break
-        tracer.trace(made.batch.micro_batch, dtype)
-        made = _made(hardware, dataset, tracer.profile(), goal)
-    return dataset, tracer.profile(), made
-
-
-def _made(
-    hardware: HardwareProfile, dataset: DatasetProfile, model: ModelProfile, goal: Goal
-) -> Plan:
-    """The plan. Raises UsageError where what the user set leads to values that no plan may have."""
-    try:
-        return make_plan(hardware, dataset, model, goal, version=__version__)
-    except ValidationError as error:
-        faults = planfile.faults(error, Plan)
-        raise UsageError(
-            *faults, hint="look at what was set with --set, or by the recipe"
-        ) from None
-
-
-def _unchecked(tracer: ModelTracer, made: Plan) -> bool:
-    """Whether the size that was chosen has yet to be traced; a step for real is not repeated."""
-    sizes = {t.micro_batch for t in tracer.traces}
-    return tracer.mode is not None and made.batch.micro_batch not in sizes
-
-
-def _source(wish: Wish) -> Source:
+def source_of(wish: Wish) -> Source:
     """Which code and data: as named, or by what the data looks like."""
     from autotrain.probe.dataset import probe_dataset
 
@@ -175,7 +111,8 @@ def _template_by_data(dataset: DatasetProfile | None) -> str:
     return name
 
 
-def _hardware(machine: str | None, where: Path, calibrate: bool) -> HardwareProfile:
+def hardware_of(machine: str | None, where: Path, calibrate: bool) -> HardwareProfile:
+    """The machine named, or this one."""
     from autotrain.probe.hardware import load_machine, probe_hardware
 
     if machine is not None:
@@ -183,13 +120,14 @@ def _hardware(machine: str | None, where: Path, calibrate: bool) -> HardwareProf
     return probe_hardware(where, calibrate=calibrate)
 
 
-def _goal(
+def goal_of(
     wish: Wish,
     source: Source,
     settings: dict[str, Any],
     options: dict[str, Scalar],
     target: Path,
 ) -> Goal:
+    """What the user wants of a plan that goes to `target`."""
     recipes = [source.template.recipe()] if source.template is not None else []
     if wish.recipe is not None:
         recipe, wanted = read_recipe(wish.recipe)

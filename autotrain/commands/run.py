@@ -21,6 +21,8 @@ from autotrain.task import file_sha256, load_task
 # What a checkpoint depends on; anything else may be changed on resume.
 _MUST_NOT_CHANGE = (
     "batch.global_batch",
+    "batch.buckets",
+    "batch.target_items",
     "optimizer.name",
     "run.seed",
     "data.valid_share",

@@ -51,7 +51,7 @@ def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> 
     return touched / (EFFICIENCY[device.rates.source] * device.rates.bandwidth)
 
 
-def loading_seconds(sample_seconds: float, micro_batch: int) -> float:
+def loading_seconds(sample_seconds: float, micro_batch: float) -> float:
     """Loading one micro-batch in one process: each sample's own time, seeding and collating."""
     return micro_batch * (sample_seconds + SAMPLE_SECONDS)
 
@@ -63,9 +63,12 @@ def fed_seconds(model_seconds: float, loading: float, workers: int) -> float:
     return max(model_seconds, max(loading, HANDOVER_SECONDS) / workers)
 
 
-def interval(seconds: float, device: Device) -> Prediction:
-    """A roofline's honest spread: a factor of 2 where rates were measured, 3 from a datasheet."""
-    spread = SPREAD[device.rates.source]
+def interval(seconds: float, device: Device, spread: float | None = None) -> Prediction:
+    """A roofline's honest spread: a factor of 2 where rates were measured, 3 from a datasheet.
+
+    `spread`: of a figure that knows better.
+    """
+    spread = spread or SPREAD[device.rates.source]
     return Prediction(low=seconds / spread, expected=seconds, high=seconds * spread)
 
 

@@ -1,33 +1,158 @@
-"""From tensors to a GPU: what the caching allocator reserves, and what the driver adds."""
+"""From tensors to a GPU: what the caching allocator reserves, and what the driver adds.
+
+Where a step was traced with its tape, a short run of it is played to a simulated allocator
+(plan/allocator.py, plan/sequence.py). How well that fits GPU figures published by others, and
+where the constants come from: docs/measurements/2026-11-20-gpu-figures.md.
+"""
 
 from __future__ import annotations
 
-from autotrain.plan.memory import Setup
-from autotrain.schema import ModelProfile, Prediction
+import functools
+from typing import NamedTuple
+
+from autotrain.plan.allocator import LARGE_ROUND, Allocator
+from autotrain.plan.memory import Setup, affine, tensor_peak_bytes
+from autotrain.plan.sequence import Scene, run_tape
+from autotrain.schema import Device, ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB
 
-# The CUDA context, cuBLAS and cuDNN handles and kernels: what nvidia-smi shows beyond the
-# caching allocator. DESIGN.md section 10 and the A100 rows of the published measurements.
+# cuBLAS takes one through the allocator for each thread that multiplies, one in the forward and
+# one in the backward pass (aten/src/ATen/cuda/CublasHandlePool.cpp: 8 MiB + 128 KiB, and 32 MiB
+# on Hopper).
+CUBLAS = 8 * MIB + 128 * 1024
+CUBLAS_HOPPER = 32 * MIB
+HOPPER = "9.0"
+# Of published peaks 95 % lie between these shares of the predicted ones, `MORE` on top: repeats
+# of one run scatter by 14 %, and what cuDNN takes for small batches no rule knows exactly.
+LOW, HIGH, MORE = 0.88, 1.19, 64 * MIB
+# The median of published peaks over simulated ones: what is loaded late, and not in a tape.
+UNSEEN = 1.01
+# MPS keeps freed buffers too, by rules that nobody has published figures for.
+OTHER_LOW, OTHER_HIGH = 0.8, 1.4
+# The CUDA context with the kernels of PyTorch, cuBLAS and cuDNN as they are loaded: what
+# nvidia-smi shows beyond the caching allocator. By compute capability; larger chips keep more.
 CONTEXT = Prediction(low=250 * MIB, expected=450 * MIB, high=700 * MIB)
+CONTEXTS = {
+    "8.0": Prediction(low=350 * MIB, expected=550 * MIB, high=900 * MIB),
+    "9.0": Prediction(low=400 * MIB, expected=600 * MIB, high=950 * MIB),
+}
 
 
-def reserved(_model: ModelProfile, _setup: Setup, tensors: Prediction) -> Prediction:
-    """What the CUDA caching allocator holds for those tensors.
+def reserved(
+    model: ModelProfile, setup: Setup, tensors: Prediction, device: Device | None = None
+) -> Prediction:
+    """What the CUDA caching allocator holds at its peak. `tensors`: where no tape is known."""
+    expected = takes(model, setup, device)
+    if expected is None:
+        return Prediction(
+            low=tensors.low,
+            expected=1.06 * tensors.expected + 22 * MIB,
+            high=1.15 * tensors.high + 64 * MIB,
+        )
+    known = device is None or device.kind in ("cpu", "cuda")
+    low, high = (LOW, HIGH) if known else (OTHER_LOW, OTHER_HIGH)
+    return Prediction(low=low * expected, expected=expected, high=high * expected + MORE)
 
-    It rounds to 512 bytes, takes 2 MiB segments for small and 20 MiB or more for large
-    tensors (c10/cuda/CUDACachingAllocator.cpp), and cuDNN and cuBLAS take workspaces.
+
+def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> float | None:
+    """Reserved bytes at the peak, no one else needing any; None where no tape was traced.
+
+    As simulated where the size was traced, else along the line between two of those; a larger
+    size is never said to take less than a smaller one.
     """
-    return Prediction(
-        low=tensors.low,
-        expected=1.06 * tensors.expected + 22 * MIB,
-        high=1.15 * tensors.high + 64 * MIB,
+    traces = [t for t in model.at(setup.dtype) if t.tape]
+    if not traces:
+        return None
+    most, found = 0, dict[int, int]()
+    for trace in traces:
+        peak, _ = _played(trace, model.trainable_sizes, *_scene(trace, setup, device))
+        most = max(most, round(UNSEEN * peak))
+        found[trace.micro_batch] = most
+    line = affine(tuple(traces), lambda t: found[t.micro_batch], setup.micro_batch)
+    if setup.micro_batch in found:
+        return line
+    return max(line, tensor_peak_bytes(model, setup))
+
+
+def needs(model: ModelProfile, setup: Setup, device: Device | None = None) -> int | None:
+    """The smallest cap on reserved bytes that the step runs under; None where not traced.
+
+    To within 1 %. cuDNN does with smaller workspaces where memory is short, which is not
+    counted on.
+    """
+    trace = next((t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch), None)
+    if trace is None or not trace.tape:
+        return None
+    return _least(trace, model.trainable_sizes, *_scene(trace, setup, device))
+
+
+class Parts(NamedTuple):
+    """Of the reserved peak, in bytes: what is asked for at most, cuBLAS's share of it, the rest
+    (rounding, and parts of segments that lie idle), and what the step runs under if it must."""
+
+    allocated: int
+    cublas: int
+    idle: int
+    needs: int
+
+
+def parts(model: ModelProfile, setup: Setup, device: Device | None = None) -> Parts | None:
+    """Where the reserved bytes go; None where this size was not traced with its tape."""
+    least = needs(model, setup, device)
+    if least is None:
+        return None
+    trace = next(t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch)
+    alike, scene = _scene(trace, setup, device)
+    most, allocated = _played(trace, model.trainable_sizes, alike, scene)
+    idle = round(UNSEEN * most) - allocated
+    return Parts(allocated, sum(scene.workspaces), idle, least)
+
+
+def _scene(trace: StepTrace, setup: Setup, device: Device | None) -> tuple[Setup, Scene]:
+    """The settings as far as the simulation asks, so that equal ones are simulated once."""
+    capability = device.compute_capability if device is not None else None
+    size = CUBLAS_HOPPER if capability == HOPPER else CUBLAS
+    alike = setup._replace(
+        micro_batch=trace.micro_batch, accum_steps=min(setup.accum_steps, 2), length=0.0
     )
+    return alike, Scene(workspaces=(size, size))
 
 
-def device_peak(reserved: Prediction) -> Prediction:
+@functools.lru_cache(maxsize=128)
+def _played(
+    trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene
+) -> tuple[int, int]:
+    """Peaks of (reserved, allocated) bytes with no cap."""
+    allocator = Allocator()
+    allocator.run(run_tape(trace, sizes, setup, scene))
+    return allocator.reserved_peak, allocator.allocated_peak
+
+
+@functools.lru_cache(maxsize=32)
+def _least(trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene) -> int:
+    high, low = _played(trace, sizes, setup, scene)
+    tape = run_tape(trace, sizes, setup, scene)
+    while high - low > max(LARGE_ROUND, high // 100):
+        middle = (low + high) // 2
+        allocator = Allocator(middle)
+        if allocator.run(tape):
+            high = min(middle, allocator.reserved_peak)
+        else:
+            low = middle
+    return high
+
+
+def context(device: Device | None) -> Prediction:
+    """What nvidia-smi shows of a process beyond the caching allocator."""
+    capability = device.compute_capability if device is not None else None
+    return CONTEXTS.get(capability or "", CONTEXT)
+
+
+def device_peak(reserved: Prediction, device: Device | None = None) -> Prediction:
     """What nvidia-smi shows of this process: reserved and context."""
+    more = context(device)
     return Prediction(
-        low=reserved.low + CONTEXT.low,
-        expected=reserved.expected + CONTEXT.expected,
-        high=reserved.high + CONTEXT.high,
+        low=reserved.low + more.low,
+        expected=reserved.expected + more.expected,
+        high=reserved.high + more.high,
     )

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from autotrain.errors import DoesNotFitError, UsageError
-from autotrain.plan import batch, memory
+from autotrain.plan import batch, buckets, memory
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import MOST_SAMPLES, Sizing
 from autotrain.schema import Beside, Kind
@@ -50,9 +50,10 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         kind="fixed",
     )  # fmt: skip
     rule = min(batch.default_global_batch(sizing.train_count), sizing.train_count)
-    target = ledger.given_batch() or rule
+    target = ledger.given_batch() or buckets.samples_wanted(ledger, sizing) or rule
     wanted = Wanted(target, math.ceil(target / world), world, rule)
-    cut = _cut(ledger, sizing, wanted)
+    choice = buckets.choose(ledger, sizing, wanted.share)
+    cut = _bucketed(ledger, wanted, choice) or _cut(ledger, sizing, wanted)
     total = cut.micro * cut.accum * world
     if ledger.by_user(_TOTAL) and target != total:
         raise UsageError(
@@ -60,9 +61,22 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
             f"batch.world_size {world} = {total}",
             hint="leave one of them out; the others follow",
         )
-    _settle_micro(ledger, sizing, cut, wanted)
-    _settle_accum(ledger, cut, wanted)
+    if choice.parts:
+        choice = choice._replace(parts=(*choice.parts[:-1], (choice.parts[-1][0], cut.micro)))
+    _settle_micro(ledger, sizing, cut, wanted, choice)
+    _settle_accum(ledger, cut, wanted, choice)
     _settle_total(ledger, sizing, cut, wanted)
+    buckets.settle(ledger, sizing, choice, total)
+
+
+def _bucketed(ledger: Ledger, wanted: Wanted, choice: buckets.Choice) -> Cut | None:
+    """With buckets: the longest samples' micro_batch, and the batch cut as if all were so long."""
+    if not choice.parts:
+        return None
+    most = choice.parts[-1][1]
+    if ledger.fixed(buckets.BUCKETS):
+        return Cut(most, math.ceil(wanted.share / most), choice.fit)
+    return _within(ledger, wanted, most, choice.fit)
 
 
 def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
@@ -139,8 +153,11 @@ def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNot
     )
 
 
-def _settle_micro(ledger: Ledger, sizing: Sizing, cut: Cut, wanted: Wanted) -> None:
-    high = sizing.device_peak(sizing.setup(cut.micro, cut.accum)).high
+def _settle_micro(
+    ledger: Ledger, sizing: Sizing, cut: Cut, wanted: Wanted, choice: buckets.Choice
+) -> None:
+    accum = max(cut.accum, 2) if choice.parts else cut.accum
+    high = sizing.device_peak(sizing.setup(cut.micro, accum)).high
     budget = sizing.get("memory.budget_bytes")
     short = cut.fit < wanted.share
     fits = count_text(cut.fit) if cut.fit < MOST_SAMPLES else "any number"
@@ -154,6 +171,8 @@ def _settle_micro(ledger: Ledger, sizing: Sizing, cut: Cut, wanted: Wanted) -> N
             kind, source = "fixed", given.source
             limit = "the recipe" if cut.micro < wanted.share else _TOTAL
         whose = f"the recipe takes {given.value} at once; "
+    if choice.parts:
+        whose = f"of the longest samples; shorter ones up to {choice.parts[0][1]} (batch.buckets): "
     ledger.drop(_MICRO)
     ledger.settle(
         _MICRO,
@@ -168,14 +187,15 @@ def _settle_micro(ledger: Ledger, sizing: Sizing, cut: Cut, wanted: Wanted) -> N
     )
 
 
-def _settle_accum(ledger: Ledger, cut: Cut, wanted: Wanted) -> None:
+def _settle_accum(ledger: Ledger, cut: Cut, wanted: Wanted, choice: buckets.Choice) -> None:
+    fewer = "; fewer, as shorter samples come more at once" if choice.parts else ""
     floor = batch.floor_accumulation_rule(wanted.target, cut.micro)
     ledger.drop(_ACCUM)
     ledger.settle(
         _ACCUM,
         cut.accum,
         formula=f"{wanted.target} samples wanted in a step / (micro_batch {cut.micro} x "
-        f"world_size {wanted.world}), rounded up",
+        f"world_size {wanted.world}), rounded up{fewer}",
         source="autotrain's rule; every sample weighs the same however the batch is cut",
         limited_by=_MICRO if cut.accum > 1 else "",
         would_change=f"--set {_MICRO}=... or {_TOTAL}=...",

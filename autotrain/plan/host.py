@@ -1,26 +1,71 @@
-"""From tensors to a process on a CPU: what the system sees resident."""
+"""From tensors to a process on a CPU: what the system sees resident.
+
+A base (Python, torch, what the task imports and the data it keeps), and what malloc holds for
+the tensors: more than there are, because holes between them stay resident.
+"""
 
 from __future__ import annotations
 
-from autotrain.plan.memory import Setup
-from autotrain.schema import ModelProfile, Prediction
+import functools
+
+from autotrain.plan import heap, sequence
+from autotrain.plan.memory import Setup, affine
+from autotrain.schema import ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB
 
-# A Python process that has imported torch, numpy and what a run needs, before its model.
-# Measured: docs/measurements/2026-11-20-cpu.md.
-BASE_BYTES = 675 * MIB
-# RSS over the bytes of the tensors: oneDNN's scratch and what malloc keeps. Same measurements.
+# A Python process that has imported torch, numpy and what a run needs, before its task. What the
+# task adds is measured where it is planned (`ModelProfile.loaded_bytes`); TASK where it was not.
+# Measured: docs/measurements/2026-11-20-cpu-memory.md.
+BASE_BYTES, TASK_BYTES = 567 * MIB, 108 * MIB
+# RSS over the bytes of the tensors where no trace tells in which order they came.
 SLACK = 1.15
+# Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
+# which take memory inside, before their output. Low, expected, high; same measurements.
+HOLES = (0.0, 0.45, 1.0)
+# Kernels as they are first used: their code, and what oneDNN and MKL keep.
+KERNELS = Prediction(low=0, expected=12 * MIB, high=40 * MIB)
 # A forked loader worker's own pages; a spawned one imports torch again.
 FORK_WORKER_BYTES, SPAWN_WORKER_BYTES = 120 * MIB, 420 * MIB
 
 
+def base_bytes(model: ModelProfile) -> int:
+    """The process before its first step, without the model."""
+    return BASE_BYTES + (model.loaded_bytes or TASK_BYTES)
+
+
 def resident(
-    _model: ModelProfile, _setup: Setup, tensors: Prediction, saved_bytes: int, worker_bytes: int
+    model: ModelProfile, setup: Setup, tensors: Prediction, saved_bytes: int, worker_bytes: int
 ) -> Prediction:
     """The process's RSS and its loader workers'.
 
-    A save may be the peak: `saved_bytes` of weights and states, and a copy of them.
+    A save may be the peak: `saved_bytes` of weights and states, and a copy of them. The holes
+    are those of glibc; other systems' allocators keep as much or less of them.
     """
-    own = BASE_BYTES + SLACK * max(tensors.expected, 2.0 * saved_bytes)
-    return Prediction(low=0.8 * own, expected=own + worker_bytes, high=1.3 * own + worker_bytes)
+    base = base_bytes(model)
+    low, expected, high = (_tensors(model, setup, tensors, share) for share in HOLES)
+    saved = 2.0 * saved_bytes
+    return Prediction(
+        low=0.97 * (base + max(0.95 * low, 0.9 * saved)),
+        expected=base + KERNELS.expected + max(expected, 1.03 * saved) + worker_bytes,
+        high=1.02 * base + KERNELS.high + max(high, 1.15 * saved) + worker_bytes,
+    )
+
+
+def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: float) -> float:
+    """Bytes that a step's tensors keep resident, with so much of the heap in holes."""
+    traces = model.at(setup.dtype)
+    if not all(trace.tape for trace in traces):
+        return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
+
+    def kept(trace: StepTrace) -> float:
+        whole, small = heap_bytes(trace, model.trainable_sizes, setup._replace(micro_batch=1))
+        return whole + share * small
+
+    return max(affine(traces, kept, setup.micro_batch), tensors.expected)
+
+
+@functools.lru_cache(maxsize=256)
+def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
+    """What malloc keeps for a short run of these steps, and the most of a step on its heap."""
+    tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
+    return heap.resident_peak(tape), heap.small_peak(trace.tape, trace.marks[1])

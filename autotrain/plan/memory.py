@@ -7,6 +7,7 @@ affine in the micro_batch; everything else is arithmetic on the model's sizes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 from autotrain.schema import Dtype, ModelProfile, OptimizerName, Prediction, StepTrace
@@ -50,13 +51,24 @@ LOOP_TEMPORARIES: dict[OptimizerName, int] = {
     "adagrad": 3,
     "sgd": 1,
 }
+# Of these the for-loop still holds so many of the parameter before; and one less is made where
+# nothing decays.
+LOOP_LEFT: frozenset[OptimizerName] = frozenset(
+    {"adamw", "adam", "nadam", "adadelta", "rmsprop", "adagrad"}
+)
+FOREACH_DECAY: frozenset[OptimizerName] = frozenset({"nadam", "adadelta", "rmsprop", "sgd"})
+LOOP_DECAY: frozenset[OptimizerName] = frozenset(STATES) - {"adamw", "rprop"}
 # Those that keep one more with momentum.
 KEEP_MOMENTUM: frozenset[OptimizerName] = frozenset({"sgd", "rmsprop"})
 FUSED: frozenset[OptimizerName] = frozenset({"adamw", "adam", "sgd", "adagrad"})
 
 
 class Setup(NamedTuple):
-    """What a step is run with, as far as memory goes."""
+    """What a step is run with, as far as memory goes.
+
+    `length` of its longest sample: 0 for the longest there is, or where none is known. The
+    model is to be seen at it (`lengths.at_length`). `decays`: with weight decay.
+    """
 
     micro_batch: int
     accum_steps: int
@@ -64,6 +76,8 @@ class Setup(NamedTuple):
     optimizer: OptimizerName
     implementation: str
     momentum: float | None
+    length: float = 0.0
+    decays: bool = True
 
 
 def optimizer_state_bytes(
@@ -80,13 +94,25 @@ def optimizer_state_bytes(
     return copies * trainable_bytes + counters
 
 
-def optimizer_step_bytes(name: OptimizerName, implementation: str, model: ModelProfile) -> int:
-    """Bytes that an optimizer step makes for a moment."""
+def optimizer_step_bytes(
+    name: OptimizerName, implementation: str, model: ModelProfile, *, decays: bool = True
+) -> int:
+    """Bytes that an optimizer step makes for a moment.
+
+    foreach Rprop works on all gradients' signs, and on one parameter and its mask at a time.
+    """
     if implementation == "fused":
         return 0
+    largest = model.largest_parameter_bytes
+    if implementation == "foreach" and name == "rprop":
+        return model.trainable_bytes + largest * 5 // 4
     if implementation == "foreach":
-        return FOREACH_TEMPORARIES[name] * model.trainable_bytes
-    return LOOP_TEMPORARIES[name] * model.largest_parameter_bytes
+        times = FOREACH_TEMPORARIES[name] - (name in FOREACH_DECAY and not decays)
+        return times * model.trainable_bytes
+    left = int(name in LOOP_LEFT)
+    own = LOOP_TEMPORARIES[name] - left - (name in LOOP_DECAY and not decays)
+    sizes = model.trainable_sizes or (largest, largest)
+    return max(own * size + left * before for before, size in pairwise((0, *sizes)))
 
 
 def affine(
@@ -127,21 +153,21 @@ def tensor_peak_bytes(model: ModelProfile, setup: Setup) -> int:
     The larger of two moments: backward (activations) and the optimizer's step (all
     gradients and its temporaries). Its states are there in both.
     """
-    micro, accum, dtype, optimizer, implementation, momentum = setup
+    micro, accum, dtype, optimizer, implementation, momentum, _, decays = setup
     state = optimizer_state_bytes(optimizer, model.trainable_bytes, model.tensors, momentum)
     resident = model.parameter_bytes + model.buffer_bytes
     batch = round(affine(model.at(dtype), lambda t: t.batch_bytes, micro))
-    temporaries = optimizer_step_bytes(optimizer, implementation, model)
+    temporaries = optimizer_step_bytes(optimizer, implementation, model, decays=decays)
     updating = resident + batch + model.trainable_bytes + temporaries
     return state + max(step_peak_bytes(model, micro, accum, dtype), updating)
 
 
 def tensor_interval(peak: int) -> Prediction:
-    """What operators use inside (oneDNN scratch and reorders) is not traced: high is wider.
+    """A trace counts what the allocator does, and what operators use inside is measured.
 
-    Measured on 8 models x 2 precisions: -0.7 to +19 %; docs/measurements/2026-11-20-cpu.md.
+    Cells and their errors: docs/measurements/2026-11-20-cpu-memory.md.
     """
-    return Prediction(low=0.98 * peak, expected=peak, high=1.25 * peak)
+    return Prediction(low=0.99 * peak, expected=peak, high=1.03 * peak)
 
 
 def largest_fit(peak: Callable[[int], float], budget: float, most: int) -> int:

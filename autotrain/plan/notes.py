@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from autotrain.plan import cadence
 from autotrain.plan.learning import ADAM_LIKE, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
+from autotrain.plan.lengths import padding
 from autotrain.plan.memory import KEEP_MOMENTUM
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import DatasetProfile, ModelProfile
@@ -19,6 +20,7 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
     return (
         *_about_data(dataset),
         *_about_model(model, ledger),
+        *_about_lengths(model, sizing),
         *_about_limits(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
@@ -45,14 +47,32 @@ def _about_model(model: ModelProfile, ledger: Ledger) -> Iterator[str]:
         yield "the model was measured on a small real batch: its step cannot be traced"
 
 
+def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
+    lengths, parts = model.lengths, sizing.buckets()
+    if lengths is None:
+        return
+    if lengths.read < lengths.count:
+        yield (
+            f"{lengths.read:,} of {lengths.count:,} lengths were read: should a sample be longer "
+            f"than {lengths.maximum:.4g}, it goes in a smaller micro-batch of its own"
+        )
+    if parts:
+        mixed = ((lengths.maximum, round(sizing.micro_samples())),)
+        padded = 100 * padding(lengths, parts, sizing.train_count)
+        yield (
+            f"samples of like length share a micro-batch: about {padded:.2g} % of what is computed "
+            f"is padding, {100 * padding(lengths, mixed):.2g} % in random order"
+        )
+
+
 def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     device, dtype = sizing.device, ledger.value("precision.dtype")
-    micro, accum = ledger.value("batch.micro_batch"), ledger.value("batch.accum_steps")
     budget = sizing.get("memory.budget_bytes")
-    high = sizing.device_peak(sizing.setup(micro, accum), sizing.workers()).high
+    setup = sizing.planned()
+    high = sizing.device_peak(setup, sizing.workers()).high
     if high > budget:
         yield (
-            f"micro_batch {micro} may need {bytes_text(high)}, more than the budget of "
+            f"micro_batch {setup.micro_batch} may need {bytes_text(high)}, more than the budget of "
             f"{bytes_text(budget)}"
         )
     if budget > device.free_bytes:
@@ -80,6 +100,9 @@ def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
         yield "optimizer.betas", f"{optimizer} does not use it"
     if optimizer == "rprop":
         yield "optimizer.weight_decay", "rprop does not use it"
+    if model.lengths is None or model.mixes:
+        why = "its loss ties samples together" if model.mixes else "it gives no length"
+        yield "batch.target_items", f"the task cannot be bucketed by length: {why}"
     if model.valid_count:
         yield "data.valid_share", "the task brings validation samples of its own"
     if not ledger.value("loader.workers"):

@@ -22,7 +22,7 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     ledger.settle(
         "loader.workers",
         rule,
-        formula=f"{sizing.count('batch.micro_batch')} samples load in {seconds_text(loading)} and "
+        formula=f"{_mean(sizing.micro_samples())} samples load in {seconds_text(loading)} and "
         f"the model takes {seconds_text(model)} for them; workers pay where loading takes over "
         f"{share:.0%} of that and over {seconds_text(compute.HANDOVER_SECONDS)}",
         source="samples timed while planning; one core is left to training",
@@ -51,22 +51,26 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
+def _mean(count: float) -> str:
+    return f"{count:.0f}" if count == round(count) or count >= 10 else f"{count:.1f}"
+
+
 def _room(sizing: Sizing) -> float:
     """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
     if sizing.device.kind != "cpu":
         return 0.5 * sizing.hardware.ram_available_bytes
-    micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-    return sizing.get("memory.budget_bytes") - sizing.device_peak(sizing.setup(micro, accum)).high
+    return sizing.get("memory.budget_bytes") - sizing.device_peak(sizing.planned()).high
 
 
 def predictions(ledger: Ledger, sizing: Sizing) -> None:
     """Record what the run will take, each with how it was computed."""
     for name, value, formula, source in (*_memory(sizing), *_time(sizing)):
+        tried = sizing.tried(name)
         reason = Reason(
             value=value.model_dump(),
-            kind="rule",
-            formula=formula,
-            source=source,
+            kind="measured" if tried else "rule",
+            formula=f"{tried}: {formula}" if tried else formula,
+            source="a trial: real steps in a process of their own" if tried else source,
             would_change=_CHANGES[name],
         )
         ledger.record(f"predicted.{name}", value, reason)
@@ -86,8 +90,7 @@ _Line = tuple[str, Prediction, str, str]
 
 def _memory(sizing: Sizing) -> list[_Line]:
     model = sizing.model
-    micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-    setup = sizing.setup(micro, accum)
+    setup = sizing.planned()
     tensors = sizing.tensors(setup)
     held = model.parameter_bytes + model.buffer_bytes
     states, gradients = sizing.state_bytes(), model.trainable_bytes
@@ -99,16 +102,20 @@ def _memory(sizing: Sizing) -> list[_Line]:
     on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
     saved_bytes = sizing.saved_bytes()
-    base, context = host.BASE_BYTES, cuda.CONTEXT.expected
+    base, context = host.base_bytes(sizing.model), cuda.context(sizing.device).expected
     if sizing.device.kind == "cpu":
         seen = (
-            f"{bytes_text(base)} of Python and torch + {host.SLACK:g} x "
+            f"{bytes_text(base)} of Python, torch and what the task loads + what malloc keeps for "
             f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
             f"save's copy + {sizing.workers()} loader workers x "
             f"{bytes_text(sizing.worker_bytes())}"
         )
     else:
-        seen = f"what the allocator reserves + {bytes_text(context)} of driver context"
+        own = sizing.reserved(setup).expected
+        seen = (
+            f"the allocator's {bytes_text(own)} + {bytes_text(context)} of CUDA context and "
+            "loaded kernels"
+        )
     size = sizing.checkpoint_bytes()
     saved = f"weights {bytes_text(held)} + optimizer {bytes_text(states)}"
     return [
@@ -116,8 +123,9 @@ def _memory(sizing: Sizing) -> list[_Line]:
         (
             "reserved_peak_bytes",
             sizing.reserved(setup),
-            f"1.06 x tensors + 22 MiB: whole segments and workspaces{nobody}",
-            "c10/cuda/CUDACachingAllocator.cpp",
+            _reserved_parts(sizing, parts) + nobody,
+            "a simulated run of the rules of c10/cuda/CUDACachingAllocator.cpp; "
+            "docs/measurements/2026-11-20-gpu-figures.md",
         ),
         (
             "device_peak_bytes",
@@ -129,11 +137,33 @@ def _memory(sizing: Sizing) -> list[_Line]:
     ]
 
 
+def _reserved_parts(sizing: Sizing, tensors: str) -> str:
+    """Where a caching allocator's bytes go, and with how few the step would do."""
+    setup = sizing.planned()
+    found = cuda.parts(sizing.at_length(setup.length), setup, sizing.device)
+    if found is None and cuda.takes(sizing.at_length(setup.length), setup, sizing.device):
+        return "along the line between the sizes that were traced and simulated"
+    if found is None:
+        return "1.06 x tensors + 22 MiB: whole segments and workspaces"
+    model = sizing.model
+    known = model.parameter_bytes + model.buffer_bytes + model.trainable_bytes
+    rest = found.allocated - known - sizing.state_bytes() - found.cublas
+    head = tensors.partition(" + activations")[0]
+    takes = bytes_text(found.allocated + found.idle)
+    unsure = "; MPS publishes no figures: taken for CUDA, with more doubt"
+    return (
+        f"{head} + activations, the batch and cuDNN's workspaces {bytes_text(max(rest, 0))} + "
+        f"cuBLAS {bytes_text(found.cublas)} + rounding and idle parts of segments "
+        f"{bytes_text(found.idle)}; it needs {bytes_text(found.needs)}, and will take {takes}"
+        f"{unsure if sizing.device.kind == 'mps' else ''}"
+    )
+
+
 def _time(sizing: Sizing) -> list[_Line]:
     model, loading, workers = sizing.micro_seconds(), sizing.loading_seconds(), sizing.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
-    accum = sizing.count("batch.accum_steps")
-    update = compute.optimizer_seconds(sizing.model, sizing.device, sizing.state_bytes())
+    accum = _mean(sizing.micro_batches())
+    update = sizing.update_seconds()
     evaluations, saves = sizing.occasions("evaluate"), sizing.occasions("checkpoint")
     rates = sizing.device.rates.source
     return [

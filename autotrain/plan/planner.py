@@ -10,7 +10,7 @@ import hashlib
 import json
 
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.plan import choices, cutting, outlook, pace, remedies
+from autotrain.plan import buckets, choices, cutting, outlook, pace, remedies
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
 from autotrain.plan.sizing import Sizing
@@ -70,6 +70,15 @@ def dtype_in_force(hardware: HardwareProfile, goal: Goal) -> Dtype:
     return "fp32" if dtype == "tf32" else dtype
 
 
+def lengths_in_question(
+    hardware: HardwareProfile, model: ModelProfile, goal: Goal
+) -> tuple[float, ...]:
+    """The lengths below the longest at which a plan with buckets needs traces; often none."""
+    device = choices.choose_device(hardware, goal)
+    ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
+    return buckets.lengths_to_trace(ledger, model, on_cpu=device.kind == "cpu")
+
+
 def machine_digest(hardware: HardwareProfile) -> str:
     """SHA-256 of what stays the same while a machine is in use.
 
@@ -83,8 +92,17 @@ def machine_digest(hardware: HardwareProfile) -> str:
 
 
 def model_digest(model: ModelProfile) -> str:
-    """SHA-256 of the model's own sizes; not of its traces, nor of how fast samples loaded."""
-    sizes = model.model_dump(exclude={"traces", "traced", "sample_seconds", "sample_bytes"})
+    """SHA-256 of the model's own sizes; not of traces, trials, lengths, or loading's speed."""
+    passing = {
+        "traces",
+        "traced",
+        "loaded_bytes",
+        "trials",
+        "lengths",
+        "sample_seconds",
+        "sample_bytes",
+    }
+    sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from autotrain.plan import cadence, compute, cuda, host, memory
+from autotrain.plan import cadence, compute, correction, cuda, host, lengths, memory
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import Device, HardwareProfile, ModelProfile, Prediction
+from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, Prediction
 
 # No one trains with more in one micro-batch; it bounds the search.
 MOST_SAMPLES = 1 << 20
@@ -23,6 +24,8 @@ class Sizing:
     model: ModelProfile
     train_count: int
     valid_count: int
+    seen: dict[float, ModelProfile] = field(default_factory=dict, repr=False)
+    said: dict[tuple[object, ...], Prediction] = field(default_factory=dict, repr=False)
 
     def get(self, key: str) -> float:
         """A number decided earlier."""
@@ -34,8 +37,8 @@ class Sizing:
 
     # --- memory ----------------------------------------------------------------------------
 
-    def setup(self, micro_batch: int, accum_steps: int) -> memory.Setup:
-        """A step at that size, under the settings in force."""
+    def setup(self, micro_batch: int, accum_steps: int, length: float = 0.0) -> memory.Setup:
+        """A step at that size, under the settings in force; `length` 0: of the longest samples."""
         chosen = self.ledger.values["optimizer"]
         return memory.Setup(
             micro_batch,
@@ -44,35 +47,103 @@ class Sizing:
             optimizer=chosen["name"],
             implementation=chosen["implementation"],
             momentum=chosen["momentum"],
+            length=length,
+            decays=bool(chosen["weight_decay"]),
         )
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """(up to this length, micro_batch), rising; none where there are none, or none yet."""
+        known = self.model.lengths is not None and not self.model.mixes
+        return (self.ledger.values.get("batch", {}).get("buckets") or ()) if known else ()
+
+    def planned(self) -> memory.Setup:
+        """The step in force; with buckets, of the one that takes most memory."""
+        micro, accum = self.count("batch.micro_batch"), self.count("batch.accum_steps")
+        setups = [self.setup(size, max(accum, 2), end) for end, size in self.buckets()]
+        worst = max(setups, key=lambda s: self.device_peak(s).high, default=None)
+        return worst or self.setup(micro, accum)
+
+    def at_length(self, length: float) -> ModelProfile:
+        """The model as if every sample were so long."""
+        if length not in self.seen:
+            self.seen[length] = lengths.at_length(self.model, length)
+        return self.seen[length]
 
     def tensors(self, setup: memory.Setup) -> Prediction:
         """Tensor peak of a step, in bytes."""
-        return memory.tensor_interval(memory.tensor_peak_bytes(self.model, setup))
+        return self._corrected("tensor_peak_bytes", setup, self._tensors)
+
+    def _tensors(self, setup: memory.Setup) -> Prediction:
+        model = self.at_length(setup.length)
+        return memory.tensor_interval(memory.tensor_peak_bytes(model, setup))
 
     def reserved(self, setup: memory.Setup) -> Prediction:
         """What a CUDA caching allocator would reserve, in bytes."""
-        return cuda.reserved(self.model, setup, self.tensors(setup))
+        return self._corrected("reserved_peak_bytes", setup, self._reserved)
+
+    def _reserved(self, setup: memory.Setup) -> Prediction:
+        if (setup,) not in self.said:
+            model = self.at_length(setup.length)
+            self.said[setup,] = cuda.reserved(model, setup, self.tensors(setup), self.device)
+        return self.said[setup,]
 
     def device_peak(self, setup: memory.Setup, workers: int = 0) -> Prediction:
         """What the system will see, in bytes. MPS is taken for a GPU with CUDA's figures."""
+        if not self.model.trials:
+            return self._device_peak(setup, workers)
+        own = self._corrected("device_peak_bytes", setup, self._device_peak)
+        more = self._device_peak(setup, workers)
+        return correction.moved(own, self._device_peak(setup), more)
+
+    def _device_peak(self, setup: memory.Setup, workers: int = 0) -> Prediction:
         if self.device.kind != "cpu":
-            return cuda.device_peak(self.reserved(setup))
-        worker_bytes = workers * self.worker_bytes()
-        return host.resident(
-            self.model, setup, self.tensors(setup), self.saved_bytes(), worker_bytes
-        )
+            return cuda.device_peak(self.reserved(setup), self.device)
+        if (setup, workers) not in self.said:
+            more, model = workers * self.worker_bytes(), self.at_length(setup.length)
+            self.said[setup, workers] = host.resident(
+                model, setup, self.tensors(setup), self.saved_bytes(), more
+            )
+        return self.said[setup, workers]
+
+    def _corrected(
+        self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]
+    ) -> Prediction:
+        """What `predict` says, in the light of the trials."""
+        found = self.points(key, setup, predict) if self.model.trials else []
+        return correction.corrected(predict(setup), setup.micro_batch, found)
+
+    def points(
+        self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]
+    ) -> list[correction.Point]:
+        """What trials with these settings measured, beside what `predict` says."""
+        trials = correction.relevant(self.model.trials, self.device, setup)
+        return correction.points(trials, setup, key, predict)
+
+    def tried(self, key: str) -> str:
+        """Of a figure of the plan that a trial corrected: how; else nothing."""
+        predict = {
+            "tensor_peak_bytes": self._tensors,
+            "reserved_peak_bytes": self._reserved,
+            "device_peak_bytes": self._device_peak,
+        }
+        if key in ("step_seconds", "run_seconds"):
+            return self.pace().said
+        if key not in predict or not self.model.trials:
+            return ""
+        setup = self.planned()
+        found = self.points(key, setup, predict[key])
+        return correction.said(predict[key](setup), setup.micro_batch, found)
 
     def saved_bytes(self) -> int:
         """Tensors of a checkpoint: weights, buffers and the optimizer's states."""
         return self.model.parameter_bytes + self.model.buffer_bytes + self.state_bytes()
 
-    def fit(self, accum_steps: int) -> int:
+    def fit(self, accum_steps: int, length: float = 0.0, most: int = MOST_SAMPLES) -> int:
         """The largest micro_batch whose high prediction is within the budget; 0 if none is."""
         return memory.largest_fit(
-            lambda size: self.device_peak(self.setup(size, accum_steps)).high,
+            lambda size: self.device_peak(self.setup(size, accum_steps, length)).high,
             self.get("memory.budget_bytes"),
-            MOST_SAMPLES,
+            most,
         )
 
     def worker_bytes(self) -> int:
@@ -93,8 +164,25 @@ class Sizing:
 
     # --- time ------------------------------------------------------------------------------
 
+    def pieces(self) -> tuple[lengths.Piece, ...]:
+        """What buckets cut an epoch into; nothing where there are none."""
+        known, parts = self.model.lengths, self.buckets()
+        return lengths.pieces(known, parts, self.train_count) if known and parts else ()
+
+    def micro_batches(self) -> float:
+        """Micro-batches of a step: on average, where buckets decide."""
+        made = sum(piece.batches for piece in self.pieces())
+        return made / self.steps_per_epoch() if made else self.count("batch.accum_steps")
+
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the training samples; the last may be smaller."""
+        """Optimizer steps in one pass over the training samples; the last may be smaller.
+
+        With buckets: by the target of items, none smaller than others, none without samples.
+        """
+        made, known = sum(piece.batches for piece in self.pieces()), self.model.lengths
+        if made and known is not None:
+            steps = round(self.train_count * known.mean / self.get("batch.target_items"))
+            return min(max(steps, 1), made)
         return math.ceil(self.train_count / self.count("batch.global_batch"))
 
     def total_steps(self) -> int:
@@ -102,14 +190,24 @@ class Sizing:
         return self.count("train.epochs") * self.steps_per_epoch()
 
     def micro_seconds(self) -> float:
-        """Expected seconds of one micro-batch's forward and backward."""
-        micro, dtype = self.count("batch.micro_batch"), self.ledger.value("precision.dtype")
-        return compute.micro_batch_seconds(self.model, self.device, micro, dtype)
+        """Expected seconds of one micro-batch's forward and backward; the mean over buckets."""
+        micro, accum = self.count("batch.micro_batch"), self.count("batch.accum_steps")
+        made = self.pieces() or (lengths.Piece(1, micro, 0.0),)
+        each = (
+            self._micro_seconds(self.setup(piece.micro_batch, accum, piece.length))
+            for piece in made
+        )
+        total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
+        return self.pace().micro * total / sum(piece.batches for piece in made)
+
+    def micro_samples(self) -> float:
+        """Samples of one micro-batch: on average, where buckets decide."""
+        made = sum(piece.batches for piece in self.pieces())
+        return self.train_count / made if made else self.count("batch.micro_batch")
 
     def loading_seconds(self) -> float:
         """Expected seconds to load one micro-batch, in one process."""
-        micro = self.count("batch.micro_batch")
-        return compute.loading_seconds(self.model.sample_seconds, micro)
+        return compute.loading_seconds(self.model.sample_seconds, self.micro_samples())
 
     def workers(self) -> int:
         """Loader workers; none while that is undecided."""
@@ -118,17 +216,35 @@ class Sizing:
     def step_seconds(self) -> Prediction:
         """One optimizer step: its micro-batches, their loading, and the update."""
         micro = compute.fed_seconds(self.micro_seconds(), self.loading_seconds(), self.workers())
+        update = self.update_seconds()
+        expected = self.micro_batches() * micro + update + compute.LOOP_SECONDS
+        return compute.interval(expected, self.device, self.pace().spread)
+
+    def update_seconds(self) -> float:
+        """Expected seconds of clipping and the optimizer."""
+        state = self.state_bytes()
+        return self.pace().update * compute.optimizer_seconds(self.model, self.device, state)
+
+    def pace(self) -> correction.Pace:
+        """How true the predicted seconds proved in a trial."""
+        setup = self.setup(self.count("batch.micro_batch"), self.count("batch.accum_steps"))
+        trials = correction.relevant(self.model.trials, self.device, setup)
         update = compute.optimizer_seconds(self.model, self.device, self.state_bytes())
-        expected = self.count("batch.accum_steps") * micro + update + compute.LOOP_SECONDS
-        return compute.interval(expected, self.device)
+        return correction.pace(trials, setup, self._micro_seconds, update)
+
+    def _micro_seconds(self, setup: memory.Setup) -> float:
+        model = self.at_length(setup.length)
+        return compute.micro_batch_seconds(model, self.device, setup.micro_batch, setup.dtype)
 
     def evaluation_seconds(self) -> Prediction:
         """One pass over the validation samples."""
-        passes = math.ceil(self.valid_count / self.count("batch.micro_batch"))
-        share = self.valid_count / (passes * self.count("batch.micro_batch")) if passes else 0.0
+        size = self.micro_samples()
+        passes = math.ceil(self.valid_count / size)
+        share = self.valid_count / (passes * size) if passes else 0.0
         forward = compute.FORWARD_SHARE * self.micro_seconds()
         each = compute.fed_seconds(forward, self.loading_seconds(), self.workers())
-        return compute.interval(passes * (share * each + compute.LOOP_SECONDS), self.device)
+        seconds = passes * (share * each + compute.LOOP_SECONDS)
+        return compute.interval(seconds, self.device, self.pace().spread)
 
     def save_seconds(self) -> float:
         """Writing one checkpoint."""

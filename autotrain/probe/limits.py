@@ -200,3 +200,10 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except OSError:
         return ""
+
+
+def resident_bytes() -> int:
+    """Bytes of RAM that this process holds now (`ps -o rss`)."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,34 +1,46 @@
 """Traces a task's training step: what it allocates and computes, before anything has run.
 
-The step runs on fake tensors, which have shapes and no data; where an operator needs the
-data (`.item()`, boolean masks), the same step runs once for real, on a small batch.
+The step runs on fake tensors, which have shapes and no data, but for integers, which keep theirs
+(`trace/values.py`). Where the code reads a number that is not known, the step is traced with two
+answers; where that changes what it takes, it runs for real, on a small batch.
 """
 
 from __future__ import annotations
 
 import gc
-import logging
-import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autotrain.errors import AutotrainError
-from autotrain.probe.task_data import load_samples, sample_count, valid_count
+from autotrain.probe.lengths import Lengths, read_lengths
+from autotrain.probe.limits import usable_memory
+from autotrain.probe.task_data import load_samples, loaded, sample_count, valid_count
+from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
+from autotrain.probe.trace.checks import check_loss, read_here, watched
 from autotrain.probe.trace.counter import Counter
+from autotrain.probe.trace.quiet import undisturbed
+from autotrain.probe.trace.scratch import Scratch, runs_here
+from autotrain.probe.trace.values import Values
 from autotrain.schema import Device, Dtype, ModelProfile, StepTrace
-from autotrain.task import Loss, Task, map_tensors, user_error
+from autotrain.task import Task, map_tensors, user_error
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_TORCH_LOG = "torch._subclasses.fake_tensor"  # prints a traceback of what we say in one line
+_FIGURES = (
+    "peak_bytes",
+    "accumulate_peak_bytes",
+    "evaluate_peak_bytes",
+    "matmul_flops",
+    "convolution_flops",
+)
+_NOTED = 2**16  # bytes of tensors from elsewhere that are worth a second trace
 
 
 @dataclass
@@ -48,6 +60,13 @@ class ModelTracer:
     device: Device | None = None
     mixes: bool = False
     traces: list[StepTrace] = field(default_factory=list)
+    lens: Lens | None = None  # while a step runs: the device it is to look like
+    outside: list[torch.Tensor] = field(default_factory=list)  # neither the model's nor the batch's
+    lengths: Lengths | None = None
+    length: float = 0.0  # of the longest sample in the batch under way; 0: not known
+    shorter: dict[float, list[Any]] = field(default_factory=dict)
+    scratch: Scratch = field(default_factory=Scratch)
+    loaded_bytes: int = 0
 
     @classmethod
     def open(cls, task: Task, path: Path, device: Device | None = None) -> ModelTracer:
@@ -55,38 +74,77 @@ class ModelTracer:
 
         Raises AutotrainError, naming the task file's line, when either fails.
         """
-        with _undisturbed():
-            samples, seconds = load_samples(task, path)
+        with undisturbed():
+            lengths = read_lengths(task, path, sample_count(task.train, "training", path))
+            samples, seconds = load_samples(task, path, lengths)
             model, mode = build(task, path)
-        return cls(task, path, samples, seconds, model, mode, device)
+        return cls(task, path, samples, seconds, model, mode, device, lengths=lengths)
 
-    def trace(self, micro_batch: int, dtype: Dtype = "fp32") -> StepTrace:
+    def trace(self, micro_batch: int, dtype: Dtype = "fp32", length: float = 0.0) -> StepTrace:
         """Trace one step at this micro_batch; `schema.StepTrace` says what is counted.
 
-        Where a step turns out to need real data, earlier fake ones are traced again for real.
+        Its samples are the longest that are up to `length` long; 0: the longest of all. Where a
+        step turns out to need real data, earlier fake ones are traced again for real.
         Raises AutotrainError with the operator and the line of user code that failed.
         """
-        with _undisturbed():
+        with undisturbed():
+            self._take_samples(length)
             if self.mode is not None:
-                try:
-                    return self._run(micro_batch, dtype, Counter(fake=True))
-                except AutotrainError:
-                    raise
-                except Exception:
-                    self.mode, self.model = None, real_model(self.task, self.path)
+                made = self._run_fake(micro_batch, dtype)
+                if made is not None:
+                    self.traces.append(made)
+                    return made
+                self.mode, self.model = None, real_model(self.task, self.path)
+                self.outside = []
                 earlier, self.traces = self.traces, []
                 for each in earlier:
+                    self._take_samples(each.length)
                     self._run_real(each.micro_batch, each.dtype)
+                self._take_samples(length)
             return self._run_real(micro_batch, dtype)
 
+    def _run_fake(self, micro_batch: int, dtype: Dtype) -> StepTrace | None:
+        """The step on fake tensors; None where it needs its data and can have them.
+
+        Numbers that the code reads out of unknown tensors are taken for 1 and then for 0: an
+        answer that makes the code fail is not the one, and two that work must not differ.
+        """
+        assert self.mode is not None
+        made: list[StepTrace] = []
+        failed: AutotrainError | None = None
+        for answer in (1, 0):
+            values = Values(self.mode, answer)
+            counter = Counter(values)
+            try:
+                made.append(self._run(micro_batch, dtype, counter))
+            except AutotrainError:
+                raise
+            except Exception as error:
+                failed = user_error(self.path, error, f"in {counter.last_op}: ")
+            if not values.asked:
+                break
+        if made and all(getattr(made[0], f) == getattr(made[-1], f) for f in _FIGURES):
+            return made[0]
+        if self._too_large():
+            why = failed.message if failed else read_here(values.where, self.path)
+            raise AutotrainError(why, "if this is no error of the task's, plan with --trial")
+        return None
+
+    def _too_large(self) -> bool:
+        """Whether a real step would take more memory than a look ahead should."""
+        size = sum(p.nbytes for p in self.model.parameters())
+        return 3 * size > usable_memory().available_bytes
+
     def _run_real(self, micro_batch: int, dtype: Dtype) -> StepTrace:
-        counter = Counter(fake=False)
+        counter = Counter()
         try:
-            return self._run(micro_batch, dtype, counter)
+            made = self._run(micro_batch, dtype, counter)
         except AutotrainError:
             raise
         except Exception as error:
             raise user_error(self.path, error, f"in {counter.last_op}: ") from error
+        self.traces.append(made)
+        return made
 
     def profile(self) -> ModelProfile:
         """The model's sizes, with every trace made so far."""
@@ -103,12 +161,14 @@ class ModelTracer:
             tensors=len(trainable),
             trainable_sizes=tuple(p.nbytes for p in trainable),
             buffer_bytes=sum(b.nbytes for b in self.model.buffers()),
+            loaded_bytes=self.loaded_bytes,
             batch_norm=any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds),
             mixes=self.mixes,
             traced="concrete" if self.mode is None else "fake",
             traces=tuple(self.traces),
             train_count=sample_count(self.task.train, "training", self.path),
             valid_count=valid_count(self.task, self.path),
+            lengths=self.lengths.profile() if self.lengths is not None else None,
             sample_seconds=self.sample_seconds,
             sample_bytes=int(widest),
             monitor=self.task.monitor,
@@ -116,14 +176,31 @@ class ModelTracer:
         )
 
     def _run(self, micro_batch: int, dtype: Dtype, counter: Counter) -> StepTrace:
+        """One step. What turns up in it from elsewhere, a teacher's weights, was there before."""
+        made = self._run_once(micro_batch, dtype, counter)
+        found = [tensor for stranger in counter.strangers if (tensor := stranger()) is not None]
+        for tensor in found:
+            if isinstance(tensor.grad, FakeTensor):
+                tensor.grad = None
+        if sum(tensor.nbytes for tensor in found) < _NOTED:
+            return made
+        self.outside += found
+        return self._run_once(micro_batch, dtype, counter.again())
+
+    def _run_once(self, micro_batch: int, dtype: Dtype, counter: Counter) -> StepTrace:
         batch = self._batch(micro_batch)
+        counter.calls = [] if self.mode is not None and runs_here(self.device) else None
         with ExitStack() as stack:
             if self.mode is not None:
                 stack.enter_context(self.mode)
-                batch = map_tensors(self.mode.from_tensor, batch)
+                self.lens = stack.enter_context(seen_as(self.device))
+                counter.inside = counter.inside if self.lens is None else self.lens.inside
+            if counter.values is not None:
+                batch = map_tensors(counter.values.keep, batch)
             stack.enter_context(counter)
             counter.hold(self.model.parameters())
             counter.hold(self.model.buffers())
+            counter.hold(self.outside, theirs=True)
             resident, holding = counter.now, len(counter.tape)
             map_tensors(lambda tensor: counter.hold([tensor]), batch)
             held = counter.now - resident
@@ -132,6 +209,7 @@ class ModelTracer:
         work = first.work
         made = StepTrace(
             micro_batch=micro_batch,
+            length=self.length,
             dtype=dtype,
             peak_bytes=first.peak,
             accumulate_peak_bytes=later.peak,
@@ -144,13 +222,15 @@ class ModelTracer:
             tape=tuple(counter.tape),
             marks=(holding, first.start, later.start, evaluate.start),
         )
-        self.traces.append(made)
-        return made
+        return self.scratch.added(made, counter.calls) if counter.calls is not None else made
 
     def _phases(self, batch: Any, dtype: Dtype, counter: Counter) -> tuple[_Phase, _Phase, _Phase]:
         self.model.zero_grad(set_to_none=True)
         self.model.train()
-        first = _phase(counter, lambda: self._forward_backward(batch, dtype))
+        with watched(self.model, counter) as watch:
+            first = _phase(counter, lambda: self._forward_backward(batch, dtype))
+        if self.mode is not None:
+            watch.check(self.path)
         later = _phase(counter, lambda: self._forward_backward(batch, dtype))
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
@@ -159,41 +239,30 @@ class ModelTracer:
         return first, later, evaluate
 
     def _forward_backward(self, batch: Any, dtype: Dtype) -> None:
-        with _autocast(dtype):
+        with autocast(self.lens, _AUTOCAST.get(dtype)):
             loss = self.task.loss(self.model, batch)
-        self._check(loss)
+        check_loss(loss, self.path)
         (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
         self.mixes = loss.mixes
 
     def _evaluate(self, batch: Any, dtype: Dtype) -> None:
-        with torch.no_grad(), _autocast(dtype):
+        with torch.no_grad(), autocast(self.lens, _AUTOCAST.get(dtype)):
             self.task.loss(self.model, batch)
             if self.task.measure is not None:
                 # A figure is often computed on the host, which fake tensors cannot follow.
                 with suppress(Exception) if self.mode is not None else ExitStack():
                     self.task.measure(self.model, batch)
 
-    def _check(self, loss: Any) -> None:
-        if not isinstance(loss, Loss):
-            kind = "Tensor" if isinstance(loss, torch.Tensor) else type(loss).__name__
-            raise AutotrainError(
-                f"{self.path}: the loss returned {kind}, not autotrain.Loss",
-                "return Loss(total=<sum over the items>, weight=<how many items>)",
-            )
-        if not isinstance(loss.total, torch.Tensor) or loss.total.numel() != 1:
-            kind = str(getattr(loss.total, "shape", type(loss.total).__name__))
-            raise AutotrainError(
-                f"{self.path}: the loss's total is {kind}, not a tensor of one number",
-                "sum the loss over its items, such as cross_entropy(..., reduction='sum')",
-            )
-        if not loss.total.requires_grad:
-            raise AutotrainError(
-                f"{self.path}: the loss has no gradient: no trainable parameter takes part in it",
-                "look for .detach(), torch.no_grad() or frozen parameters between model and loss",
-            )
+    def _take_samples(self, length: float) -> None:
+        """Make the next batch of samples of that length."""
+        longest = self.lengths.longest if self.lengths is not None else 0.0
+        self.length = length if 0 < length < longest else longest
+        if self.lengths is not None and self.length < longest and length not in self.shorter:
+            self.shorter[length] = loaded(self.task, self.path, self.lengths.up_to(length, 4))
 
     def _batch(self, micro_batch: int) -> Any:
-        picked = [self.samples[i % len(self.samples)] for i in range(micro_batch)]
+        samples = self.shorter.get(self.length, self.samples)
+        picked = [samples[i % len(samples)] for i in range(micro_batch)]
         collate = self.task.collate or torch.utils.data.default_collate
         try:
             # A copy: a collate may hand out the dataset's own tensors, which a step may change.
@@ -216,31 +285,3 @@ def _phase(counter: Counter, run: Callable[[], None]) -> _Phase:
     measured = _Phase(start, counter.peak, counter.work)
     gc.collect()
     return measured
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Tracing leaves the random generators as they were, and torch says no more than we do.
-
-    What is there already is no garbage of ours: `gc.collect` after each phase passes over it.
-    """
-    python, numpy = random.getstate(), np.random.get_state()
-    logger = logging.getLogger(_TORCH_LOG)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    gc.freeze()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        gc.unfreeze()
-        logger.setLevel(level)
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-@contextmanager
-def _autocast(dtype: Dtype) -> Iterator[None]:
-    target = _AUTOCAST.get(dtype)
-    with torch.autocast("cpu", target, enabled=target is not None):
-        yield

@@ -82,6 +82,19 @@ def nvml_gpus() -> list[NvmlGpu]:
         return [_gpu(nvml, handle) for handle in handles if handle is not None]
 
 
+def used_bytes(uuid: str) -> int | None:
+    """Bytes in use by everyone on the GPU `GPU-<uuid>`; None where nobody tells.
+
+    Verify with `nvidia-smi --query-gpu=uuid,memory.used --format=csv`.
+    """
+    with _library() as nvml:
+        if nvml is None:
+            return None
+        handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid}".encode())
+        memory = handle and _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+        return int(memory.used) if memory and memory.total > 0 else None
+
+
 def _gpu(nvml: Any, handle: Any) -> NvmlGpu:
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     if memory is None or memory.total <= 0:  # unified memory (Jetson, DGX Spark): RAM it is

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from autotrain.errors import AutotrainError
+from autotrain.probe.lengths import Lengths
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, user_error
 
 _SAMPLES = 8
-_LENGTHS_READ = 20_000
 _TIMING_SECONDS = 0.5
 
 
@@ -63,8 +63,8 @@ def _content(item: Any) -> Iterator[bytes]:
         yield from _content([getattr(item, field.name) for field in fields(item)])
 
 
-def load_samples(task: Task, path: Path) -> tuple[list[Any], float]:
-    """A few samples (the longest, where `length` tells) and the median seconds to load one.
+def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[list[Any], float]:
+    """A few samples (the longest, where lengths are known) and the median seconds to load one.
 
     Raises AutotrainError, naming the task file's line, where that fails.
     """
@@ -73,15 +73,25 @@ def load_samples(task: Task, path: Path) -> tuple[list[Any], float]:
         raise AutotrainError(
             f"{path}: the training dataset is empty", "check the data it was given"
         )
+    if lengths is not None:
+        chosen = lengths.up_to(math.inf, _SAMPLES)
+    else:
+        chosen = sorted({i * total // _SAMPLES for i in range(_SAMPLES)})
+    samples = loaded(task, path, chosen)
     try:
-        chosen = _chosen(task, total)
-        samples = [task.train[index] for index in chosen]
-        seconds = _loading_seconds(task.train, chosen)
+        return samples, _loading_seconds(task.train, chosen)
+    except Exception as error:
+        raise user_error(path, error, "loading a sample: ") from error
+
+
+def loaded(task: Task, path: Path, indices: list[int]) -> list[Any]:
+    """Those training samples. Raises AutotrainError, naming the task file's line."""
+    try:
+        return [task.train[index] for index in indices]
     except AutotrainError:
         raise
     except Exception as error:
         raise user_error(path, error, "loading a sample: ") from error
-    return samples, seconds
 
 
 def _loading_seconds(dataset: Any, indices: list[int]) -> float:
@@ -116,11 +126,3 @@ def sample_count(dataset: Any, which: str, path: Path) -> int:
 def valid_count(task: Task, path: Path) -> int:
     """Samples of the task's own validation set; 0 where it has none."""
     return 0 if task.valid is None else sample_count(task.valid, "validation", path)
-
-
-def _chosen(task: Task, count: int) -> list[int]:
-    """The longest samples, where a length is known; else samples spread over the dataset."""
-    if task.length is None:
-        return sorted({i * count // _SAMPLES for i in range(_SAMPLES)})
-    stride = max(count // _LENGTHS_READ, 1)
-    return sorted(range(0, count, stride), key=task.length, reverse=True)[:_SAMPLES]

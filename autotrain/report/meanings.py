@@ -29,6 +29,14 @@ MEANINGS: dict[str, str] = {
         "How many samples the model has seen each time it is changed: micro_batch x accum_steps "
         "x world_size. It is what others call the (effective) batch size."
     ),
+    "batch.buckets": (
+        "Pairs of a length and a number of samples: up to that length, so many samples the model "
+        "looks at together. Short ones take less memory, so more of them fit."
+    ),
+    "batch.target_items": (
+        "How much the model has seen each time it is changed, where samples differ in length: "
+        "the sum of their lengths (frames, tokens)."
+    ),
     "precision.dtype": (
         "How exactly numbers are kept. fp32 is the ordinary form; bf16 and fp16 take half the "
         "memory and are faster on hardware that is made for them."

@@ -65,7 +65,9 @@ def setting(key: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{clean(k)} = {setting('', v)}" for k, v in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(setting("", item) for item in value)
+        pairs = bool(value) and all(isinstance(item, list | tuple) for item in value)
+        shown = (f"[{setting('', item)}]" if pairs else setting("", item) for item in value)
+        return ", ".join(shown)
     return f"{clean(value)[:12]}..." if key.endswith("sha256") else clean(value)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autotrain import optimizer
+from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
-from autotrain.run import checkpoint, data, faults, optimizer
+from autotrain.run import checkpoint, data, faults
+from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.data import Feed, Itinerary, Source
-from autotrain.run.device import Memory, Precision, device_of
 from autotrain.run.keeper import Keeper
-from autotrain.run.order import Order
+from autotrain.run.order import Order, in_micro_batches
 from autotrain.run.schedule import Schedule
 from autotrain.run.seeds import BUILD, mixed, seed_all
 from autotrain.run.state import Buffers, Run
@@ -64,6 +67,7 @@ def assemble(
     if resume:
         _resume(run, directory)
     _note_processes(run)
+    _note_longer(run)
     return run
 
 
@@ -82,20 +86,45 @@ def _feed(
     plan: Plan, task: Task, model: torch.nn.Module, task_file: Path, max_steps: int | None
 ) -> tuple[Feed, Cadence, tuple[int, int]]:
     parts = data.split(task, plan)
-    order = Order(
-        count=parts.train_count,
-        global_batch=plan.batch.global_batch,
-        micro_batch=plan.batch.micro_batch,
-        seed=plan.run.seed,
-        no_single=any(isinstance(m, _BatchNorm) and m.training for m in model.modules()),
-        lengths=data.lengths_of(parts),
-    )
+    no_single = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+    order, valid = _order(plan, parts, no_single=no_single)
     cadence = Cadence.of(plan, order.steps_per_epoch)
     last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
     source = Source(parts, task, plan.run.seed, task_file)
-    itinerary = Itinerary(order, cadence, parts.valid_count, last)
+    itinerary = Itinerary(order, cadence, valid, last)
     feed = Feed(source, itinerary, plan.loader, device_of(plan.device))
     return feed, cadence, (parts.train_count, parts.valid_count)
+
+
+def _order(
+    plan: Plan, parts: data.Split, *, no_single: bool
+) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
+    """The order of the training samples, and the validation set's micro-batches."""
+    cut, seed, lengths = plan.batch, plan.run.seed, data.lengths_of(parts)
+    valid = in_micro_batches(parts.valid_count, cut.micro_batch)
+    if lengths is None or cut.buckets is None or cut.target_items is None:
+        count = parts.train_count
+        return Order(count, cut.global_batch, cut.micro_batch, seed, no_single, lengths), valid
+    order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single)
+    known = data.valid_lengths_of(parts)
+    return order, valid if known is None else order.in_turn(known)
+
+
+def _note_longer(run: Run) -> None:
+    """Samples beyond the last bucket: the data changed, or not all lengths were read."""
+    order = run.feed.itinerary.order
+    if not isinstance(order, BucketedOrder):
+        return
+    end, longest = order.buckets[-1][0], float(order.lengths.max())
+    longer = int((order.lengths > end).sum())
+    if longer:
+        message = (
+            f"samples longer than the plan's longest, {end:g}: {longer} of {len(order.lengths)}, "
+            f"up to {longest:g}; they go in smaller micro-batches"
+        )
+        advice = "plan again: the largest possible batch has not been checked"
+        step, epoch = run.state.step, run.epoch
+        run.notes.append(Warned(step=step, epoch=epoch, message=message, advice=advice))
 
 
 def _resume(run: Run, directory: Path) -> None:

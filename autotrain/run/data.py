@@ -20,8 +20,9 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
 
 from autotrain.errors import AutotrainError
+from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
-from autotrain.run.order import Order, in_micro_batches
+from autotrain.run.order import Order
 from autotrain.run.seeds import COLLATE, TRAIN_SAMPLE, VALID_SAMPLE, mixed, seed_cpu
 from autotrain.run.signals import leave_to_parent
 from autotrain.schema import VALID_SHARE, LoaderSection, Plan
@@ -45,7 +46,8 @@ class LoaderDiedError(AutotrainError):
 class Split:
     """What is trained on and what is held out, as map-style datasets, and each one's size.
 
-    `length` is the task's, by index into `train`.
+    `length` is the task's, by index into `train`; `valid_length` by index into `valid`, where
+    that was held out of the training samples.
     """
 
     train: Any
@@ -53,6 +55,7 @@ class Split:
     train_count: int
     valid_count: int
     length: Callable[[int], float] | None
+    valid_length: Callable[[int], float] | None = None
 
 
 def split(task: Task, plan: Plan) -> Split:
@@ -65,11 +68,11 @@ def split(task: Task, plan: Plan) -> Split:
         return Split(task.train, task.valid, *sizes, task.length)
     share = plan.data.valid_share or VALID_SHARE
     train, valid = hold_out(_count(task.train, "train"), share, plan.run.seed)
-    costs, length = task.length, None
-    if costs is not None:
-        length = lambda index: costs(train[index])  # noqa: E731
     parts = subset(task.train, train), subset(task.train, valid)
-    return Split(*parts, len(train), len(valid), length)
+    costs, sizes = task.length, (len(train), len(valid))
+    if costs is None:
+        return Split(*parts, *sizes, None)
+    return Split(*parts, *sizes, lambda i: costs(train[i]), lambda i: costs(valid[i]))
 
 
 def _count(dataset: Any, name: str) -> int:
@@ -87,10 +90,18 @@ def _count(dataset: Any, name: str) -> int:
 
 def lengths_of(parts: Split) -> torch.Tensor | None:
     """float64 [train_count]: what each training sample costs; None: the task does not say."""
-    if parts.length is None:
+    return _costs(parts.length, parts.train_count)
+
+
+def valid_lengths_of(parts: Split) -> torch.Tensor | None:
+    """float64 [valid_count]: what each validation sample costs; None: nobody says."""
+    return _costs(parts.valid_length, parts.valid_count)
+
+
+def _costs(length: Callable[[int], float] | None, count: int) -> torch.Tensor | None:
+    if length is None:
         return None
-    costs = [float(parts.length(index)) for index in range(parts.train_count)]
-    return torch.tensor(costs, dtype=torch.float64)
+    return torch.tensor([float(length(index)) for index in range(count)], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -169,11 +180,12 @@ class Itinerary:
     """What the loop will ask for, from `step` on, up to and including `last`.
 
     `evaluated` is the step of the last evaluation made, so that none is repeated or left out.
+    `valid` is the validation set in micro-batches, always in the same order.
     """
 
-    order: Order
+    order: Order | BucketedOrder
     cadence: Cadence
-    valid_count: int
+    valid: list[Sequence[int]]
     last: int
     step: int = 0
     evaluated: int = 0
@@ -188,8 +200,8 @@ class Itinerary:
                 yield from (Request(epoch, indices) for indices in self.order.window(step))
 
     def validation(self) -> list[Sequence[int]]:
-        """The validation set in micro-batches, always in the same order."""
-        return in_micro_batches(self.valid_count, self.order.micro_batch)
+        """The validation set's micro-batches."""
+        return self.valid
 
 
 class Feed:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
+from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.events import StopReason
 from autotrain.run.data import LoaderDiedError, described
 from autotrain.run.state import NotFiniteError
-
-_CPU_ALLOCATOR = ("not enough memory: you tried to allocate", "can't allocate memory")
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA's, Python's or torch's CPU allocator's word for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(s in str(error) for s in _CPU_ALLOCATOR)
 
 
 def lost_workers(error: BaseException) -> bool:

@@ -16,15 +16,15 @@ from contextlib import closing
 from pathlib import Path
 from time import perf_counter
 
+from autotrain.device import settings
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
+from autotrain.optimizer import set_rate
 from autotrain.run import faults
 from autotrain.run.assemble import assemble
-from autotrain.run.device import settings
 from autotrain.run.evaluate import evaluate
 from autotrain.run.lock import held
 from autotrain.run.meter import Meter
-from autotrain.run.optimizer import set_rate
 from autotrain.run.signals import Stop
 from autotrain.run.state import NotFiniteError, Run
 from autotrain.run.step import take_step

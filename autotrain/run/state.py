@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
 from autotrain.events import Event
+from autotrain.optimizer import set_rate
+from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.checkpoint import Snapshot
 from autotrain.run.data import Feed
-from autotrain.run.device import Memory, Precision
 from autotrain.run.keeper import Keeper
 from autotrain.run.meter import Meter
-from autotrain.run.optimizer import set_rate
 from autotrain.run.schedule import Schedule
 from autotrain.run.tensors import (
     all_finite,
@@ -157,12 +158,16 @@ class Run:
 
     def fixed(self) -> dict[str, Any]:
         """What a resume may not change, as the plan spells it."""
+        order = self.feed.itinerary.order
+        bucketed = order if isinstance(order, BucketedOrder) else None
         return {
             "run.seed": self.plan.run.seed,
             "batch.global_batch": self.plan.batch.global_batch,
+            "batch.buckets": [list(part) for part in bucketed.buckets] if bucketed else None,
+            "batch.target_items": bucketed.target_items if bucketed else None,
             "optimizer.name": self.plan.optimizer.name,
             "training samples": self.counts[0],
-            "bucketing by length": self.feed.itinerary.order.lengths is not None,
+            "bucketing by length": order.lengths is not None,
         }
 
     def snapshot(self) -> Snapshot:

@@ -11,9 +11,9 @@ from time import perf_counter
 
 import torch
 
+from autotrain.optimizer import set_rate
 from autotrain.run import faults
 from autotrain.run.meter import Number, detached
-from autotrain.run.optimizer import set_rate
 from autotrain.run.seeds import MICRO_BATCH, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run

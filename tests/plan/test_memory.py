@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotrain.optimizer import IMPLEMENTATIONS
+from autotrain.optimizer import OPTIMIZERS as CLASSES
 from autotrain.plan import cuda, host, memory
 from autotrain.probe.trace.counter import Counter
-from autotrain.run.optimizer import IMPLEMENTATIONS
-from autotrain.run.optimizer import OPTIMIZERS as CLASSES
 
 from .profiles import GIB, MIB, OPTIMIZERS, between, model, trace
 
@@ -63,7 +63,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "how"), CASES)
 def test_an_optimizer_step_makes_no_more_for_a_moment_than_is_said(name, how, decay):
     optimizer, parameters = stepped(name, how, 0.9, decay)
-    counter = Counter(fake=False)
+    counter = Counter()
     counter.hold([*parameters, *(p.grad for p in parameters), *state_tensors(optimizer)])
     counter.restart()
     before = counter.now

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from autotrain.probe import gpus, nvml
-from autotrain.probe.nvml import Driver, NvmlGpu, nvml_driver, nvml_gpus
+from autotrain.probe.nvml import Driver, NvmlGpu, nvml_driver, nvml_gpus, used_bytes
 
 GIB = 1 << 30
 LARGE = NvmlGpu("NVIDIA A100-SXM4-40GB", "GPU-aaaa-1", 40 * GIB, 39 * GIB, (8, 0))
@@ -167,6 +167,20 @@ def test_native_dtypes_follow_the_compute_capability(capability, expected):
 )
 def test_bf16_on_amd_follows_the_architecture(architecture, bf16):
     assert ("bf16" in gpus.rocm_dtypes(architecture)) is bf16
+
+
+def test_bytes_in_use_are_those_of_the_gpu_named(driver):
+    used = {b"GPU-one": 5, b"GPU-two": 7}
+    driver(
+        nvmlDeviceGetHandleByUUID=lambda uuid: uuid if uuid in used else refuse(),
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=9, used=used[handle]),
+    )
+    assert (used_bytes("one"), used_bytes("two"), used_bytes("three")) == (5, 7, None)
+
+
+def test_bytes_in_use_without_a_driver_are_nobodys_to_tell(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert used_bytes("one") is None
 
 
 @pytest.fixture

@@ -13,10 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from autotrain import Loss, Task
 from autotrain.errors import AutotrainError
+from autotrain.probe import model as tracing
 from autotrain.probe.model import ModelTracer
 
 FIGURES = ("peak_bytes", "accumulate_peak_bytes", "evaluate_peak_bytes", "batch_bytes")
 WORK = ("matmul_flops", "convolution_flops")
+
+
+@pytest.fixture
+def _tensors_alone(monkeypatch):
+    """Bytes used inside operators are measured, and not counted again for a step run for real."""
+    monkeypatch.setattr(tracing, "runs_here", lambda _: False)
 
 
 def for_real(task) -> ModelTracer:
@@ -25,6 +32,7 @@ def for_real(task) -> ModelTracer:
     return tracer
 
 
+@pytest.mark.usefixtures("_tensors_alone")
 @pytest.mark.parametrize("name", TASKS)
 def test_a_fake_step_counts_what_the_same_step_counts_for_real(name):
     fake, real = opened(TASKS[name]()), for_real(TASKS[name]())
@@ -41,6 +49,7 @@ def test_a_fake_step_counts_what_the_same_step_counts_for_real(name):
     assert real.profile().traced == "concrete"
 
 
+@pytest.mark.usefixtures("_tensors_alone")
 def test_bf16_is_counted_as_the_real_step_counts_it():
     fake, real = opened(TASKS["mlp"]()), for_real(TASKS["mlp"]())
     assert fake.trace(64, "bf16").peak_bytes == real.trace(64, "bf16").peak_bytes
@@ -126,8 +135,9 @@ def test_a_step_that_needs_its_data_is_run_for_real(name):
 def test_once_one_step_ran_for_real_no_fake_one_is_kept():
     class Sometimes(nn.Linear):
         def forward(self, inputs):
-            scale = inputs.mean().item() if len(inputs) > 4 else 1.0
-            return super().forward(inputs) * scale
+            if len(inputs) > 4 and inputs.mean().item() > 0.5:
+                return super().forward(inputs) + super().forward(inputs * 2)
+            return super().forward(inputs)
 
     tracer = opened(classifier(lambda: Sometimes(64, 10), 64))
     tracer.trace(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,7 +11,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autotrain.errors import AutotrainError
+from autotrain.probe.limits import usable_memory
+from autotrain.probe.trace.counter import Counter, TooMuch
+from autotrain.probe.trace.values import Values, small_enough
 from autotrain.task import Task, user_error
+
+_GIB = 2**30
+_SOON_BUILT = _GIB // 4  # bytes of parameters: building so much for real costs about a second
+_FEW = 8  # elements: a buffer of so few floats keeps its values (flags and scales, not statistics)
 
 
 def build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
@@ -19,11 +27,7 @@ def build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
     Raises AutotrainError where it cannot be built, is no module, or has nothing to train.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    try:
-        with mode:
-            model = task.model()
-    except Exception:
-        model = real_model(task, path)
+    model, born = _built(task, path, mode)
     if not isinstance(model, nn.Module):
         raise AutotrainError(
             f"{path}: the model is {type(model).__name__}, not torch.nn.Module",
@@ -31,16 +35,44 @@ def build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise AutotrainError(f"{path}: the model has no trainable parameter", "unfreeze a layer")
-    return _as_fake(model, mode), mode
+    return _as_fake(model, mode, born), mode
 
 
-def _as_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+def _built(task: Task, path: Path, mode: FakeTensorMode) -> tuple[nn.Module, Counter]:
+    """The model, and the counter that saw its tensors being born.
+
+    Where the code that builds it reads numbers out of its weights, a small model is built for
+    real; of a large one, the numbers are taken for 1 or, if that fails, for 0.
+    """
+    for answer in (1, 0):
+        values = Values(mode, answer)
+        born = Counter(values)
+        with suppress(Exception):
+            with mode, born:
+                model = task.model()
+            size = _parameter_bytes(model) if isinstance(model, nn.Module) else 0
+            if values.asked and size <= _SOON_BUILT:
+                break
+            return model, born
+    born = Counter()
+    born.limit = max(_GIB, usable_memory().available_bytes // 4)
+    with born:
+        model = real_model(task, path)
+    return model, born
+
+
+def _parameter_bytes(model: nn.Module) -> int:
+    return sum(p.nbytes for p in model.parameters())
+
+
+def _as_fake(model: nn.Module, mode: FakeTensorMode, born: Counter) -> nn.Module:
     """Give every parameter and buffer a fake of its own; a tensor used twice stays one.
 
     Those that are fake already are made anew: `copy.deepcopy` of a fake tensor (which
     nn.TransformerEncoder does to its layers) breaks the tie between it and its views.
+    Buffers of integers keep their values.
     """
-    model = _apart(model, mode)
+    model = _apart(model, mode, born)
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
@@ -50,23 +82,32 @@ def _as_fake(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
     return model
 
 
-def _apart(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """A model of real tensors may be the user's own object: a copy, its tensors fake."""
+def _apart(model: nn.Module, mode: FakeTensorMode, born: Counter) -> nn.Module:
+    """A model that was not made just now is the user's own object: a copy, its tensors fake."""
     real = [t for t in (*model.parameters(), *model.buffers()) if not isinstance(t, FakeTensor)]
-    if not real:
+    if all(born.knows(tensor) for tensor in real):
         return model
     try:
-        return copy.deepcopy(model, {id(tensor): _fake(tensor, mode) for tensor in real})
+        return copy.deepcopy(model, {id(t): _fake(t, mode, own=False) for t in real})
     except Exception:  # it holds something that cannot be copied
         return model
 
 
-def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+def _fake(tensor: torch.Tensor, mode: FakeTensorMode, *, own: bool = True) -> torch.Tensor:
+    """A fake of this tensor, or, where its values are kept, the tensor or (not `own`) a copy."""
+    if _kept(tensor):
+        return tensor if own else tensor.clone()
     with mode:
         new = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(new, requires_grad=tensor.requires_grad)
     return new
+
+
+def _kept(tensor: torch.Tensor) -> bool:
+    if isinstance(tensor, FakeTensor | nn.Parameter):
+        return False
+    return tensor.numel() <= _FEW if tensor.is_floating_point() else small_enough(tensor)
 
 
 def real_model(task: Task, path: Path) -> nn.Module:
@@ -75,5 +116,11 @@ def real_model(task: Task, path: Path) -> nn.Module:
         return task.model()
     except AutotrainError:
         raise
+    except TooMuch as error:
+        raise AutotrainError(
+            f"{path}: building the model reads the values of its tensors, so it was built for "
+            f"real, and it takes more than {error}",
+            "plan with --trial on the machine that will train it",
+        ) from error
     except Exception as error:
         raise user_error(path, error, "building the model: ") from error

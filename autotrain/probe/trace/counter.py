@@ -6,20 +6,27 @@ what an allocator would see; rounding and fragmentation come later (`plan/memory
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils import _pytree as pytree
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from autotrain.probe.trace.rules import INSIDE, RULES, LstmLayer
+from autotrain.probe.trace import recurrent, scratch
+from autotrain.probe.trace.rules import INSIDE, LstmLayer
+from autotrain.probe.trace.values import Values, tensors_in
 
 _CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
+_DEVICE = torch.ops.prim.device.default
 _CONVOLUTION_BACKWARD = "aten.convolution_backward."
+_ATTENTION = tuple(
+    f"aten._scaled_dot_product_{kernel}_attention" for kernel in ("flash", "efficient", "cudnn")
+)
 
 
 @dataclass
@@ -30,6 +37,10 @@ class Work:
     convolution_flops: float = 0.0
     moved_bytes: float = 0.0
     ops: int = 0
+
+
+class TooMuch(Exception):  # noqa: N818  # what it says is how much
+    """More bytes are alive than the counter's limit."""
 
 
 class _Storage(NamedTuple):
@@ -43,45 +54,125 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     `tape` tells how they were born and died; `schema.StepTrace` says how to read it.
     """
 
-    def __init__(self, *, fake: bool) -> None:
+    def __init__(self, values: Values | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.fake = fake
+        self.values = values  # None: operators run for real
+        self.strangers: list[weakref.ref[torch.Tensor]] = []
+        self._theirs: set[int | None] = set()  # storages
         self.live: dict[int, _Storage] = {}
         self.tape: list[int] = []
         self.births = 0
         self.now = self.peak = 0
         self.work = Work()
+        self._followed: set[int | None] | None = None  # storages
+        self.limit: int | None = None  # bytes alive, above which `TooMuch` is raised
         self.last_op = ""
+        self.inside = INSIDE  # by operator: bytes used beside its outputs
+        self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
 
-    def hold(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Count tensors that exist already: parameters, buffers, the batch."""
+    def hold(self, tensors: Iterable[torch.Tensor], *, theirs: bool = False) -> None:
+        """Count tensors that exist already: parameters, buffers, the batch.
+
+        `theirs`: they are the user's own, and nothing may be written to them.
+        """
         for tensor in tensors:
             self._see(tensor)
+            if theirs:
+                self._theirs.add(_storage_key(tensor))
 
     def restart(self) -> None:
         """Forget the peak and the work so far; what lives stays counted."""
         self.peak, self.work = self.now, Work()
 
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether this tensor was born or held while the counter listened."""
+        return _storage_key(tensor) in self.live
+
+    def follow(self, tensors: list[torch.Tensor] | None) -> None:
+        """From now on, note what is computed from these tensors; None: no longer."""
+        self._followed = None if tensors is None else {_storage_key(t) for t in tensors}
+
+    def reached(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether any of these depends on what is followed, or may do so."""
+        followed = self._followed
+        return (
+            followed is None
+            or None in followed
+            or any(_storage_key(tensor) in followed for tensor in tensors)
+        )
+
+    def _spread(self, func: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> None:
+        followed = self._followed
+        if followed is None or not any(_storage_key(tensor) in followed for tensor in inputs):
+            return
+        written = inputs if func._schema.is_mutable else []
+        followed.update(_storage_key(tensor) for tensor in (*outputs, *written))
+        if not outputs and not written:  # a number was read: who knows what becomes of it
+            followed.add(None)
+
+    def again(self) -> Counter:
+        """A counter that starts anew, with the same values."""
+        made = Counter(self.values)
+        made.calls = None if self.calls is None else []
+        return made
+
     def off(self) -> None:
         """Stop listening: what dies from here on is not on the tape."""
         self.live.clear()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to skip it costs a call for every operator
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run one operator, then count its new storages and its work."""
-        self.last_op = str(func)
-        rule = RULES.get(self.last_op) if self.fake else None
-        out = rule(func, args, kwargs or {}) if rule else func(*args, **(kwargs or {}))
-        outputs = _tensors(out)
+        if func is _DEVICE:  # torch asks for it at every turn
+            return args[0].fake_device if self.values else func(*args)
+        kwargs = kwargs or {}
+        self.last_op = name = _name(func)
+        inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
+        self._meet(func, inputs)
+        if self.values is None:
+            out = func(*args, **kwargs)
+        else:
+            out = self.values.run(name, func, args, kwargs, inputs)
+        outputs = tensors_in(out)
         for tensor in outputs:
             self._see(tensor)
-        if self.last_op in INSIDE:
-            self._inside(INSIDE[self.last_op](args))
-        self._account(func, args, kwargs or {}, out, outputs)
+        if self._followed is not None:
+            self._spread(func, inputs, outputs)
+        if name in self.inside:
+            self._inside(self.inside[name](args))
+        flops = self._account(func, args, kwargs, out, inputs, outputs)
+        if self.calls is not None and scratch.may_use(func, name):
+            known = scratch.call(
+                func, args, kwargs, (*inputs, *outputs), len(self.tape), self.now, flops
+            )
+            if known is not None:
+                self.calls.append(known)
         return out
 
+    def _meet(self, func: Any, inputs: list[torch.Tensor]) -> None:
+        """Tensors that no operator made and nobody held: a teacher's, say. They are resident.
+
+        One that is about to be written to is the user's own: it shall stay as it is.
+        """
+        for tensor in inputs:
+            if tensor.numel() > 1 and _storage_key(tensor) not in self.live:
+                self.strangers.append(weakref.ref(tensor))
+                self.hold([tensor], theirs=True)
+        if self._theirs and self.values is not None and func._schema.is_mutable:
+            for tensor in inputs:
+                if _storage_key(tensor) in self._theirs and not isinstance(tensor, FakeTensor):
+                    self.values.forget(tensor)
+
     def _see(self, tensor: torch.Tensor) -> None:
+        if tensor.layout != torch.strided:
+            for part in _parts(tensor):
+                self._see(part)
+            return
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self.live:
@@ -93,9 +184,14 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self._born(size)
             self.now += size
             self.peak = max(self.peak, self.now)
+            if self.limit is not None and self.now > self.limit:
+                raise TooMuch(f"{self.limit / 2**30:.1f} GiB")
 
     def _release(self, key: int) -> None:
         gone = self.live.pop(key, None)
+        self._theirs.discard(key)
+        if self._followed is not None:
+            self._followed.discard(key)
         if gone is not None and gone.number is not None:
             self.now -= gone.size
             self.tape.append(-1 - gone.number)
@@ -112,13 +208,18 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self.peak = max(self.peak, self.now + size)
 
     def _account(
-        self, func: Any, args: Any, kwargs: dict[str, Any], out: Any, outputs: list[torch.Tensor]
-    ) -> None:
+        self,
+        func: Any,
+        args: Any,
+        kwargs: dict[str, Any],
+        out: Any,
+        inputs: list[torch.Tensor],
+        outputs: list[torch.Tensor],
+    ) -> float:
         if not outputs and not func._schema.is_mutable:
-            return
+            return 0.0
         if getattr(func, "is_view", False):
-            return
-        inputs = _tensors((args, kwargs))
+            return 0.0
         self.work.ops += 1
         self.work.moved_bytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
         flops = _flops(func, args, kwargs, out)
@@ -126,21 +227,42 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self.work.convolution_flops += flops
         else:
             self.work.matmul_flops += flops
+        return flops
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+@functools.cache
+def _name(func: Any) -> str:
+    return str(func)
+
+
+def _storage_key(tensor: torch.Tensor) -> int | None:
+    if tensor.layout != torch.strided:
+        return None
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The strided tensors that a sparse one is made of."""
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    return []
 
 
 def _flops(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> float:
     """Floating-point operations of one operator; 0 for what only moves bytes."""
-    name = str(func)
+    name = _name(func)
     if name.startswith("aten.mkldnn_rnn_layer"):
         return LstmLayer.of(args).flops() * (2 if "backward" in name else 1)
-    if name.startswith("aten._scaled_dot_product_flash_attention_for_cpu"):
+    if name.startswith("aten._cudnn_rnn"):
+        return recurrent.flops(name, args)
+    if name.startswith(_ATTENTION):
         backward = "backward" in name
         query, key = args[1:3] if backward else args[0:2]
         return 2.0 * float(query.numel() * key.shape[2]) * (5 if backward else 2)
+    if name == "aten._grouped_mm.default":
+        rows, inner = args[0].shape[-2:]
+        groups = args[0].shape[0] if args[0].dim() == args[1].dim() == 3 else 1
+        return 2.0 * groups * float(rows * inner * args[1].shape[-1])
     if name.startswith(_CONVOLUTIONS):
         return _convolution_flops(args[0] if args[6] else out, args[1])
     if name.startswith(_CONVOLUTION_BACKWARD):

@@ -5,8 +5,8 @@ import typing
 import pytest
 import torch
 
+from autotrain import optimizer
 from autotrain.errors import AutotrainError
-from autotrain.run import optimizer
 from autotrain.run.tensors import flatten_optimizer, restore_optimizer
 from autotrain.schema import OptimizerName, OptimizerSection
 

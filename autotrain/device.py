@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from autotrain.errors import AutotrainError
 from autotrain.schema import DeviceSection, Dtype, Plan
 
+_CPU_ALLOCATOR = ("not enough memory: you tried to allocate", "can't allocate memory")
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -61,12 +62,13 @@ def settings(plan: Plan) -> Iterator[None]:
 
     fp32 means fp32: cuDNN's own default is tf32.
     """
+    device = device_of(plan.device)
     tf32 = plan.precision.dtype != "fp32"
     threads = torch.get_num_threads()
     matmul = torch.get_float32_matmul_precision()
     cudnn = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(plan.device.threads)
-    if device_of(plan.device).type == "cuda":
+    if device.type == "cuda":
         torch.cuda.set_device(plan.device.index)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
@@ -76,6 +78,13 @@ def settings(plan: Plan) -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: CUDA's, Python's or torch's CPU allocator's word for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(s in str(error) for s in _CPU_ALLOCATOR)
 
 
 class Memory:

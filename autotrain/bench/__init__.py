@@ -1,0 +1,1 @@
+"""Benchmarks that anyone can run: what was predicted beside what is measured here."""

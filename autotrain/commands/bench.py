@@ -1,0 +1,131 @@
+"""`autotrain bench`: how good the predictions are on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from autotrain import files
+from autotrain.bench import memory as figures
+from autotrain.bench.memory import Row
+from autotrain.commands.decide import Case, Decision, Source
+from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
+from autotrain.commands.streams import data_only
+from autotrain.commands.trying import take
+from autotrain.errors import AutotrainError, DoesNotFitError
+from autotrain.goal import parse_settings
+from autotrain.schema import Goal, HardwareProfile
+
+# Sizes tried of each model: one sample, as planned, and this many times as many.
+MORE = 4
+
+
+def memory(
+    data: str | None,
+    templates: Sequence[str],
+    task: str | None,
+    settings: Sequence[str],
+    *,
+    tensors: bool,
+    as_json: bool,
+) -> int:
+    """Plan, try, and print both beside each other. 1 where nothing could be measured."""
+    asked = _asked(data, templates, task, tuple(settings))
+    rows: list[Row] = []
+    with data_only() as out:
+        hardware = hardware_of(None, Path.cwd(), calibrate=False)
+        with tempfile.TemporaryDirectory(prefix="autotrain-bench-") as folder:
+            for name, wish in asked:
+                rows += _rows(name, wish, hardware, Path(folder), tensors=tensors)
+        _show(rows, out, as_json=as_json)
+    return 0 if any(row.outcome == "ok" for row in rows) else 1
+
+
+def _asked(
+    data: str | None, templates: Sequence[str], task: str | None, settings: tuple[str, ...]
+) -> list[tuple[str, Wish]]:
+    """What was named, or every template that comes along."""
+    if task is None and data is not None and len(templates) != 1:
+        raise AutotrainError(f"{data}: data for what?", "name one --template, or a --task")
+    names = list(templates) or ([] if task else files.shipped_names("templates"))
+    own = data if task is None else None
+    wishes = [(name, Wish(own, name, None, None, None, settings)) for name in names]
+    if task is not None:
+        wishes.append((task, Wish(data, None, task, None, None, settings)))
+    return wishes
+
+
+def _rows(
+    name: str, wish: Wish, hardware: HardwareProfile, folder: Path, *, tensors: bool
+) -> Iterator[Row]:
+    """Of one model, at each size that fits."""
+    source = _source(wish, folder)
+    settings, options = parse_settings(list(wish.settings))
+    # A trial has no loader workers: what is predicted for it has none either.
+    settings.setdefault("loader.workers", 0)
+    goal = goal_of(wish, source, settings, options, Path("plan.toml"))
+    case = Case.open(source, hardware, goal)
+    for made in _sizes(case, goal):
+        plan = made.plan
+        print(f"{name}: micro_batch {plan.batch.micro_batch} ...", file=sys.stderr, flush=True)
+        trial = take(source, plan, hardware, tensors=tensors)
+        if trial.outcome != "ok":
+            print(f"{name}: {trial.outcome}: {trial.message}", file=sys.stderr)
+        yield figures.row(name, plan, trial)
+
+
+def _source(wish: Wish, folder: Path) -> Source:
+    """As `plan` finds it; a template of pictures that brings none gets noise."""
+    if wish.template is not None and wish.data is None:
+        template = files.shipped("templates") / wish.template / "template.toml"
+        content = files.read_toml(template) if template.is_file() else {}
+        if content.get("kind") == "images" and "data" not in content:
+            figures.write_pictures(folder / "pictures")
+            wish = wish._replace(data=str(folder / "pictures"))
+    return source_of(wish)
+
+
+def _sizes(case: Case, goal: Goal) -> Iterator[Decision]:
+    """The plan as it is, of one sample, and of MORE times as many, where these differ and fit."""
+    planned = case.decide()
+    micro = planned.plan.batch.micro_batch
+    fixed = "batch.micro_batch" in goal.user
+    for size in (1, micro, MORE * micro):
+        if size == micro:
+            yield planned
+        elif not fixed and (made := _at(case, goal, size)) is not None:
+            yield made
+
+
+def _at(case: Case, goal: Goal, size: int) -> Decision | None:
+    """Planned with that micro_batch, no accumulation; None where it is over the budget."""
+    parts = {"batch.micro_batch": size, "batch.accum_steps": 1, "batch.global_batch": size}
+    try:
+        made = case.decide(goal=goal.model_copy(update={"user": goal.user | parts}))
+    except DoesNotFitError:
+        return None
+    within = made.plan.predicted.device_peak_bytes.high <= made.plan.memory.budget_bytes
+    return made if within else None
+
+
+def _show(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
+    """JSON, or a table and a line for each figure."""
+    found = figures.figures(rows)
+    if as_json:
+        said = {
+            "rows": [row.model_dump(mode="json") for row in rows],
+            "figures": [figure.model_dump(mode="json") for figure in found],
+        }
+        print(json.dumps(said, indent=1), file=out)
+        return
+    from rich.console import Console
+
+    console = Console(file=out, width=None if out.isatty() else 160, highlight=False)
+    console.print(figures.table(rows))
+    console.print()
+    for figure in found:
+        console.print(figures.summary(figure))

@@ -1,0 +1,123 @@
+"""What glibc's malloc keeps resident for a sequence of births and deaths of tensors.
+
+Large requests are pages of their own and go back at once; smaller ones share a heap that only
+shrinks from its top, so holes in it stay resident. Large means above a threshold that starts at
+128 KiB and rises to every freed request of up to 32 MiB (malloc/malloc.c, `M_MMAP_THRESHOLD` in
+mallopt(3)); the top is given back when it is twice the threshold.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+
+KIB = 1024
+PAGE, START, MOST, PAD = 4 * KIB, 128 * KIB, 32 * 1024 * KIB, 128 * KIB
+# torch asks for tensors on addresses that 64 divides; a chunk has a header of 16 bytes.
+ALIGN, HEADER = 64, 16
+
+
+class Heap:
+    """Bytes resident now and at the peak."""
+
+    def __init__(self) -> None:
+        self.threshold, self.trim = START, START
+        self.mapped = self.top = self.extent = self.peak = 0
+        self.holes: list[tuple[int, int]] = []  # (size, address), rising
+        self.starts: dict[int, int] = {}  # of a hole: its size
+        self.ends: dict[int, int] = {}  # of a hole: its start
+
+    def take(self, size: int) -> tuple[int, int]:
+        """A chunk for so many bytes: (address, size); address -1 for pages of its own."""
+        if size >= self.threshold:
+            chunk = -(-(size + ALIGN + HEADER) // PAGE) * PAGE
+            self.mapped += chunk
+            address = -1
+        else:
+            chunk = max(-(-(size + HEADER // 2) // HEADER) * HEADER, 2 * HEADER)
+            address = self._place(chunk)
+        self.peak = max(self.peak, self.mapped + self.extent)
+        return address, chunk
+
+    def _place(self, chunk: int) -> int:
+        """In the smallest hole that is large enough wherever it begins, else at the top.
+
+        What is cut off before and behind becomes holes: one that was left by as large a chunk
+        is therefore too small.
+        """
+        asked = chunk + ALIGN + 2 * HEADER
+        at = bisect_left(self.holes, (asked, -1))
+        if at < len(self.holes):
+            size, start = self.holes[at]
+            self._fill(size, start)
+        else:
+            size, start = asked, self.top
+            self.top += asked
+            if self.top > self.extent:
+                self.extent = -(-self.top // PAGE) * PAGE
+        address = -(-(start + HEADER) // ALIGN) * ALIGN - HEADER
+        if 0 < address - start < 2 * HEADER:
+            address += ALIGN
+        end = start + size
+        if address > start:
+            self._dig(start, address - start)
+        if end == self.top:
+            self.top = address + chunk
+        elif end > address + chunk:
+            self._dig(address + chunk, end - address - chunk)
+        return address
+
+    def give(self, address: int, chunk: int) -> None:
+        """Take a chunk back."""
+        if address < 0:
+            self.mapped -= chunk
+            if self.threshold < chunk <= MOST:
+                self.threshold, self.trim = chunk, 2 * chunk
+            return
+        if (before := self.ends.get(address)) is not None:
+            size = self.starts[before]
+            self._fill(size, before)
+            address, chunk = before, chunk + size
+        if (size := self.starts.get(address + chunk, 0)) != 0:
+            self._fill(size, address + chunk)
+            chunk += size
+        if address + chunk < self.top:
+            self._dig(address, chunk)
+            return
+        self.top = address
+        if self.extent - self.top >= self.trim:
+            self.extent = self.top + PAD
+
+    def _dig(self, address: int, size: int) -> None:
+        insort(self.holes, (size, address))
+        self.starts[address], self.ends[address + size] = size, address
+
+    def _fill(self, size: int, address: int) -> None:
+        del self.holes[bisect_left(self.holes, (size, address))]
+        del self.starts[address], self.ends[address + size]
+
+
+def resident_peak(tape: Iterable[int]) -> int:
+    """Most bytes resident while a tape is played (`schema.StepTrace` says how it is read)."""
+    heap = Heap()
+    chunks: list[tuple[int, int]] = []
+    for event in tape:
+        if event >= 0:
+            chunks.append(heap.take(event))
+        else:
+            heap.give(*chunks[-1 - event])
+    return heap.peak
+
+
+def small_peak(tape: Iterable[int], start: int) -> int:
+    """Most bytes alive at once of what is born after `start` and small enough for the heap."""
+    now = peak = 0
+    sizes: list[int] = []
+    for place, event in enumerate(tape):
+        if event >= 0:
+            sizes.append(event if place >= start and event < MOST else 0)
+            now += sizes[-1]
+            peak = max(peak, now)
+        else:
+            now -= sizes[-1 - event]
+    return peak

@@ -1,0 +1,49 @@
+"""A trace leaves no mark: on the random generators, on the log, on compiled code."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+_TORCH_LOG = "torch._subclasses.fake_tensor"  # prints a traceback of what we say in one line
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Tracing leaves the random generators as they were, and torch says no more than we do.
+
+    The generators start the same each time: layers that are dropped by chance are dropped in
+    every trace. What somebody compiles is not: its operators are to be seen. What is there
+    already is no garbage of ours: `gc.collect` after each phase passes over it.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    logger = logging.getLogger(_TORCH_LOG)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    gc.freeze()
+    try:
+        with torch.random.fork_rng(devices=[]), _uncompiled():
+            random.seed(0)
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
+            yield
+    finally:
+        gc.unfreeze()
+        logger.setLevel(level)
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield

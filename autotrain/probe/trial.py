@@ -1,0 +1,173 @@
+"""The child process of a trial: a few optimizer steps for real, on the longest real batch.
+
+`probe.child` starts it as `python -m autotrain.probe.trial`: a Request on stdin, a Trial on
+stdout. What the task prints meets stderr. It dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import statistics
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from autotrain.device import device_of, out_of_memory, settings
+from autotrain.errors import AutotrainError
+from autotrain.probe.allocated import most_alive
+from autotrain.probe.child import Request, setup_of
+from autotrain.probe.nvml import used_bytes
+from autotrain.probe.steps import NotFiniteError, Stepper, insist_on_input, longest_samples
+from autotrain.schema import CUDA_LIKE, Plan, Trial
+from autotrain.task import Task, load_task, user_error
+
+
+def main() -> None:
+    """Read the request, take the steps, answer."""
+    answer, lifeline = os.dup(1), os.dup(0)
+    os.dup2(2, 1)
+    line = _line(lifeline)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    with suppress(OSError):  # Linux: where memory runs out, this process is to go first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    trial = tried(Request.model_validate_json(line))
+    with open(answer, "wb") as out:
+        out.write(trial.model_dump_json().encode())
+
+
+def tried(request: Request) -> Trial:
+    """The trial, whatever comes of it."""
+    setup, path = setup_of(request.plan), Path(request.task_file)
+    stepper: Stepper | None = None
+    try:
+        task = load_task(path, request.data, request.plan.task.options)
+        device = device_of(request.plan.device)
+        stepper = Stepper(request, task, device)
+        before = _used(device)  # before this process is known to the driver
+        with settings(request.plan):
+            measured = _measured(stepper, before)
+        return Trial.model_validate({**setup, "outcome": "ok", **measured})
+    except NotFiniteError as error:
+        hint = "look at the data and at the loss; a lower optimizer.lr, or bf16 in place of fp16"
+        said: dict[str, Any] = {
+            "outcome": "not_finite",
+            "message": f"{path}: {error}",
+            "hint": hint,
+        }
+    except Exception as error:
+        doing = stepper.doing if stepper is not None else ""
+        if out_of_memory(error):
+            first = str(error).splitlines()[:1]
+            said = {"outcome": "out_of_memory", "message": " ".join([doing.rstrip(": "), *first])}
+            said |= _seen(stepper)
+        else:
+            theirs = error if isinstance(error, AutotrainError) else user_error(path, error, doing)
+            said = {"outcome": "failed", "message": theirs.message, "hint": theirs.hint}
+    return Trial.model_validate({**setup, **said})
+
+
+def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
+    """All that a trial measures."""
+    request, task, device = stepper.request, stepper.task, stepper.device
+    for name in request.imports:
+        importlib.import_module(name)
+    on_cpu = device.type == "cpu"
+    base = psutil.Process().memory_info().rss if on_cpu else 0
+    stepper.build()
+    stepper.doing = "the task's length: "
+    window = _window(request.plan, task)
+    longest = window[-1]
+    for _ in range(request.steps):
+        stepper.step(window)
+    held_out = task.train if task.valid is None else task.valid
+    which = "training" if task.valid is None else "validation"
+    indices = longest if task.valid is None else [*range(min(len(longest), len(task.valid)))]
+    batch = stepper.batch(held_out, indices, which)
+    stepper.validate(batch)
+    copies = stepper.copy() if on_cpu else []
+    assert stepper.memory is not None
+    peak, tensors = stepper.memory.now_and_peak()[1], stepper.memory.tensor_peak()
+    copies.clear()
+    lent = _lent(before, _used(device)) if device.type == "cuda" else peak
+    insist_on_input(stepper, batch)
+    if request.tensors and on_cpu:
+        tensors = most_alive(stepper.model, stepper.optimizer, lambda: stepper.step(window))
+    first = len(window)
+    return {
+        "steps": request.steps,
+        "base_bytes": base,
+        "device_peak_bytes": lent,
+        "reserved_peak_bytes": peak if request.plan.device.kind in CUDA_LIKE else None,
+        "tensor_peak_bytes": tensors,
+        "micro_seconds": statistics.median(stepper.micro_seconds[first:] or stepper.micro_seconds),
+        "update_seconds": statistics.median(stepper.update_seconds[1:] or stepper.update_seconds),
+        "losses": stepper.losses,
+    }
+
+
+def _seen(stepper: Stepper | None) -> dict[str, Any]:
+    """What had been taken when memory ran out."""
+    if stepper is None or stepper.memory is None:
+        return {}
+    peak = stepper.memory.now_and_peak()[1]
+    on_gpu = stepper.request.plan.device.kind in CUDA_LIKE
+    return {"reserved_peak_bytes" if on_gpu else "device_peak_bytes": peak}
+
+
+def _window(plan: Plan, task: Task) -> list[list[int]]:
+    """The samples of each micro-batch of a step: one, two where more accumulate, or one a bucket.
+
+    The longest there are; of each bucket its own longest, the longest bucket last.
+    """
+    if plan.batch.buckets and task.length is not None:
+        return [longest_samples(task, size, end) for end, size in plan.batch.buckets]
+    longest = longest_samples(task, plan.batch.micro_batch)
+    return [longest] * min(plan.batch.accum_steps, 2)
+
+
+def _used(device: torch.device) -> int | None:
+    """Bytes in use on an NVIDIA GPU, by everyone."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    return used_bytes(str(torch.cuda.get_device_properties(device).uuid))
+
+
+def _lent(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else max(after - before, 0)
+
+
+def _line(handle: int) -> bytes:
+    """The first line of a pipe that stays open."""
+    line = b""
+    while not line.endswith(b"\n") and (part := os.read(handle, 1 << 16)):
+        line += part
+    return line
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Whoever started this process holds the pipe's other end: its end is ours.
+
+    And of all that was started here, in a group of its own or not.
+    """
+    with suppress(OSError):
+        os.read(lifeline, 1)
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            each.kill()
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit()

@@ -1,0 +1,136 @@
+"""Plans to a budget, each then run under that budget as a hard limit: how many are killed?
+
+python benchmarks/budget_kept.py [--runs 40] [--seed 0] [--trial] [--models a,b]
+
+A run is a random model of cells.py with a random optimizer, precision and budget of 1 to 4 GiB,
+and a batch of 512 samples, so that memory decides the micro_batch. It takes an optimizer step,
+an evaluation and a save. The limit is a memory cgroup of the run's own (v1 or v2, as root);
+where none can be made, the process's highest RSS is held against the budget instead.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cells
+
+HERE = Path(__file__).parent
+AUTOTRAIN = [sys.executable, "-m", "autotrain"]
+GIB = 2**30
+OPTIMIZERS = ["adamw", "adam", "sgd", "rmsprop", "adagrad"]
+ROOTS = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
+LIMITS = ["memory.limit_in_bytes", "memory.max"]
+
+
+class Cage:
+    """A memory cgroup, or nothing where none can be made."""
+
+    def __init__(self, budget: int) -> None:
+        self.folder: Path | None = None
+        for root, limit in zip(ROOTS, LIMITS, strict=True):
+            folder = root / f"autotrain-budget-{os.getpid()}"
+            try:
+                folder.mkdir()
+                (folder / limit).write_text(str(budget))
+                self.folder = folder
+                return
+            except OSError:
+                if folder.exists():
+                    folder.rmdir()
+
+    def enter(self) -> None:
+        """Called in the child, before it becomes the run."""
+        if self.folder is not None:
+            (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+
+    def close(self) -> None:
+        """Remove it; its processes are gone."""
+        if self.folder is not None:
+            self.folder.rmdir()
+
+
+def one(number: int, draw: random.Random, names: list[str], *, trial: bool) -> dict | None:
+    """Plan and run; what came of it, or None where not even one sample fits."""
+    name, optimizer = draw.choice(names), draw.choice(OPTIMIZERS)
+    dtype, budget = draw.choice(["fp32", "bf16"]), int(draw.uniform(1.0, 4.0) * GIB)
+    settings = {
+        "task.model": name, "optimizer.name": optimizer, "precision.dtype": dtype,
+        "memory.budget_bytes": budget, "batch.global_batch": 460, "loader.workers": 0,
+    }  # fmt: skip
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    folder = Path(tempfile.mkdtemp())
+    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
+    plan += ["--json", "--trial" if trial else "--no-trial"]
+    try:
+        planned = subprocess.run(plan, capture_output=True, text=True, check=False)
+        if planned.returncode:
+            print(f"{number:3} {name}: not planned: {planned.stderr.strip().splitlines()[0]}")
+            return None
+        made = json.loads(planned.stdout)
+        return {"name": name, "optimizer": optimizer, "dtype": dtype, "budget": budget} | ran(
+            made, folder, budget
+        )
+    finally:
+        shutil.rmtree(folder)
+
+
+def ran(made: dict, folder: Path, budget: int) -> dict:
+    """Run a plan in a cage of its budget."""
+    cage = Cage(budget)
+    command = [*AUTOTRAIN, "run", folder / "plan.toml", "--max-steps", "1", "--json"]
+    try:
+        done = subprocess.run(
+            command, preexec_fn=cage.enter, capture_output=True, text=True, check=False
+        )
+    finally:
+        cage.close()
+    steps = [json.loads(line) for line in done.stdout.splitlines() if '"peak_bytes"' in line]
+    used = max((step["peak_bytes"] for step in steps), default=0)
+    saw = made["predicted"]["device_peak_bytes"]
+    return {
+        "micro_batch": made["batch"]["micro_batch"],
+        "caged": cage.folder is not None,
+        "killed": done.returncode != 0 or used > budget,
+        "used": used / budget,
+        "expected": saw["expected"] / budget,
+        "said": done.stderr.strip().splitlines()[-1] if done.returncode and done.stderr else "",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trial", action="store_true")
+    parser.add_argument("--models")
+    arguments = parser.parse_args()
+    names = arguments.models.split(",") if arguments.models else [*cells.FITTED, *cells.HELD_OUT]
+    draw = random.Random(arguments.seed)
+    found = []
+    for number in range(arguments.runs):
+        row = one(number, draw, names, trial=arguments.trial)
+        if row is None:
+            continue
+        found.append(row)
+        print(f"{number:3} {row['name']:18} {row['optimizer']:8} {row['dtype']} "
+              f"{row['budget'] / GIB:4.2f} GiB  micro_batch {row['micro_batch']:3}  "
+              f"expected {row['expected']:4.0%}  used {row['used']:4.0%}"
+              f"{'  KILLED ' + row['said'] if row['killed'] else ''}", flush=True)  # fmt: skip
+    lived = [row["used"] for row in found if not row["killed"]]
+    bound = [row["used"] for row in found if not row["killed"] and row["micro_batch"] < 460]
+    print(f"killed: {len(found) - len(lived)} of {len(found)}")
+    for what, shares in (("all", lived), ("where memory decides", bound)):
+        if shares:
+            print(f"used of the budget, {what}: {statistics.mean(shares):.0%} on average, "
+                  f"{max(shares):.0%} at most, {len(shares)} runs")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""From tensors to a process: malloc's heap simulated, and what is resident."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotrain.plan import heap, host, memory
+from autotrain.schema import Prediction, StepTrace
+from autotrain.units import MIB
+
+from .profiles import model
+
+KIB = 1024
+
+
+def alive_peak(tape):
+    sizes, now, peak = [], 0, 0
+    for event in tape:
+        if event >= 0:
+            sizes.append(event)
+        now += event if event >= 0 else -sizes[-1 - event]
+        peak = max(peak, now)
+    return peak
+
+
+@st.composite
+def tapes(draw):
+    tape, alive = [], []
+    for number, size in enumerate(draw(st.lists(st.integers(1, 3 * MIB), max_size=40))):
+        tape.append(size)
+        alive.append(number)
+        while alive and draw(st.booleans()):
+            tape.append(-1 - alive.pop(draw(st.integers(0, len(alive) - 1))))
+    return tape
+
+
+@given(tapes())
+def test_what_is_resident_is_never_less_than_what_is_alive(tape):
+    assert heap.resident_peak(tape) >= alive_peak(tape)
+
+
+def test_large_requests_are_pages_of_their_own_and_go_back():
+    tape = [40 * MIB, -1, 40 * MIB, -2, 40 * MIB, -3]
+    assert 40 * MIB <= heap.resident_peak(tape) < 40 * MIB + 8 * KIB
+
+
+def test_a_freed_large_request_moves_its_likes_to_the_heap_where_holes_stay():
+    tape = [8 * MIB, -1]  # from now on up to 8 MiB lie on the heap
+    tape += [4 * MIB, 1 * MIB] * 10
+    tape += [-1 - number for number in range(1, 21, 2)]  # ten holes of 4 MiB
+    tape += [6 * MIB] * 5  # that fit into none of them
+    assert heap.resident_peak(tape) > alive_peak(tape) + 25 * MIB
+
+
+def test_small_bytes_are_those_that_a_step_puts_on_the_heap():
+    tape = [6 * MIB, 64 * MIB, 3 * MIB, 5 * MIB, -3, -2]
+    assert heap.small_peak(tape, 1) == 8 * MIB
+    assert heap.small_peak(tape, 0) == 14 * MIB
+
+
+def trace(micro_batch):
+    size = micro_batch * MIB
+    return StepTrace(
+        micro_batch=micro_batch, dtype="fp32", peak_bytes=100 * MIB + 2 * size,
+        accumulate_peak_bytes=100 * MIB + 2 * size, evaluate_peak_bytes=100 * MIB + size,
+        batch_bytes=KIB, matmul_flops=1, convolution_flops=0, moved_bytes=1, ops=1,
+        tape=(100 * MIB, KIB, size, size, -3, 100 * MIB, -4, size, -6, -5, size, -7),
+        marks=(1, 2, 7, 10),
+    )  # fmt: skip
+
+
+SETUP = memory.Setup(8, 1, "fp32", "adamw", "fused", None)
+
+
+def seen(of, setup=SETUP, saved=0, workers=0):
+    peak = memory.tensor_peak_bytes(of, setup)
+    return host.resident(of, setup, memory.tensor_interval(peak), saved, workers)
+
+
+def profile(**more):
+    of = model(weights=100 * MIB)
+    return of.model_copy(update={"traces": tuple(trace(size) for size in (2, 8)), **more})
+
+
+def test_what_the_task_loads_is_part_of_the_process():
+    little, much = (seen(profile(loaded_bytes=size * MIB)) for size in (50, 450))
+    assert much.expected - little.expected == 400 * MIB
+
+
+def test_the_interval_holds_the_tensors_and_its_parts_are_in_order():
+    for micro in (1, 2, 5, 8, 64):
+        setup = SETUP._replace(micro_batch=micro)
+        found = seen(profile(), setup)
+        assert found.low <= found.expected <= found.high
+        assert found.expected >= host.BASE_BYTES + memory.tensor_peak_bytes(profile(), setup)
+
+
+def test_more_samples_never_take_less():
+    sizes = [seen(profile(), SETUP._replace(micro_batch=n)).high for n in range(1, 80)]
+    assert sizes == sorted(sizes)
+
+
+def test_a_save_copies_what_it_writes():
+    saved = 2000 * MIB
+    assert seen(profile(), saved=saved).expected >= host.BASE_BYTES + 2 * saved
+
+
+def test_workers_come_on_top():
+    assert seen(profile(), workers=MIB).high - seen(profile()).high == MIB
+
+
+def test_without_tapes_the_tensors_alone_tell():
+    of = model(weights=100 * MIB)
+    assert not of.traces[0].tape
+    tensors = Prediction(low=1000 * MIB, expected=1000 * MIB, high=1000 * MIB)
+    found = host.resident(of, SETUP, tensors, 0, 0)
+    assert found.expected > host.base_bytes(of) + 1000 * MIB
