@@ -20,14 +20,17 @@ from autotrain.plan.planner import (
     lengths_in_question,
     machine_digest,
     make_plan,
+    size_in_question,
 )
 from autotrain.schema import DatasetProfile, Goal, HardwareProfile, ModelProfile, Plan, Trial
 from autotrain.task import load_task
+from autotrain.units import MIB
 
 if TYPE_CHECKING:
     from autotrain.probe.model import ModelTracer
 
 FIRST_TRACES = (2, 8)
+MOST_BATCH_BYTES = 64 * MIB
 CHECKS = 3
 
 
@@ -72,8 +75,8 @@ class Case:
         tracer.loaded_bytes = max(resident_bytes() - before, 0)
         dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
         dtype = dtype_in_force(hardware, goal)
-        for micro_batch in FIRST_TRACES:
-            tracer.trace(micro_batch, dtype)
+        tracer.trace(FIRST_TRACES[0], dtype)
+        tracer.trace(_second(hardware, tracer, goal), dtype)
         for length in lengths_in_question(hardware, tracer.profile(), goal):
             for micro_batch in FIRST_TRACES:
                 tracer.trace(micro_batch, dtype, length)
@@ -104,6 +107,15 @@ class Case:
                 *faults, hint="look at what was set with --set, or by the recipe"
             ) from None
         return Decision(self.dataset, model, plan)
+
+
+def _second(hardware: HardwareProfile, tracer: ModelTracer, goal: Goal) -> int:
+    """The second size to trace: what the plan may choose, unless it is a lot to look ahead to."""
+    model, (first, usual) = tracer.profile(), FIRST_TRACES
+    wanted = size_in_question(hardware, model, goal)
+    if tracer.mode is None or wanted <= first or wanted * model.sample_bytes > MOST_BATCH_BYTES:
+        return usual
+    return wanted
 
 
 def _unchecked(tracer: ModelTracer, made: Plan) -> list[tuple[int, float]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.plan import buckets, choices, cutting, outlook, pace, remedies
+from autotrain.plan import batch, buckets, choices, cutting, outlook, pace, remedies
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
 from autotrain.plan.sizing import Sizing
@@ -68,6 +68,15 @@ def dtype_in_force(hardware: HardwareProfile, goal: Goal) -> Dtype:
     device = choices.choose_device(hardware, goal)
     dtype: Dtype = choices.precision(Ledger(goal, 0, device.kind), device)
     return "fp32" if dtype == "tf32" else dtype
+
+
+def size_in_question(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> int:
+    """The micro_batch of a plan for which memory is no limit: a first trace may as well be it."""
+    device = choices.choose_device(hardware, goal)
+    ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
+    rule = min(batch.default_global_batch(model.train_count), model.train_count)
+    micro: int | None = ledger.fixed("batch.micro_batch")
+    return micro or ledger.given_batch() or rule
 
 
 def lengths_in_question(
