@@ -63,15 +63,21 @@ class Case:
     dataset: DatasetProfile
 
     @classmethod
-    def open(cls, source: Source, hardware: HardwareProfile, goal: Goal) -> Case:
-        """Load the task and trace it at the first sizes. Raises AutotrainError."""
+    def open(
+        cls, source: Source, hardware: HardwareProfile, goal: Goal, *, insist: bool = False
+    ) -> Case:
+        """Load the task and trace it at the first sizes. Raises AutotrainError.
+
+        `insist`: also where that takes real steps for which memory may not do.
+        """
         from autotrain.probe.limits import resident_bytes
         from autotrain.probe.model import ModelTracer
         from autotrain.probe.task_data import task_dataset
 
         before = resident_bytes()
         task = load_task(source.task_file, source.data, goal.task.options)
-        tracer = ModelTracer.open(task, source.task_file, choose_device(hardware, goal))
+        device = choose_device(hardware, goal)
+        tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
         tracer.loaded_bytes = max(resident_bytes() - before, 0)
         dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
         dtype = dtype_in_force(hardware, goal)
@@ -148,7 +154,7 @@ def decide(
             f"a trial for {hardware.name} cannot be made on another machine",
             "leave --trial out, or --machine",
         )
-    case = Case.open(source, hardware, goal)
+    case = Case.open(source, hardware, goal, insist=bool(wish))
     made = case.decide()
     return trying.tried(case, made, forced=bool(wish)) if here else made
 

@@ -178,13 +178,21 @@ def _settle_micro(
         _MICRO,
         cut.micro,
         formula=f"{whose}training on {cut.micro} at once takes up to {bytes_text(high)} of the "
-        f"budget of {bytes_text(budget)}, {fits} would fit; a step needs {wanted.share}",
+        f"budget of {bytes_text(budget)}, {fits} would fit ({_each(sizing, cut.micro, accum)}); a "
+        f"step needs {wanted.share}",
         source=source,
         kind=kind,
         limited_by=limit,
         would_change=_LIMITS[limit],
         beside=(_input_rule(sizing),),
     )
+
+
+def _each(sizing: Sizing, micro: int, accum: int) -> str:
+    """What each part takes, and what one more sample takes."""
+    *fixed, (last, rest) = sizing.parts(sizing.setup(micro, accum)).items()
+    said = ", ".join(f"{name} {bytes_text(size)}" for name, size in fixed)
+    return f"{said}, {last} {bytes_text(rest / micro)} a sample"
 
 
 def _settle_accum(ledger: Ledger, cut: Cut, wanted: Wanted, choice: buckets.Choice) -> None:

@@ -89,16 +89,10 @@ _Line = tuple[str, Prediction, str, str]
 
 
 def _memory(sizing: Sizing) -> list[_Line]:
-    model = sizing.model
     setup = sizing.planned()
+    shares = sizing.parts(setup)
     tensors = sizing.tensors(setup)
-    held = model.parameter_bytes + model.buffer_bytes
-    states, gradients = sizing.state_bytes(), model.trainable_bytes
-    rest = max(tensors.expected - held - gradients - states, 0)
-    parts = (
-        f"weights {bytes_text(held)} + gradients {bytes_text(gradients)} + optimizer "
-        f"{bytes_text(states)} + activations and the batch {bytes_text(rest)}"
-    )
+    parts = " + ".join(f"{name} {bytes_text(size)}" for name, size in shares.items())
     on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
     saved_bytes = sizing.saved_bytes()
@@ -117,7 +111,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             "loaded kernels"
         )
     size = sizing.checkpoint_bytes()
-    saved = f"weights {bytes_text(held)} + optimizer {bytes_text(states)}"
+    saved = " + ".join(f"{name} {bytes_text(shares[name])}" for name in ("weights", "optimizer"))
     return [
         ("tensor_peak_bytes", tensors, parts, "a traced training step"),
         (

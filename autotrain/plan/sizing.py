@@ -134,6 +134,17 @@ class Sizing:
         found = self.points(key, setup, predict[key])
         return correction.said(predict[key](setup), setup.micro_batch, found)
 
+    def parts(self, setup: memory.Setup) -> dict[str, float]:
+        """What takes the tensor peak of a step, in bytes; the parts' sum is the whole."""
+        model, state = self.model, self.state_bytes()
+        known = {
+            "weights": float(model.parameter_bytes + model.buffer_bytes),
+            "gradients": float(model.trainable_bytes),
+            "optimizer": float(state),
+        }
+        rest = self.tensors(setup).expected - sum(known.values())
+        return {**known, "activations and the batch": max(rest, 0.0)}
+
     def saved_bytes(self) -> int:
         """Tensors of a checkpoint: weights, buffers and the optimizer's states."""
         return self.model.parameter_bytes + self.model.buffer_bytes + self.state_bytes()

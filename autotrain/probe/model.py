@@ -67,18 +67,24 @@ class ModelTracer:
     shorter: dict[float, list[Any]] = field(default_factory=dict)
     scratch: Scratch = field(default_factory=Scratch)
     loaded_bytes: int = 0
+    insist: bool = False
 
     @classmethod
-    def open(cls, task: Task, path: Path, device: Device | None = None) -> ModelTracer:
+    def open(
+        cls, task: Task, path: Path, device: Device | None = None, *, insist: bool = False
+    ) -> ModelTracer:
         """Load a few samples (the longest, where `length` tells) and build the model.
 
+        `insist`: what has to run for real to be looked at does, whatever memory it takes.
         Raises AutotrainError, naming the task file's line, when either fails.
         """
         with undisturbed():
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
             samples, seconds = load_samples(task, path, lengths)
-            model, mode = build(task, path)
-        return cls(task, path, samples, seconds, model, mode, device, lengths=lengths)
+            model, mode = build(task, path, insist=insist)
+        return cls(
+            task, path, samples, seconds, model, mode, device, lengths=lengths, insist=insist
+        )
 
     def trace(self, micro_batch: int, dtype: Dtype = "fp32", length: float = 0.0) -> StepTrace:
         """Trace one step at this micro_batch; `schema.StepTrace` says what is counted.
@@ -127,13 +133,15 @@ class ModelTracer:
             return made[0]
         if self._too_large():
             why = failed.message if failed else read_here(values.where, self.path)
-            raise AutotrainError(why, "if this is no error of the task's, plan with --trial")
+            raise AutotrainError(
+                why, "if this is no error of the task's, --trial takes a real step all the same"
+            )
         return None
 
     def _too_large(self) -> bool:
         """Whether a real step would take more memory than a look ahead should."""
         size = sum(p.nbytes for p in self.model.parameters())
-        return 3 * size > usable_memory().available_bytes
+        return not self.insist and 3 * size > usable_memory().available_bytes
 
     def _run_real(self, micro_batch: int, dtype: Dtype) -> StepTrace:
         counter = Counter()

@@ -420,6 +420,10 @@ def test_a_large_model_that_needs_its_data_is_refused_with_the_line(monkeypatch)
     assert f"test_values.py:{line_of('# forward line')}: in aten." in caught.value.message
     assert "--trial" in caught.value.hint
 
+    insisting = tracing.ModelTracer.open(clips(branching), HERE, insist=True)
+    assert insisting.trace(4).peak_bytes > 0  # by a real step
+    assert insisting.profile().traced == "concrete"
+
 
 def test_a_large_model_that_reads_values_is_not_built_for_real(monkeypatch):
     class Reads(nn.Module):
@@ -443,6 +447,8 @@ def test_a_large_model_that_reads_values_is_not_built_for_real(monkeypatch):
     with pytest.raises(AutotrainError, match="reads the values of its tensors") as caught:
         opened(classifier(lambda: Reads(numbers), 64))
     assert "--trial" in caught.value.hint
+    task = classifier(lambda: Reads(numbers), 64)
+    assert tracing.ModelTracer.open(task, HERE, insist=True).trace(4).peak_bytes > 0
 
 
 def test_a_model_that_ignores_its_input_is_named():

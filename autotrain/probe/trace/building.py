@@ -21,13 +21,14 @@ _SOON_BUILT = _GIB // 4  # bytes of parameters: building so much for real costs 
 _FEW = 8  # elements: a buffer of so few floats keeps its values (flags and scales, not statistics)
 
 
-def build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
+def build(task: Task, path: Path, *, insist: bool = False) -> tuple[nn.Module, FakeTensorMode]:
     """The model on fake tensors: built there, or built for real and turned fake.
 
+    `insist`: built for real whatever memory that takes, where it must be.
     Raises AutotrainError where it cannot be built, is no module, or has nothing to train.
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    model, born = _built(task, path, mode)
+    model, born = _built(task, path, mode, insist)
     if not isinstance(model, nn.Module):
         raise AutotrainError(
             f"{path}: the model is {type(model).__name__}, not torch.nn.Module",
@@ -38,7 +39,7 @@ def build(task: Task, path: Path) -> tuple[nn.Module, FakeTensorMode]:
     return _as_fake(model, mode, born), mode
 
 
-def _built(task: Task, path: Path, mode: FakeTensorMode) -> tuple[nn.Module, Counter]:
+def _built(task: Task, path: Path, mode: FakeTensorMode, insist: bool) -> tuple[nn.Module, Counter]:
     """The model, and the counter that saw its tensors being born.
 
     Where the code that builds it reads numbers out of its weights, a small model is built for
@@ -55,7 +56,7 @@ def _built(task: Task, path: Path, mode: FakeTensorMode) -> tuple[nn.Module, Cou
                 break
             return model, born
     born = Counter()
-    born.limit = max(_GIB, usable_memory().available_bytes // 4)
+    born.limit = None if insist else max(_GIB, usable_memory().available_bytes // 4)
     with born:
         model = real_model(task, path)
     return model, born
@@ -120,7 +121,7 @@ def real_model(task: Task, path: Path) -> nn.Module:
         raise AutotrainError(
             f"{path}: building the model reads the values of its tensors, so it was built for "
             f"real, and it takes more than {error}",
-            "plan with --trial on the machine that will train it",
+            "plan with --trial on the machine that will train it: then it is built all the same",
         ) from error
     except Exception as error:
         raise user_error(path, error, "building the model: ") from error
