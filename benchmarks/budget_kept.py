@@ -3,9 +3,9 @@
 python benchmarks/budget_kept.py [--runs 40] [--seed 0] [--trial] [--models a,b]
 
 A run is a random model of cells.py with a random optimizer, precision and budget of 1 to 4 GiB,
-and a batch of 512 samples, so that memory decides the micro_batch. It takes an optimizer step,
-an evaluation and a save. The limit is a memory cgroup of the run's own (v1 or v2, as root);
-where none can be made, the process's highest RSS is held against the budget instead.
+and a batch of 420 samples, a number with many divisors, so that memory decides the micro_batch.
+It takes an optimizer step, an evaluation and a save. The limit is a memory cgroup of the run's own
+(v1 or v2, as root); where none can be made, the process's highest RSS is held against the budget instead.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def one(number: int, draw: random.Random, names: list[str], *, trial: bool) -> d
     dtype, budget = draw.choice(["fp32", "bf16"]), int(draw.uniform(1.0, 4.0) * GIB)
     settings = {
         "task.model": name, "optimizer.name": optimizer, "precision.dtype": dtype,
-        "memory.budget_bytes": budget, "batch.global_batch": 460, "loader.workers": 0,
+        "memory.budget_bytes": budget, "batch.global_batch": 420, "loader.workers": 0,
     }  # fmt: skip
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     folder = Path(tempfile.mkdtemp())
@@ -124,7 +124,7 @@ def main() -> None:
               f"expected {row['expected']:4.0%}  used {row['used']:4.0%}"
               f"{'  KILLED ' + row['said'] if row['killed'] else ''}", flush=True)  # fmt: skip
     lived = [row["used"] for row in found if not row["killed"]]
-    bound = [row["used"] for row in found if not row["killed"] and row["micro_batch"] < 460]
+    bound = [row["used"] for row in found if not row["killed"] and row["micro_batch"] < 420]
     print(f"killed: {len(found) - len(lived)} of {len(found)}")
     for what, shares in (("all", lived), ("where memory decides", bound)):
         if shares:
