@@ -2,16 +2,18 @@
 
 python benchmarks/budget_kept.py [--runs 40] [--seed 0] [--trial] [--models a,b]
 
-A run is a random model of cells.py with a random optimizer, precision and budget of 1 to 4 GiB,
-and a batch of 420 samples, a number with many divisors, so that memory decides the micro_batch.
-It takes an optimizer step, an evaluation and a save. The limit is a memory cgroup of the run's own
-(v1 or v2, as root); where none can be made, the process's highest RSS is held against the budget instead.
+A run is a random model of cells.py with a random optimizer, precision and budget of 1 to 4 GiB.
+It is planned twice: first for a step of 420 samples, to be told how many would fit at once, then
+for a step of twice as many as that, which memory cuts in two. The run takes an optimizer step, an
+evaluation and a save. The limit is a memory cgroup of its own (v1 or v2, as root); where none can
+be made, the process's highest RSS is held against the budget instead.
 """
 
 import argparse
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -24,6 +26,8 @@ import cells
 HERE = Path(__file__).parent
 AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 GIB = 2**30
+SAMPLES = 420  # as many as there are to train on, about, and a number with many divisors
+FIT = re.compile(r"([\d,]+) would fit")
 OPTIMIZERS = ["adamw", "adam", "sgd", "rmsprop", "adagrad"]
 ROOTS = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
 LIMITS = ["memory.limit_in_bytes", "memory.max"]
@@ -62,23 +66,31 @@ def one(number: int, draw: random.Random, names: list[str], *, trial: bool) -> d
     dtype, budget = draw.choice(["fp32", "bf16"]), int(draw.uniform(1.0, 4.0) * GIB)
     settings = {
         "task.model": name, "optimizer.name": optimizer, "precision.dtype": dtype,
-        "memory.budget_bytes": budget, "batch.global_batch": 420, "loader.workers": 0,
+        "memory.budget_bytes": budget, "loader.workers": 0,
     }  # fmt: skip
-    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     folder = Path(tempfile.mkdtemp())
-    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
-    plan += ["--json", "--trial" if trial else "--no-trial"]
     try:
-        planned = subprocess.run(plan, capture_output=True, text=True, check=False)
-        if planned.returncode:
-            print(f"{number:3} {name}: not planned: {planned.stderr.strip().splitlines()[0]}")
-            return None
-        made = json.loads(planned.stdout)
+        first = planned(settings | {"batch.global_batch": SAMPLES}, folder, trial=trial)
+        fit = FIT.search(first["because"]["batch"]["micro_batch"]["formula"])
+        most = min(2 * int(fit[1].replace(",", "")), SAMPLES) if fit else SAMPLES
+        made = planned(settings | {"batch.global_batch": most}, folder, trial=trial)
         return {"name": name, "optimizer": optimizer, "dtype": dtype, "budget": budget} | ran(
             made, folder, budget
         )
+    except subprocess.CalledProcessError as error:
+        print(f"{number:3} {name}: not planned: {error.stderr.strip().splitlines()[0]}")
+        return None
     finally:
         shutil.rmtree(folder)
+
+
+def planned(settings: dict, folder: Path, *, trial: bool) -> dict:
+    """The plan for one of the cells."""
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
+    plan += ["--json", "--trial" if trial else "--no-trial"]
+    done = subprocess.run(plan, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 def ran(made: dict, folder: Path, budget: int) -> dict:
@@ -96,6 +108,7 @@ def ran(made: dict, folder: Path, budget: int) -> dict:
     saw = made["predicted"]["device_peak_bytes"]
     return {
         "micro_batch": made["batch"]["micro_batch"],
+        "accum": made["batch"]["accum_steps"],
         "caged": cage.folder is not None,
         "killed": done.returncode != 0 or used > budget,
         "used": used / budget,
@@ -124,7 +137,7 @@ def main() -> None:
               f"expected {row['expected']:4.0%}  used {row['used']:4.0%}"
               f"{'  KILLED ' + row['said'] if row['killed'] else ''}", flush=True)  # fmt: skip
     lived = [row["used"] for row in found if not row["killed"]]
-    bound = [row["used"] for row in found if not row["killed"] and row["micro_batch"] < 420]
+    bound = [row["used"] for row in found if not row["killed"] and row["accum"] > 1]
     print(f"killed: {len(found) - len(lived)} of {len(found)}")
     for what, shares in (("all", lived), ("where memory decides", bound)):
         if shares:
