@@ -366,3 +366,18 @@ def test_the_tape_tells_the_same_story_as_the_peaks(name):
         peaks[phase] = max(peaks[phase], live)
     assert peaks[1] - peaks[0] == trace.batch_bytes
     assert peaks[2:] == [trace.peak_bytes, trace.accumulate_peak_bytes, trace.evaluate_peak_bytes]
+
+
+def test_layers_without_sizes_are_named_and_those_that_got_theirs_are_traced():
+    def lazy():
+        return nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Linear(16, 10))
+
+    with pytest.raises(AutotrainError, match="LazyLinear 0 of the model has no sizes yet"):
+        opened(classifier(lazy, 64))
+
+    def called():
+        model = lazy()
+        model(torch.zeros(1, 64))
+        return model
+
+    assert opened(classifier(called, 64)).trace(2).peak_bytes > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.parameter import is_lazy
 
 from autotrain.errors import AutotrainError
 from autotrain.probe.limits import usable_memory
@@ -34,9 +35,20 @@ def build(task: Task, path: Path, *, insist: bool = False) -> tuple[nn.Module, F
             f"{path}: the model is {type(model).__name__}, not torch.nn.Module",
             "return a new model from Task(model=...)",
         )
+    _refuse_lazy(model, path)
     if not any(p.requires_grad for p in model.parameters()):
         raise AutotrainError(f"{path}: the model has no trainable parameter", "unfreeze a layer")
     return _as_fake(model, mode, born), mode
+
+
+def _refuse_lazy(model: nn.Module, path: Path) -> None:
+    """Layers that learn their sizes from a first batch have none to plan with, or to resume."""
+    for name, module in model.named_modules():
+        if any(is_lazy(p) for p in module.parameters(recurse=False)):
+            raise AutotrainError(
+                f"{path}: {type(module).__name__} {name or 'itself'} of the model has no sizes yet",
+                "give it its sizes, or have Task(model=...) call the model on a sample first",
+            )
 
 
 def _built(task: Task, path: Path, mode: FakeTensorMode, insist: bool) -> tuple[nn.Module, Counter]:
@@ -63,7 +75,8 @@ def _built(task: Task, path: Path, mode: FakeTensorMode, insist: bool) -> tuple[
 
 
 def _parameter_bytes(model: nn.Module) -> int:
-    return sum(p.nbytes for p in model.parameters())
+    known = (p for p in model.parameters() if not is_lazy(p))
+    return sum(p.nbytes for p in known)
 
 
 def _as_fake(model: nn.Module, mode: FakeTensorMode, born: Counter) -> nn.Module:
