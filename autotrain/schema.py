@@ -162,6 +162,8 @@ class StepTrace(Record):
     a first micro-batch (no gradients yet), `accumulate_peak_bytes` of a later one (gradients
     already there), `evaluate_peak_bytes` of a forward pass without gradients.
 
+    `untouched_bytes` of the first micro-batch's are allocated and never written to.
+
     `tape` is how storages were born and died, in order: n > 0 is the birth of one of n bytes,
     which gets the next number from 0; -1 - k is the death of number k. A workspace inside an
     operator is a birth and its death. `marks` are the places in it where the batch begins
@@ -179,6 +181,7 @@ class StepTrace(Record):
     accumulate_peak_bytes: Whole
     evaluate_peak_bytes: Whole
     batch_bytes: Whole
+    untouched_bytes: Whole = 0
     matmul_flops: WholeFloat
     convolution_flops: WholeFloat
     moved_bytes: WholeFloat

@@ -72,7 +72,9 @@ def one(number: int, draw: random.Random, names: list[str], *, trial: bool) -> d
     try:
         first = planned(settings | {"batch.global_batch": SAMPLES}, folder, trial=trial)
         fit = FIT.search(first["because"]["batch"]["micro_batch"]["formula"])
-        most = min(2 * int(fit[1].replace(",", "")), SAMPLES) if fit else SAMPLES
+        fits = int(fit[1].replace(",", "")) if fit else SAMPLES
+        # A multiple of 12, where it is that large, can be cut in many ways.
+        most = min(2 * (fits - fits % min(fits, 12)), SAMPLES)
         made = planned(settings | {"batch.global_batch": most}, folder, trial=trial)
         return {"name": name, "optimizer": optimizer, "dtype": dtype, "budget": budget} | ran(
             made, folder, budget

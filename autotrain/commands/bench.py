@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,10 @@ def memory(
     asked = _asked(data, templates, task, tuple(settings))
     rows: list[Row] = []
     with data_only() as out:
+        if len(asked) > 1:
+            rows = [row for _, wish in asked for row in _apart(wish, tensors=tensors)]
+            _show(rows, out, as_json=as_json)
+            return 0 if any(row.outcome == "ok" for row in rows) else 1
         hardware = hardware_of(None, Path.cwd(), calibrate=False)
         with tempfile.TemporaryDirectory(prefix="autotrain-bench-") as folder:
             for name, wish in asked:
@@ -57,6 +62,23 @@ def _asked(
     if task is not None:
         wishes.append((task, Wish(data, None, task, None, None, settings)))
     return wishes
+
+
+def _apart(wish: Wish, *, tensors: bool) -> list[Row]:
+    """The same of one model, in a process of its own.
+
+    What a plan measures of its process, the imports of a task, is there only once.
+    """
+    command = [sys.executable, "-P", "-m", "autotrain", "bench", "memory", "--json"]
+    command += ["--template", wish.template] if wish.template else ["--task", str(wish.task)]
+    command += [part for text in wish.settings for part in ("--set", text)]
+    command += ["--tensors"] if tensors else []
+    command += [wish.data] if wish.data is not None else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        return [Row.model_validate(row) for row in json.loads(done.stdout)["rows"]]
+    except (ValueError, KeyError):  # it has said why on stderr
+        return []
 
 
 def _rows(

@@ -59,9 +59,10 @@ def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: floa
 
     def kept(trace: StepTrace) -> float:
         whole, small = heap_bytes(trace, model.trainable_sizes, setup._replace(micro_batch=1))
-        return whole + share * small
+        return whole + share * small - trace.untouched_bytes
 
-    return max(affine(traces, kept, setup.micro_batch), tensors.expected)
+    untouched = affine(traces, lambda t: t.untouched_bytes, setup.micro_batch)
+    return max(affine(traces, kept, setup.micro_batch), tensors.expected - untouched)
 
 
 @functools.lru_cache(maxsize=256)

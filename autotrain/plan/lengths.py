@@ -15,7 +15,13 @@ from typing import NamedTuple
 
 from autotrain.schema import Bucket, Dtype, LengthProfile, ModelProfile, StepTrace
 
-_BYTES = ("peak_bytes", "accumulate_peak_bytes", "evaluate_peak_bytes", "batch_bytes")
+_BYTES = (
+    "peak_bytes",
+    "accumulate_peak_bytes",
+    "evaluate_peak_bytes",
+    "batch_bytes",
+    "untouched_bytes",
+)
 _WORK = ("matmul_flops", "convolution_flops", "moved_bytes")
 _Size = tuple[Dtype, int]
 # How a run sorts a bucket: in parts of so many micro-batches, in so many parts at least.

@@ -223,6 +223,7 @@ class ModelTracer:
             accumulate_peak_bytes=later.peak,
             evaluate_peak_bytes=evaluate.peak,
             batch_bytes=held,
+            untouched_bytes=round(work.untouched_bytes),
             matmul_flops=work.matmul_flops,
             convolution_flops=work.convolution_flops,
             moved_bytes=work.moved_bytes,

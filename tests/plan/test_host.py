@@ -116,3 +116,18 @@ def test_without_tapes_the_tensors_alone_tell():
     tensors = Prediction(low=1000 * MIB, expected=1000 * MIB, high=1000 * MIB)
     found = host.resident(of, SETUP, tensors, 0, 0)
     assert found.expected > host.base_bytes(of) + 1000 * MIB
+
+
+def test_what_is_never_written_to_is_not_resident():
+    """With a tape to simulate; without one, the tensors' slack covers more than that."""
+    setup = memory.Setup(8, 1, "fp32", "sgd", "fused", None)
+    tensors = Prediction(low=512 * MIB, expected=512 * MIB, high=512 * MIB)
+    whole = model(weights=4 * MIB, each=64 * MIB)
+
+    def seen(untouched):
+        more = {"tape": (4 * MIB, 600 * MIB, -2), "marks": (1, 1, 3, 3)}
+        traces = [t.model_copy(update=more | {"untouched_bytes": untouched}) for t in whole.traces]
+        known = whole.model_copy(update={"traces": tuple(traces)})
+        return host.resident(known, setup, tensors, 0, 0).expected
+
+    assert seen(0) - seen(80 * MIB) == 80 * MIB

@@ -381,3 +381,10 @@ def test_layers_without_sizes_are_named_and_those_that_got_theirs_are_traced():
         return model
 
     assert opened(classifier(called, 64)).trace(2).peak_bytes > 0
+
+
+def test_an_lstms_workspace_is_mostly_never_written_to():
+    trace = opened(TASKS["lstm"]()).trace(4)
+    largest = sorted(size for size in trace.tape[: trace.marks[2]] if size > 0)[-2:]  # two layers
+    assert 0.5 * sum(largest) < trace.untouched_bytes < 0.7 * sum(largest)
+    assert opened(TASKS["mlp"]()).trace(4).untouched_bytes == 0

@@ -105,7 +105,7 @@ def test_a_trial_says_what_was_tried_and_what_it_took(request_for):
     assert (trial.micro_batch, trial.accum_steps, trial.steps) == (4, 2, 3)
     # The step whose tensors are counted, in the end, adds two.
     assert len(trial.losses) == 8
-    assert trial.device_peak_bytes > trial.base_bytes > 50 * MIB
+    assert trial.device_peak_bytes >= trial.base_bytes > 50 * MIB
     parameters = 16 * 8 + 8 + 2 * 8 + 8 * 2 + 2
     assert 4 * parameters * 4 < trial.tensor_peak_bytes < 16 * parameters * 4
     assert trial.reserved_peak_bytes is None

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from autotrain.probe.trace import recurrent, scratch
-from autotrain.probe.trace.rules import INSIDE, LstmLayer
+from autotrain.probe.trace.rules import INSIDE, LstmLayer, untouched
 from autotrain.probe.trace.values import Values, tensors_in
 
 _CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
@@ -31,11 +31,15 @@ _ATTENTION = tuple(
 
 @dataclass
 class Work:
-    """What the operators of a stretch of code did: FLOPs, bytes in and out, how many."""
+    """What the operators of a stretch of code did: FLOPs, bytes in and out, how many.
+
+    `untouched_bytes`: of what they made, what was never written to.
+    """
 
     matmul_flops: float = 0.0
     convolution_flops: float = 0.0
     moved_bytes: float = 0.0
+    untouched_bytes: float = 0.0
     ops: int = 0
 
 
@@ -222,6 +226,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             return 0.0
         self.work.ops += 1
         self.work.moved_bytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
+        self.work.untouched_bytes += untouched(self.last_op, outputs)
         flops = _flops(func, args, kwargs, out)
         if self.last_op.startswith((*_CONVOLUTIONS, _CONVOLUTION_BACKWARD)):
             self.work.convolution_flops += flops
