@@ -36,16 +36,12 @@ def memory(
 ) -> int:
     """Plan, try, and print both beside each other. 1 where nothing could be measured."""
     asked = _asked(data, templates, task, tuple(settings))
-    rows: list[Row] = []
     with data_only() as out:
         if len(asked) > 1:
             rows = [row for _, wish in asked for row in _apart(wish, tensors=tensors)]
-            _show(rows, out, as_json=as_json)
-            return 0 if any(row.outcome == "ok" for row in rows) else 1
-        hardware = hardware_of(None, Path.cwd(), calibrate=False)
-        with tempfile.TemporaryDirectory(prefix="autotrain-bench-") as folder:
-            for name, wish in asked:
-                rows += _rows(name, wish, hardware, Path(folder), tensors=tensors)
+        else:
+            ((name, wish),) = asked
+            rows = _here(name, wish, tensors=tensors)
         _show(rows, out, as_json=as_json)
     return 0 if any(row.outcome == "ok" for row in rows) else 1
 
@@ -79,6 +75,13 @@ def _apart(wish: Wish, *, tensors: bool) -> list[Row]:
         return [Row.model_validate(row) for row in json.loads(done.stdout)["rows"]]
     except (ValueError, KeyError):  # it has said why on stderr
         return []
+
+
+def _here(name: str, wish: Wish, *, tensors: bool) -> list[Row]:
+    """The rows of one model, in this process."""
+    hardware = hardware_of(None, Path.cwd(), calibrate=False)
+    with tempfile.TemporaryDirectory(prefix="autotrain-bench-") as folder:
+        return list(_rows(name, wish, hardware, Path(folder), tensors=tensors))
 
 
 def _rows(
