@@ -76,9 +76,8 @@ def one(number: int, draw: random.Random, names: list[str], *, trial: bool) -> d
         # A multiple of 12, where it is that large, can be cut in many ways.
         most = min(2 * (fits - fits % min(fits, 12)), SAMPLES)
         made = planned(settings | {"batch.global_batch": most}, folder, trial=trial)
-        return {"name": name, "optimizer": optimizer, "dtype": dtype, "budget": budget} | ran(
-            made, folder, budget
-        )
+        about = {"name": name, "optimizer": optimizer, "dtype": dtype, "budget": budget}
+        return about | {"bound": 2 * fits < SAMPLES} | ran(made, folder, budget)
     except subprocess.CalledProcessError as error:
         print(f"{number:3} {name}: not planned: {error.stderr.strip().splitlines()[0]}")
         return None
@@ -139,7 +138,7 @@ def main() -> None:
               f"expected {row['expected']:4.0%}  used {row['used']:4.0%}"
               f"{'  KILLED ' + row['said'] if row['killed'] else ''}", flush=True)  # fmt: skip
     lived = [row["used"] for row in found if not row["killed"]]
-    bound = [row["used"] for row in found if not row["killed"] and row["accum"] > 1]
+    bound = [row["used"] for row in found if not row["killed"] and row["bound"]]
     print(f"killed: {len(found) - len(lived)} of {len(found)}")
     for what, shares in (("all", lived), ("where memory decides", bound)):
         if shares:

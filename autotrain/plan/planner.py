@@ -10,7 +10,7 @@ import hashlib
 import json
 
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.plan import batch, buckets, choices, cutting, outlook, pace, remedies
+from autotrain.plan import batch, buckets, choices, cutting, execution, outlook, pace, remedies
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
 from autotrain.plan.sizing import Sizing
@@ -144,6 +144,7 @@ def _sized(hardware: HardwareProfile, device: Device, model: ModelProfile, goal:
     choices.machine(ledger, hardware, device)
     train_count, valid_count = choices.data(ledger, model)
     choices.optimizer(ledger, device)
+    execution.decide(ledger)
     dtype = choices.precision(ledger, device)
     assert model.at(dtype), f"the model was not traced in {dtype}"
     sizing = Sizing(ledger, hardware, device, model, train_count, valid_count)

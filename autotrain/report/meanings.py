@@ -37,6 +37,12 @@ MEANINGS: dict[str, str] = {
         "How much the model has seen each time it is changed, where samples differ in length: "
         "the sum of their lengths (frames, tokens)."
     ),
+    "model.memory_format": "In which order the numbers of an image lie in memory.",
+    "model.compile": "Whether the model is translated into faster code before training.",
+    "model.activation_checkpointing": (
+        "Whether parts of the model are computed a second time instead of kept: slower, but it "
+        "takes less memory."
+    ),
     "precision.dtype": (
         "How exactly numbers are kept. fp32 is the ordinary form; bf16 and fp16 take half the "
         "memory and are faster on hardware that is made for them."

@@ -1,0 +1,43 @@
+"""What the user wants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autotrain.schema.base import DeviceKind, Positive, Record, Scalar
+
+
+class Sizes(Record):
+    """Settings for datasets of up to `up_to` samples (None: any number)."""
+
+    up_to: Positive | None = None
+    devices: tuple[DeviceKind, ...] = ()
+    settings: dict[str, Any]
+
+
+class Recipe(Record):
+    """Named settings with where they come from. Keys are plan keys."""
+
+    name: str
+    source: str
+    settings: dict[str, Any] = {}
+    sizes: tuple[Sizes, ...] = ()
+
+
+class TaskSection(Record):
+    """Which code and data. Exactly one of `template` and `file`."""
+
+    template: str | None = None
+    file: str | None = None
+    sha256: str
+    data: str | None = None
+    options: dict[str, Scalar] = {}
+
+
+class Goal(Record):
+    """What the user wants, and what they fixed (`user`: plan key -> value)."""
+
+    task: TaskSection
+    recipes: tuple[Recipe, ...] = ()
+    user: dict[str, Any] = {}
+    name: str = "run"

@@ -1,0 +1,112 @@
+"""What a machine is."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import ConfigDict, Field
+
+from autotrain.schema.base import (
+    PROFILE_SCHEMA,
+    DeviceKind,
+    Dtype,
+    Positive,
+    PositiveFloat,
+    Record,
+    Whole,
+)
+
+
+class Timing(NamedTuple):
+    """How long one call of an operator took on so many threads (1 on a GPU). Units as in `Work`."""
+
+    kind: str
+    dtype: str
+    threads: int
+    flops: float
+    bytes: float
+    shape: tuple[int, ...]
+    seconds: float
+
+
+class Rates(Record):
+    """What a device can do, dense: FLOP/s by dtype, bytes per second, seconds per small op.
+
+    `timings`: operators of many kinds and sizes, timed one by one; none from a datasheet.
+    """
+
+    matmul: dict[Dtype, PositiveFloat]
+    convolution: dict[Dtype, PositiveFloat] = {}
+    bandwidth: PositiveFloat
+    op_seconds: PositiveFloat
+    source: Literal["measured", "datasheet", "assumed"]
+    timings: tuple[Timing, ...] = Field(default=(), repr=False)
+
+
+class Neighbour(Record):
+    """Another process that holds memory on a GPU."""
+
+    pid: int
+    name: str
+    used_bytes: Whole
+
+
+class Device(Record):
+    """One thing that can train. For `cpu` the memory is the RAM this process may use."""
+
+    kind: DeviceKind
+    index: Whole = 0
+    name: str
+    total_bytes: Positive
+    free_bytes: Whole
+    compute_capability: str | None = None
+    native_dtypes: tuple[Dtype, ...]
+    rates: Rates
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class Cpu(Record):
+    """`cores` is what this process may really use: affinity and cgroup quota, at least 1."""
+
+    name: str
+    cores: Positive
+    logical: Positive
+    features: tuple[str, ...] = ()
+
+
+class Disk(Record):
+    """Where runs go. `write_bandwidth` is bytes per second through an fsync, when measured."""
+
+    path: str
+    total_bytes: Whole
+    free_bytes: Whole
+    write_bandwidth: PositiveFloat | None = None
+
+
+class HardwareProfile(Record):
+    """A machine: probed here (`autotrain probe`) or from a datasheet (`profiles/*.toml`).
+
+    `price_per_hour`: what an hour of it costs, in dollars. `interruption_hours`: the mean time
+    between two interruptions of a run on it.
+    """
+
+    schema_version: Literal[1] = Field(PROFILE_SCHEMA, alias="schema")
+    name: str
+    description: str = ""
+    sources: tuple[str, ...] = ()
+    system: str = "linux"
+    cpu: Cpu
+    ram_total_bytes: Positive
+    ram_available_bytes: Whole
+    disk: Disk
+    devices: tuple[Device, ...] = Field(min_length=1)
+    versions: dict[str, str] = {}
+    price_per_hour: PositiveFloat | None = None
+    interruption_hours: PositiveFloat | None = None
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def device(self, kind: DeviceKind, index: int = 0) -> Device | None:
+        """The device of that kind and index, or None."""
+        found = (d for d in self.devices if d.kind == kind and d.index == index)
+        return next(found, None)

@@ -1,0 +1,165 @@
+"""What a model costs: traced steps, trials, lengths."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from autotrain.schema.base import (
+    DeviceKind,
+    Dtype,
+    OptimizerName,
+    Positive,
+    PositiveFloat,
+    Record,
+    Whole,
+    WholeFloat,
+)
+
+
+class Work(NamedTuple):
+    """`calls` equal calls of operators in a step: what each computes, and the bytes it touches.
+
+    `kind` is what it costs like (`probe/trace/work.py` lists them), `dtype` what it computes in,
+    `flops` its products' (0 for others), `bytes` all that it reads and writes. `shape` is
+    (batches, rows, columns, inner) of a product, and of a convolution seen as one.
+    """
+
+    kind: str
+    dtype: str
+    calls: int
+    flops: float
+    bytes: float
+    shape: tuple[int, ...] = ()
+
+
+class StepTrace(Record):
+    """One training step's cost at one micro_batch and dtype, without its optimizer.
+
+    All bytes are tensors alive at once, parameters and buffers included. `peak_bytes` is of
+    a first micro-batch (no gradients yet), `accumulate_peak_bytes` of a later one (gradients
+    already there), `evaluate_peak_bytes` of a forward pass without gradients.
+
+    `untouched_bytes` of the first micro-batch's are allocated and never written to.
+
+    `tape` is how storages were born and died, in order: n > 0 is the birth of one of n bytes,
+    which gets the next number from 0; -1 - k is the death of number k. A workspace inside an
+    operator is a birth and its death. `marks` are the places in it where the batch begins
+    (parameters and buffers come before), the first micro-batch, the later one, and the
+    evaluation; gradients die just before that.
+
+    `work` is the first micro-batch's, `evaluate_work` the evaluation's.
+
+    `length` is what the task's `length` says of the longest sample in the batch; 0: it is not
+    known.
+    """
+
+    micro_batch: Positive
+    length: WholeFloat = 0.0
+    dtype: Dtype
+    peak_bytes: Whole
+    accumulate_peak_bytes: Whole
+    evaluate_peak_bytes: Whole
+    batch_bytes: Whole
+    untouched_bytes: Whole = 0
+    matmul_flops: WholeFloat
+    convolution_flops: WholeFloat
+    moved_bytes: WholeFloat
+    ops: Whole
+    work: tuple[Work, ...] = Field(default=(), repr=False)
+    evaluate_work: tuple[Work, ...] = Field(default=(), repr=False)
+    tape: tuple[int, ...] = Field(default=(), repr=False)
+    marks: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+class Trial(Record):
+    """A few optimizer steps for real, in a child process, and what they took.
+
+    The fields from `device` to `momentum` are what was tried (`accum_steps` is 2 for any number
+    above 1), the rest is what was measured. `base_bytes`: the process before its model was built;
+    0 on a GPU. `device_peak_bytes`: RSS on a CPU, on a GPU what the driver lent to the process
+    (None: it does not tell); after `out_of_memory` the most that was seen. `micro_seconds`:
+    forward and backward of one micro-batch; `update_seconds`: clipping and the optimizer.
+    """
+
+    outcome: Literal["ok", "out_of_memory", "timed_out", "failed", "not_finite"]
+    message: str = ""
+    hint: str = ""
+    device: DeviceKind
+    index: Whole = 0
+    threads: Positive
+    micro_batch: Positive
+    accum_steps: Positive
+    buckets: tuple[tuple[PositiveFloat, Positive], ...] = ()
+    dtype: Dtype
+    optimizer: OptimizerName
+    implementation: str
+    momentum: float | None = None
+    steps: Whole = 0
+    base_bytes: Whole = 0
+    device_peak_bytes: Whole | None = None
+    reserved_peak_bytes: Whole | None = None
+    tensor_peak_bytes: Whole | None = None
+    micro_seconds: PositiveFloat | None = None
+    update_seconds: PositiveFloat | None = None
+    losses: tuple[float, ...] = ()
+
+
+class LengthProfile(Record):
+    """What `Task.length` says of the training samples. `read` of `count` were asked for.
+
+    `points` are lengths of samples, rising, at evenly spaced ranks from the shortest to the
+    longest; each stands for as many samples as the next.
+    """
+
+    count: Positive
+    read: Positive
+    mean: PositiveFloat
+    points: tuple[WholeFloat, ...] = Field(min_length=1, repr=False)
+
+    @property
+    def maximum(self) -> float:
+        """Of those that were read."""
+        return self.points[-1]
+
+
+class ModelProfile(Record):
+    """A model and its data as a training step sees them.
+
+    `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
+    data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
+    parameter, in the order an optimizer sees them.
+    """
+
+    name: str
+    parameters: Whole
+    parameter_bytes: Whole
+    trainable_bytes: Positive
+    largest_parameter_bytes: Positive
+    tensors: Positive
+    trainable_sizes: tuple[int, ...] = Field(default=(), repr=False)
+    buffer_bytes: Whole
+    loaded_bytes: Whole = 0
+    batch_norm: bool = False
+    mixes: bool = False
+    traced: Literal["fake", "concrete"]
+    traces: tuple[StepTrace, ...] = Field(min_length=1)
+    trials: tuple[Trial, ...] = ()
+    train_count: Positive
+    valid_count: Whole
+    lengths: LengthProfile | None = None
+    sample_seconds: WholeFloat
+    sample_bytes: Whole
+    monitor: str = "loss"
+    better: Literal["lower", "higher"] = "lower"
+
+    def at(self, dtype: Dtype) -> tuple[StepTrace, ...]:
+        """The traces of one dtype on the longest samples, by micro_batch.
+
+        tf32 allocates as fp32 does. `plan.lengths.at_length` gives those of other lengths.
+        """
+        same = "fp32" if dtype == "tf32" else dtype
+        longest = max((t.length for t in self.traces if t.dtype == same), default=0.0)
+        found = (t for t in self.traces if t.dtype == same and t.length == longest)
+        return tuple(sorted(found, key=lambda t: t.micro_batch))

@@ -1,0 +1,127 @@
+"""A plan: every setting, what it will take, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from autotrain.schema.base import PLAN_SCHEMA, Kind, Prediction, Record
+from autotrain.schema.goal import TaskSection
+from autotrain.schema.settings import (
+    BatchSection,
+    CheckpointSection,
+    DataSection,
+    DeviceSection,
+    EarlyStopSection,
+    EvaluateSection,
+    LoaderSection,
+    MemorySection,
+    ModelSection,
+    OptimizerSection,
+    PrecisionSection,
+    RunSection,
+    ScheduleSection,
+    TrainSection,
+)
+
+
+class Beside(Record):
+    """Another rule's answer, shown beside ours, with why we do not use it."""
+
+    name: str
+    value: Any
+    formula: str
+    why_not: str
+
+
+class Reason(Record):
+    """Why a setting has its value. `formula` has its numbers filled in."""
+
+    value: Any = None
+    kind: Kind
+    formula: str
+    source: str
+    limited_by: str = ""
+    would_change: str = ""
+    beside: tuple[Beside, ...] = ()
+
+
+class InputsSection(Record):
+    """SHA-256 digests of what the plan was made from."""
+
+    hardware: str
+    dataset: str
+    model: str
+
+
+class PredictedSection(Record):
+    tensor_peak_bytes: Prediction
+    reserved_peak_bytes: Prediction
+    device_peak_bytes: Prediction
+    step_seconds: Prediction
+    run_seconds: Prediction
+    checkpoint_bytes: Prediction
+
+
+class Plan(Record):
+    """Every setting of a run, what it will take, and for every setting the reason."""
+
+    schema_version: Literal[1] = Field(PLAN_SCHEMA, alias="schema")
+    made_by: str
+    recipe: str
+    task: TaskSection
+    run: RunSection
+    device: DeviceSection
+    memory: MemorySection
+    batch: BatchSection
+    model: ModelSection = ModelSection()
+    precision: PrecisionSection
+    optimizer: OptimizerSection
+    schedule: ScheduleSection
+    train: TrainSection
+    early_stop: EarlyStopSection
+    evaluate: EvaluateSection
+    checkpoint: CheckpointSection
+    loader: LoaderSection
+    data: DataSection
+    inputs: InputsSection
+    predicted: PredictedSection
+    notes: tuple[str, ...] = ()
+    because: dict[str, dict[str, Reason]] = {}
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+SETTING_SECTIONS = (
+    "task",
+    "run",
+    "device",
+    "memory",
+    "batch",
+    "model",
+    "precision",
+    "optimizer",
+    "schedule",
+    "train",
+    "early_stop",
+    "evaluate",
+    "checkpoint",
+    "loader",
+    "data",
+)
+
+
+def setting_types() -> dict[str, Any]:
+    """Every settable plan key (`batch.micro_batch`) with its annotation, constraints included."""
+    found: dict[str, Any] = {}
+    for section in SETTING_SECTIONS:
+        record = Plan.model_fields[section].annotation
+        assert isinstance(record, type)
+        assert issubclass(record, Record)
+        for name, field in record.model_fields.items():
+            constraints = tuple(field.metadata)
+            found[f"{section}.{name}"] = (
+                Annotated[field.annotation, *constraints] if constraints else field.annotation
+            )
+    return found

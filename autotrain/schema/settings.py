@@ -1,0 +1,129 @@
+"""The sections of a plan that a user may set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StrictBool
+
+from autotrain.schema.base import (
+    DeviceKind,
+    Dtype,
+    OptimizerName,
+    Positive,
+    PositiveFloat,
+    Record,
+    Share,
+    Whole,
+    WholeFloat,
+)
+
+
+class RunSection(Record):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    directory: str
+    seed: Whole
+    log_every_steps: Positive
+
+
+class DeviceSection(Record):
+    kind: DeviceKind
+    index: Whole
+    threads: Positive
+
+
+class MemorySection(Record):
+    share: Share
+    budget_bytes: Positive
+
+
+Bucket = tuple[PositiveFloat, Positive]
+
+
+class BatchSection(Record):
+    """`buckets`: (up to this length, micro_batch), rising; the last is `micro_batch`'s own.
+
+    With buckets a step takes `target_items`, the sum of its samples' lengths, which is
+    `global_batch` samples on average. Absent: every micro-batch has `micro_batch` samples.
+    """
+
+    micro_batch: Positive
+    accum_steps: Positive
+    world_size: Positive
+    global_batch: Positive
+    buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)] | None = None
+    target_items: PositiveFloat | None = None
+
+
+class ModelSection(Record):
+    """How the task's model is run. `activation_checkpointing`: each repeated block keeps its
+    input alone and is computed again in the backward pass.
+    """
+
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    compile: StrictBool = False
+    activation_checkpointing: StrictBool = False
+
+
+class PrecisionSection(Record):
+    dtype: Dtype
+
+
+class OptimizerSection(Record):
+    name: OptimizerName
+    lr: PositiveFloat
+    weight_decay: WholeFloat
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = None
+    betas: tuple[Share, Share] | None = None
+    implementation: Literal["fused", "foreach", "for-loop"]
+    clip_norm: PositiveFloat | None = None
+
+
+class ScheduleSection(Record):
+    """Learning rate by step. A key that the named schedule does not use is left out."""
+
+    name: Literal["constant", "cosine", "cosine_restarts", "plateau", "exponential", "inverse_sqrt"]
+    warmup_steps: Whole
+    min_lr: WholeFloat | None = None
+    factor: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    patience: Whole | None = None
+    period_steps: Positive | None = None
+
+
+class TrainSection(Record):
+    epochs: Positive
+
+
+class EarlyStopSection(Record):
+    """`patience` counts evaluations without an improvement of `min_delta`; absent: off."""
+
+    patience: Positive | None = None
+    min_delta: WholeFloat
+
+
+class EvaluateSection(Record):
+    every_epochs: Positive | None = None
+    every_steps: Positive | None = None
+
+
+class CheckpointSection(Record):
+    every_epochs: Positive | None = None
+    every_steps: Positive | None = None
+    keep: Positive
+
+
+class LoaderSection(Record):
+    workers: Whole
+    prefetch: Positive
+    pin_memory: StrictBool
+    start_method: Literal["fork", "spawn", "forkserver"]
+
+
+# Of the training samples, where neither the task nor the plan says what is held out.
+VALID_SHARE = 0.1
+
+
+class DataSection(Record):
+    """`valid_share` of the training samples is held out when the task brings no valid set."""
+
+    valid_share: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
