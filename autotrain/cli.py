@@ -36,6 +36,86 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 NoCalibrate = Annotated[
     bool, typer.Option("--no-calibrate", help="Skip the 5-second measurement of this machine.")
 ]
+Within = Annotated[
+    str | None,
+    typer.Option("--within", metavar="TIME", help="Train as many epochs as fit: 6h, 90m, 1d12h."),
+]
+For = Annotated[
+    str | None, typer.Option("--for", metavar="MONEY", help="As many epochs as 5usd pay for.")
+]
+Price = Annotated[
+    str | None, typer.Option("--price", metavar="MONEY", help="Dollars for an hour, such as 0.35.")
+]
+TemplateName = Annotated[
+    str | None,
+    typer.Option(
+        "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
+    ),
+]
+TaskFile = Annotated[
+    str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
+]
+Machine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="M1,M2,...",
+        help="One table of several machines, no plan: names, files, here; t4=0.5 says a price.",
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="conservative, aggressive, regularized, overfit, finetune; yours; a TOML file.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
+]
+Refresh = Annotated[
+    str | None,
+    typer.Option(
+        "--refresh",
+        metavar="PLAN",
+        help="Decide a plan anew for what is here now; what you set or edited stays.",
+    ),
+]
+TrustRefreshed = Annotated[
+    bool, typer.Option("--trust", help="With --refresh: its code may run though it is new.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Where the plan goes (plan.toml, or the one refreshed).",
+    ),
+]
+Trial = Annotated[
+    bool | None,
+    typer.Option(
+        "--trial/--no-trial",
+        help="Take a few real steps and correct the plan by them (by default: where that"
+        " takes seconds).",
+        show_default=False,
+    ),
+]
+FindLr = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Find the learning rate by real steps; draw the curve."),
+]
+MeasureNoise = Annotated[
+    bool,
+    typer.Option("--measure-noise", help="Take the batch from how far gradients scatter."),
+]
 
 
 def _version(asked: bool) -> None:
@@ -76,51 +156,53 @@ def probe(
 @app.command()
 def plan(
     data: Data = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
-    ] = None,
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="conservative, aggressive, regularized, or a TOML file.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
-    ] = None,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Where the plan goes.")
-    ] = "plan.toml",
+    template: TemplateName = None,
+    task: TaskFile = None,
+    machine: Machine = None,
+    compare: Compare = None,
+    recipe: RecipeName = None,
+    settings: Settings = None,
+    within: Within = None,
+    spend: For = None,
+    price: Price = None,
+    refresh: Refresh = None,
+    trust: TrustRefreshed = False,
+    output: Output = None,
     as_json: Json = False,
     no_calibrate: NoCalibrate = False,
-    trial: Annotated[
-        bool | None,
-        typer.Option(
-            "--trial/--no-trial",
-            help="Take a few real steps and correct the plan by them (by default: where that"
-            " takes seconds).",
-            show_default=False,
-        ),
-    ] = None,
+    trial: Trial = None,
+    find_lr: FindLr = False,
+    measure_noise: MeasureNoise = False,
 ) -> int:
     """Decide how to train here, and write it down with reasons."""
     from autotrain.commands import plan as command
+    from autotrain.commands.limits import as_settings
+    from autotrain.commands.measuring import Measures
 
-    wish = command.Wish(data, template, task, machine, recipe, tuple(settings or ()))
-    return command.plan(wish, output, as_json=as_json, calibrate=not no_calibrate, trial=trial)
+    said = as_settings(settings or (), within, spend, price)
+    wish = command.Wish(data, template, task, machine, recipe, said)
+    if refresh is not None or trust:
+        from autotrain.commands import refresh as again
+
+        return again.refresh(
+            refresh, wish, output, compare=compare, as_json=as_json, calibrate=not no_calibrate,
+            trial=trial, measures=Measures(find_lr, measure_noise), trust=trust,
+        )  # fmt: skip
+    output = output or "plan.toml"
+    if compare is not None:
+        from autotrain.commands import compare as several
+
+        steps = {"--trial": bool(trial), "--find-lr": find_lr, "--measure-noise": measure_noise}
+        several.alone({"--machine": machine is not None, "-o": output != "plan.toml", **steps})
+        return several.compare(wish, compare, json_asked=as_json, calibrate=not no_calibrate)
+    return command.plan(
+        wish,
+        output,
+        as_json=as_json,
+        calibrate=not no_calibrate,
+        trial=trial,
+        measures=Measures(find_lr, measure_noise),
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import re
 import sys
@@ -18,6 +19,7 @@ from autotrain.errors import AutotrainError
 from autotrain.schema import DeviceSection, Dtype, Plan
 
 _CPU_ALLOCATOR = ("not enough memory: you tried to allocate", "can't allocate memory")
+_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES = -3, 1 << 20  # malloc.h; bytes from which on
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,7 +35,7 @@ def device_of(section: DeviceSection) -> torch.device:
     if not there:
         raise AutotrainError(
             f"the plan is for {section.kind}:{section.index}, and torch sees no such device here",
-            "plan again on this machine, or with --set device.kind=cpu",
+            "`autotrain plan --refresh PLAN` plans anew for what is here",
         )
     return device
 
@@ -72,12 +74,25 @@ def settings(plan: Plan) -> Iterator[None]:
         torch.cuda.set_device(plan.device.index)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+    if device.type == "cpu" and plan.model.activation_checkpointing:
+        _give_back_at_once()
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+def _give_back_at_once() -> None:
+    """Have glibc return a tensor's memory when it is freed, for the rest of the process.
+
+    Blocks computed again free much between little that stays: left to itself, glibc keeps most of
+    what they save resident, as holes. Other systems' allocators know no such wish.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
 
 
 def out_of_memory(error: BaseException) -> bool:

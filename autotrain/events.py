@@ -37,6 +37,7 @@ class Started(_Stamped):
     train_count: int
     valid_count: int
     resumed_from: str | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +108,7 @@ class Stopped(_Stamped):
     """The last event of a run. `checkpoint` is the newest good one, if any.
 
     `tensor_peak_bytes`: the most of tensors alive at once, where an allocator counts them (CUDA).
+    `peak_bytes`: as a Step's, with the saves after the last of them.
     """
 
     name: ClassVar = "stopped"
@@ -117,6 +119,7 @@ class Stopped(_Stamped):
     seconds: float
     checkpoint: str | None
     tensor_peak_bytes: int | None = None
+    peak_bytes: int | None = None
 
 
 Event = Started | Step | Evaluated | Saved | Healed | Warned | Stopped

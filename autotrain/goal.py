@@ -55,10 +55,10 @@ class Template(Record):
 def read_template(folder: Path) -> Template:
     """A template's `template.toml`. Raises UsageError with every fault."""
     path = folder / "template.toml"
-    template = _read(path, Template)
-    problems = _bad_settings(template.settings)
+    template = read_record(path, Template)
+    problems = check_settings(template.settings)
     for size in template.sizes:
-        problems += _bad_settings(size.settings)
+        problems += check_settings(size.settings)
     if problems:
         raise UsageError(*(f"{path}: {line}" for line in problems))
     return template
@@ -73,50 +73,36 @@ def template_for(kind: str) -> str | None:
     return None
 
 
-def read_recipe(name: str) -> tuple[Recipe, dict[str, Scalar]]:
-    """A recipe by name or from a TOML file: (its settings, its task options)."""
-    path = Path(name)
-    if not name.endswith(".toml"):
-        known = files.shipped_names("recipes")
-        if name not in known:
-            raise UsageError(
-                f"no recipe {name!r}{near_name(name, known)}",
-                hint=f"recipes: {', '.join(known)}; or a TOML file of your own",
-            )
-        path = files.shipped("recipes") / f"{name}.toml"
-    recipe = _read(path, _RecipeFile)
-    problems = _bad_settings(recipe.settings)
-    if problems:
-        raise UsageError(*(f"{path}: {line}" for line in problems))
-    return (
-        Recipe(name=recipe.name, source=recipe.source, settings=recipe.settings),
-        recipe.options,
-    )
-
-
-class _RecipeFile(Record):
-    name: str
-    description: str = ""
-    source: str
-    settings: dict[str, Any] = Field(default_factory=dict)
-    options: dict[str, Scalar] = Field(default_factory=dict)
-
-
-def _read(path: Path, record: type[_R]) -> _R:
+def read_record(path: Path, record: type[_R]) -> _R:
+    """A TOML file as a record. Raises UsageError with every fault, each with file and key."""
     try:
         return record.model_validate(files.read_toml(path))
     except ValidationError as error:
         raise UsageError(*(f"{path}: {line}" for line in faults(error, record))) from None
 
 
-def _bad_settings(settings: dict[str, Any]) -> list[str]:
+def check_settings(settings: dict[str, Any]) -> list[str]:
+    """Every fault of a file's settings, each with its key; sound ones are put in their types.
+
+    `[settings.optimizer] lr = 1`, as TOML nests it, is `"optimizer.lr" = 1`.
+    """
     problems: list[str] = []
-    for key, value in settings.items():
+    flat = _flat(settings)
+    settings.clear()
+    for key, value in flat.items():
         try:
             settings[key] = checked(key, value)
         except UsageError as error:
             problems += error.faults
     return problems
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value, f"{above}{key}.") if isinstance(value, dict) and value else None
+        found |= {f"{above}{key}": value} if inner is None else inner
+    return found
 
 
 def checked(key: str, value: Any) -> Any:

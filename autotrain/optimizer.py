@@ -46,6 +46,7 @@ def build(section: OptimizerSection, model: torch.nn.Module) -> optim.Optimizer:
         "weight_decay": section.weight_decay,
         "momentum": section.momentum,
         "betas": section.betas,
+        "eps": section.eps,
     }
     arguments: dict[str, Any] = {
         key: value for key, value in offered.items() if value is not None and key in takes

@@ -43,8 +43,11 @@ def save(plan: Plan, path: Path) -> None:
     files.write_atomic(path, text(plan, path.name))
 
 
-def load(path: Path) -> Plan:
-    """Read a plan. Raises UsageError with every fault, each `file: key: problem`."""
+def load(path: Path, *, consistent: bool = True) -> Plan:
+    """Read a plan. Raises UsageError with every fault, each `file: key: problem`.
+
+    `consistent`: its settings must go together; else each need only be valid by itself.
+    """
     data = files.read_toml(path)
     version = data.get("schema")
     if version != PLAN_SCHEMA:
@@ -56,9 +59,13 @@ def load(path: Path) -> Plan:
         plan = Plan.model_validate(data)
     except ValidationError as error:
         raise UsageError(*(f"{path}: {line}" for line in faults(error, Plan))) from None
-    inconsistent = _inconsistencies(plan)
+    inconsistent = _inconsistencies(plan) if consistent else []
+    follow = f"`autotrain plan --refresh {path}` keeps what you edited; the rest follows"
+    if (plan.task.template is None) == (plan.task.file is None):
+        inconsistent.append("task: give exactly one of template and file")
+        follow = ""
     if inconsistent:
-        raise UsageError(*(f"{path}: {line}" for line in inconsistent))
+        raise UsageError(*(f"{path}: {line}" for line in inconsistent), hint=follow)
     return plan
 
 
@@ -122,8 +129,6 @@ def _inconsistencies(plan: Plan) -> list[str]:
         )
     if cut.buckets is not None:
         lines += _bucket_faults(cut)
-    if (plan.task.template is None) == (plan.task.file is None):
-        lines.append("task: give exactly one of template and file")
     for key in _SCHEDULE_NEEDS.get(plan.schedule.name, ()):
         if getattr(plan.schedule, key) is None:
             lines.append(f"schedule.{key}: missing, {plan.schedule.name} needs it")

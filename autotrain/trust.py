@@ -64,7 +64,7 @@ def check(task: TaskSection, path: Path, *, accept: bool) -> None:
     if digest != task.sha256:
         raise AutotrainError(
             f"{path}: the code has changed since the plan was made",
-            "read the change, then `--trust`, or plan again",
+            "read the change, then `--trust`, or `autotrain plan --refresh PLAN --trust`",
         )
     if task.template is None and digest not in trusted():
         raise AutotrainError(

@@ -26,12 +26,20 @@ FROZEN = {
         "template": "--template",
         "task": "--task",
         "machine": "--machine",
+        "compare": "--compare",
         "recipe": "--recipe",
         "settings...": "--set",
+        "within": "--within",
+        "spend": "--for",
+        "price": "--price",
+        "refresh": "--refresh",
+        "trust": "--trust",
         "output": "-o --output",
         "as_json": "--json",
         "no_calibrate": "--no-calibrate",
         "trial": "--trial --no-trial",
+        "find_lr": "--find-lr",
+        "measure_noise": "--measure-noise",
     },
     "explain": {"plan_file": "", "[key]": ""},
     "run": {
@@ -85,7 +93,10 @@ def commands(name, command) -> dict[str, dict[str, str]]:
 def test_defaults_are_as_promised():
     plan = typer.main.get_command(app).commands["plan"]
     defaults = {p.name: p.default for p in plan.params}
-    assert (defaults["output"], defaults["trial"]) == ("plan.toml", None)
+    assert (defaults["output"], defaults["trial"]) == (
+        None,
+        None,
+    )  # plan.toml, or the one refreshed
 
 
 def words(*arguments, code=0):
@@ -140,7 +151,7 @@ def test_the_script_and_the_module_are_one_command_line():
         (["plna"], "no such command 'plna'. Did you mean 'plan'?", "autotrain --help"),
         (
             ["plan", "--taks", "x"],
-            "no such option: --taks (possible options: --task, --trial)",
+            "no such option: --taks (possible options: --task, --trial, --trust)",
             "autotrain plan --help",
         ),
         (["plan", "a", "b"], "unexpected extra argument", "autotrain plan --help"),

@@ -9,7 +9,6 @@ from autotrain.goal import (
     checked,
     parse_settings,
     parse_value,
-    read_recipe,
     read_template,
     template_for,
 )
@@ -95,36 +94,18 @@ def test_every_shipped_template_reads(name):
     assert template.source
 
 
-@pytest.mark.parametrize("name", files.shipped_names("recipes"))
-def test_every_shipped_recipe_reads(name):
-    recipe, _ = read_recipe(name)
-    assert recipe.name == name
-    assert recipe.source
-
-
 def test_data_of_a_kind_has_one_template_by_default():
     assert template_for("images") == "image-classifier"
     assert template_for("speech") == "speech-autoencoder"
     assert template_for("table") is None
 
 
-def test_a_recipe_misspelt_gets_a_suggestion_and_the_list():
-    with pytest.raises(UsageError, match="did you mean 'conservative'") as caught:
-        read_recipe("conservativ")
-    assert "aggressive, conservative, regularized" in caught.value.hint
-
-
-def test_a_recipe_of_ones_own_is_read_by_path_with_all_its_faults(tmp_path):
-    own = tmp_path / "mine.toml"
-    own.write_text('name="mine"\nsource="me"\n[settings]\n"optimizer.lr"=1\n[options]\nwidth=3\n')
-    recipe, options = read_recipe(str(own))
-    assert recipe.settings == {"optimizer.lr": 1.0}
-    assert options == {"width": 3}
-    own.write_text('name="mine"\nsource="me"\n[settings]\n"optimizer.lr"=-1\n"batch.size"=1\n')
-    with pytest.raises(UsageError) as caught:
-        read_recipe(str(own))
-    assert len(caught.value.faults) == 2
-    assert all(str(own) in fault for fault in caught.value.faults)
+def test_settings_may_be_nested_as_toml_nests_them(tmp_path):
+    (tmp_path / "template.toml").write_text(
+        'name="t"\ndescription="d"\nkind="task"\nsource="s"\n'
+        "[settings]\ntrain.epochs=3\n[settings.optimizer]\nlr=1\n"
+    )
+    assert read_template(tmp_path).settings == {"train.epochs": 3, "optimizer.lr": 1.0}
 
 
 def test_a_template_with_a_bad_setting_is_refused_by_its_key(tmp_path):

@@ -69,8 +69,13 @@ def rooms(*names: str) -> tuple[str, ...]:
 
 # What torch is to these is what pixels are to a camera. The rest of `probe`, the hardware above
 # all, must answer without torch, and so imports them inside functions.
-TRACING = rooms("probe.model", "probe.steps", "probe.trial", "probe.trace")
-TORCHSIDE = rooms("device", "optimizer")  # of the run, and of a trial of it
+TRACING = rooms(
+    "probe.model", "probe.steps", "probe.trial", "probe.trace", "probe.draws", "probe.range_test",
+    "probe.noise", "probe.timings", "probe.zoo", "probe.race",
+)  # fmt: skip
+TORCHSIDE = rooms(
+    "device", "optimizer", "prepare", "recompute", "repeats"
+)  # of the run, and of a trial of it
 UPSTAIRS = rooms("cli", "__main__", "commands")
 RULES = [
     Rule("autotrain/errors.py", may=STANDARD),
@@ -95,7 +100,18 @@ RULES = [
     Rule("autotrain/doctor.py", never=rooms("plan", "run", "cli")),
     *(
         Rule(f"autotrain/{name}.py", never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS))
-        for name in ("files", "task", "batches", "trust", "planfile", "device", "optimizer")
+        for name in (
+            "files",
+            "task",
+            "batches",
+            "trust",
+            "planfile",
+            "device",
+            "optimizer",
+            "prepare",
+            "recompute",
+            "repeats",
+        )
     ),
     Rule("autotrain/bench", never=UPSTAIRS),
     Rule("autotrain/commands", never=rooms("cli", "__main__")),

@@ -7,6 +7,7 @@ import torch
 
 from autotrain import optimizer
 from autotrain.errors import AutotrainError
+from autotrain.plan.learning import EPS
 from autotrain.run.tensors import flatten_optimizer, restore_optimizer
 from autotrain.schema import OptimizerName, OptimizerSection
 
@@ -52,6 +53,20 @@ def test_a_model_without_trainable_parameters_is_an_error():
     """Frozen by mistake."""
     with pytest.raises(AutotrainError, match="no parameter to train"):
         optimizer.build(section(), torch.nn.Linear(1, 1).requires_grad_(False))
+
+
+def test_eps_goes_to_those_that_divide_by_a_size():
+    """And not to SGD; left out, it is torch's."""
+    layer = torch.nn.Linear(1, 1)
+    assert optimizer.build(section("adam", eps=1e-5), layer).defaults["eps"] == 1e-5
+    assert optimizer.build(section("adagrad"), layer).defaults["eps"] == 1e-10
+    assert "eps" not in optimizer.build(section("sgd", eps=1e-5), layer).defaults
+
+
+@pytest.mark.parametrize("name", sorted(EPS))
+def test_the_plans_usual_eps_is_torchs(name):
+    """A plan that spells it out changes nothing."""
+    assert optimizer.build(section(name), torch.nn.Linear(1, 1)).defaults["eps"] == EPS[name]
 
 
 def test_momentum_and_betas_go_where_they_are_known():

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from autotrain import __version__, planfile
-from autotrain.commands import trying
-from autotrain.errors import AutotrainError, UsageError
+from autotrain.commands import measuring, racing, trying
+from autotrain.commands.measuring import NOTHING, Measures
+from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import Template
 from autotrain.plan.buckets import to_check
 from autotrain.plan.choices import choose_device
+from autotrain.plan.execution import computed_again, untraced
 from autotrain.plan.planner import (
     dtype_in_force,
+    form_in_force,
     lengths_in_question,
     machine_digest,
     make_plan,
     size_in_question,
 )
-from autotrain.schema import DatasetProfile, Goal, HardwareProfile, ModelProfile, Plan, Trial
+from autotrain.schema import (
+    DatasetProfile,
+    Dtype,
+    Goal,
+    HardwareProfile,
+    ModelProfile,
+    ModelSection,
+    NoiseTest,
+    Plan,
+    Race,
+    RangeTest,
+    StepTrace,
+    Trial,
+)
 from autotrain.task import load_task
 from autotrain.units import MIB
 
@@ -54,13 +71,19 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """A task that is traced, and what it is planned for."""
+    """A task that is traced, and what it is planned for.
+
+    `seen`: every trace made so far, by the device it was to look like, size, dtype and length.
+    `measured`: fields of the ModelProfile that real steps have found.
+    """
 
     source: Source
     hardware: HardwareProfile
     goal: Goal
     tracer: ModelTracer
     dataset: DatasetProfile
+    seen: dict[tuple[object, ...], StepTrace] = field(default_factory=dict, repr=False)
+    measured: dict[str, RangeTest | NoiseTest | Race] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(
@@ -80,31 +103,98 @@ class Case:
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
         tracer.loaded_bytes = max(resident_bytes() - before, 0)
         dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
-        dtype = dtype_in_force(hardware, goal)
-        tracer.trace(FIRST_TRACES[0], dtype)
-        tracer.trace(_second(hardware, tracer, goal), dtype)
+        case = cls(source, hardware, goal, tracer, dataset)
+        case._look()
+        return case
+
+    def on(self, hardware: HardwareProfile) -> Case:
+        """The same for another machine; what looks alike there is not traced again."""
+        device = choose_device(hardware, self.goal)
+        tracer = replace(self.tracer, device=device, traces=[])
+        case = replace(self, hardware=hardware, tracer=tracer)
+        case._look()
+        return case
+
+    def raced(self, race: Race) -> Case:
+        """The same after a race, whose winner may compute in another precision."""
+        case = replace(self, measured={**self.measured, "race": race})
+        if case._dtype(self.goal) not in {t.dtype for t in self.tracer.traces}:
+            case._look()
+        return case
+
+    def _dtype(self, goal: Goal) -> Dtype:
+        race = self.measured.get("race")
+        return dtype_in_force(self.hardware, goal, race if isinstance(race, Race) else None)
+
+    def _look(self) -> None:
+        """The first traces, from which a plan can be made."""
+        hardware, tracer, goal = self.hardware, self.tracer, self.goal
+        dtype, form = self._dtype(goal), form_in_force(hardware, goal)
+        self._trace(FIRST_TRACES[0], dtype, form)
+        self._trace(_second(hardware, tracer, goal), dtype, form)
         for length in lengths_in_question(hardware, tracer.profile(), goal):
             for micro_batch in FIRST_TRACES:
-                tracer.trace(micro_batch, dtype, length)
-        return cls(source, hardware, goal, tracer, dataset)
+                self._trace(micro_batch, dtype, form, length)
+
+    def _look_again(self) -> bool:
+        """Trace what was traced once more, activations computed again; whether that was news."""
+        if not untraced(self.tracer.profile()):
+            return False
+        try:
+            for t in [*self.tracer.traces]:
+                self._trace(t.micro_batch, t.dtype, computed_again(t.form), t.length)
+        except AutotrainError as error:
+            print(f"warning: {error.message}", file=sys.stderr)
+            return False
+        return True
+
+    def _trace(
+        self, micro_batch: int, dtype: Dtype, form: ModelSection, length: float = 0.0
+    ) -> None:
+        """Trace a step, or take the trace that was made for a device that looks the same."""
+        known = self.seen.get((*self._looks(), micro_batch, dtype, length, form))
+        if known is not None:
+            self.tracer.traces.append(known)
+            return
+        made = self.tracer.trace(micro_batch, dtype, length, form)
+        self.seen[(*self._looks(), micro_batch, dtype, length, form)] = made
+
+    def _looks(self) -> tuple[object, ...]:
+        """All that a trace depends on of the device; nothing where steps run for real, here."""
+        device, tracer = self.tracer.device, self.tracer
+        if tracer.mode is None or device is None:
+            return (tracer.mode is None,)
+        return (device.kind, device.compute_capability)
 
     def decide(self, trials: tuple[Trial, ...] = (), goal: Goal | None = None) -> Decision:
         """Plan in the light of these trials, and trace what was chosen until it stays."""
         goal = goal or self.goal
-        made = self._made(goal, trials)
+        made = self._fitted(goal, trials)
         for _ in range(CHECKS):
-            missing = _unchecked(self.tracer, made.plan)
+            form = made.plan.model.model_copy(update={"compile": False})
+            missing = _unchecked(self.tracer, made.plan, form)
             if not missing:
                 break
-            dtype = dtype_in_force(self.hardware, goal)
+            dtype = self._dtype(goal)
             for micro_batch, length in missing:
-                self.tracer.trace(micro_batch, dtype, length)
-            made = self._made(goal, trials)
+                self._trace(micro_batch, dtype, form, length)
+            made = self._fitted(goal, trials)
         return made
+
+    def _fitted(self, goal: Goal, trials: tuple[Trial, ...]) -> Decision:
+        """A plan; where it does not fit the budget, what it saves to compute again is looked at."""
+        try:
+            made = self._made(goal, trials)
+        except DoesNotFitError:
+            if not self._look_again():
+                raise
+            return self._made(goal, trials)
+        over = made.plan.predicted.device_peak_bytes.high > made.plan.memory.budget_bytes
+        return self._made(goal, trials) if over and self._look_again() else made
 
     def _made(self, goal: Goal, trials: tuple[Trial, ...]) -> Decision:
         """Raises UsageError where what the user set leads to values that no plan may have."""
-        model = self.tracer.profile().model_copy(update={"trials": trials})
+        model = self.tracer.profile().model_copy(update={"trials": trials, **self.measured})
         try:
             plan = make_plan(self.hardware, self.dataset, model, goal, version=__version__)
         except ValidationError as error:
@@ -124,12 +214,12 @@ def _second(hardware: HardwareProfile, tracer: ModelTracer, goal: Goal) -> int:
     return wanted
 
 
-def _unchecked(tracer: ModelTracer, made: Plan) -> list[tuple[int, float]]:
+def _unchecked(tracer: ModelTracer, made: Plan, form: ModelSection) -> list[tuple[int, float]]:
     """Sizes and lengths that were chosen and not traced yet; a step for real is not repeated."""
     if tracer.mode is None:
         return []
     longest = max(t.length for t in tracer.traces)
-    seen = {(t.micro_batch, t.length) for t in tracer.traces}
+    seen = {(t.micro_batch, t.length) for t in tracer.traces if t.form == form}
     chosen = to_check(made.batch, tracer.profile())
     return [(micro, length) for micro, length in chosen if (micro, length or longest) not in seen]
 
@@ -141,22 +231,32 @@ def decide(
     *,
     trial: bool | None = False,
     here: bool = False,
+    measures: Measures = NOTHING,
 ) -> Decision:
     """The plan. `trial`: corrected by real steps (True), by the trace alone (False), or as
     AUTOTRAIN_TRIAL says: by default, where the device is here and the steps take seconds (None).
 
-    `here`: the machine is known to be this one; else it is compared.
+    `here`: the machine is known to be this one; else it is compared. `measures`: real steps for
+    these are taken before a trial (its size follows from the noise) and after it.
     """
     wish = _wish(trial)
-    here = wish is not False and (here or _is_here(hardware))
+    this = here or ((wish is not False or any(measures)) and _is_here(hardware))
+    measures.insist_here(hardware, here=this)
+    here = wish is not False and this
     if wish and not here:
         raise AutotrainError(
             f"a trial for {hardware.name} cannot be made on another machine",
             "leave --trial out, or --machine",
         )
     case = Case.open(source, hardware, goal, insist=bool(wish))
+    if measures.noise:
+        case = measuring.noise_measured(case)
     made = case.decide()
-    return trying.tried(case, made, forced=bool(wish)) if here else made
+    if here:
+        case = racing.raced(case, made, forced=bool(wish))
+        made = case.decide() if "race" in case.measured else made
+    made = trying.tried(case, made, forced=bool(wish)) if here else made
+    return measuring.rate_found(case, made) if measures.find_lr else made
 
 
 def _wish(trial: bool | None) -> bool | None:

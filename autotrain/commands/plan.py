@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 from autotrain import files, planfile, trust
 from autotrain.commands.decide import Source, decide
+from autotrain.commands.measuring import NOTHING, Measures, write_curve
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import (
     Template,
     accepted_options,
     parse_settings,
-    read_recipe,
     read_template,
     template_for,
 )
+from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.recipe import read_recipe
 from autotrain.schema import DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
 from autotrain.task import file_sha256
 
@@ -36,22 +38,31 @@ class Wish(NamedTuple):
 
 
 def plan(
-    wish: Wish, output: str, *, as_json: bool, calibrate: bool, trial: bool | None = None
+    wish: Wish,
+    output: str,
+    *,
+    as_json: bool,
+    calibrate: bool,
+    trial: bool | None = None,
+    measures: Measures = NOTHING,
 ) -> int:
     """Make a plan, write it to `output`, and print what it says."""
     from autotrain.report.plan_text import plan_summary
 
     settings, options = parse_settings(list(wish.settings))
     target = Path(output)
-    keep = _look_at(target)
+    keep = look_at(target)
     with data_only() as out:
         source = source_of(wish)
-        hardware = hardware_of(wish.machine, _existing(target), calibrate)
+        hardware = hardware_of(wish.machine, existing(target), calibrate)
         goal = goal_of(wish, source, settings, options, target)
         dataset, model, made = decide(
-            source, hardware, goal, trial=trial, here=wish.machine is None
+            source, hardware, goal, trial=trial, here=wish.machine is None, measures=measures
         )
-        kept = _write(made, target, keep=keep)
+        made = with_asked(made, wish, settings, target, measures)
+        kept = write(made, target, keep=keep)
+        if model.range_test is not None:
+            print("curve: {}, {}".format(*write_curve(model.range_test, target)), file=sys.stderr)
         if as_json:
             print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
         else:
@@ -59,6 +70,24 @@ def plan(
     if kept is not None:
         print(f"the plan that you had edited is kept as {kept}", file=sys.stderr)
     return 0
+
+
+def with_asked(
+    made: Plan, wish: Wish, settings: dict[str, Any], target: Path, measures: Measures
+) -> Plan:
+    """The plan with what it does not say by itself of how it was asked for: a refresh needs it.
+
+    That is the recipe's name or file, what was to be measured, and what was set in epochs and
+    stands there in steps.
+    """
+    asked: dict[str, Any] = {key: settings[key] for key in IN_EPOCHS.values() if key in settings}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    asked |= {name: True for name, on in measures._asdict().items() if on}
+    if wish.recipe is not None:
+        is_file = wish.recipe.endswith(".toml")
+        folder = target.parent.resolve()
+        asked["recipe"] = relative(Path(wish.recipe), folder) if is_file else wish.recipe
+    return made.model_copy(update={"inputs": made.inputs.model_copy(update={"asked": asked})})
 
 
 def source_of(wish: Wish) -> Source:
@@ -130,9 +159,9 @@ def goal_of(
     """What the user wants of a plan that goes to `target`."""
     recipes = [source.template.recipe()] if source.template is not None else []
     if wish.recipe is not None:
-        recipe, wanted = read_recipe(wish.recipe)
-        recipes.append(recipe)
-        options = {**accepted_options(source.task_file, wanted), **options}
+        wanted = read_recipe(wish.recipe)
+        recipes += wanted.recipes
+        options = {**accepted_options(source.task_file, wanted.options), **options}
     folder = target.parent.resolve()
     template = source.template.name if source.template and source.shipped else None
     section = TaskSection.model_validate(
@@ -170,20 +199,20 @@ def _portable(data: str | None, folder: Path) -> str | None:
     return relative(Path(data), folder) if data is not None and Path(data).exists() else data
 
 
-def _existing(target: Path) -> Path:
+def existing(target: Path) -> Path:
     """The nearest folder above a file that there is, or is to be."""
     folder = target.parent.resolve()
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def _look_at(target: Path) -> bool:
+def look_at(target: Path) -> bool:
     """Whether a plan that a person edited lies where the new one goes.
 
     Raises AutotrainError where the new one cannot be written, or would replace no plan.
     """
     from autotrain.report.explain import edited
 
-    folder = _existing(target)
+    folder = existing(target)
     if not folder.is_dir():
         raise AutotrainError(f"{folder}: not a folder", "choose another place with -o")
     if not os.access(folder, os.W_OK):
@@ -202,7 +231,7 @@ def _look_at(target: Path) -> bool:
         return True
 
 
-def _write(made: Plan, target: Path, *, keep: bool) -> Path | None:
+def write(made: Plan, target: Path, *, keep: bool) -> Path | None:
     """Save the plan; returns where the one before it is kept, if it is to be."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

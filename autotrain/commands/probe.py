@@ -11,16 +11,17 @@ from autotrain.errors import AutotrainError, UsageError
 
 
 def probe(data: str | None, output: str | None, *, as_json: bool, calibrate: bool) -> int:
-    """Probe, print, and write the machine's profile where asked."""
+    """Probe, print, and write the machine's profile where asked: without what is private."""
     from autotrain.probe.dataset import probe_dataset
-    from autotrain.probe.hardware import probe_hardware, profile_toml
+    from autotrain.probe.hardware import probe_hardware
+    from autotrain.probe.machines import profile_toml, shareable
     from autotrain.report.plan_text import probe_text
 
     _refuse_to_replace(output)
     dataset = None if data is None else probe_dataset(Path(data))
     hardware = probe_hardware(Path.cwd(), calibrate=calibrate)
     if output is not None:
-        files.write_atomic(Path(output), profile_toml(hardware))
+        files.write_atomic(Path(output), profile_toml(shareable(hardware)))
     if as_json:
         found = {"hardware": hardware.model_dump(mode="json", by_alias=True)}
         if dataset is not None:

@@ -11,12 +11,13 @@ from typing import TextIO
 
 from autotrain import files, planfile
 from autotrain import trust as trusting
-from autotrain.commands import report
+from autotrain.commands import present, remember, report
+from autotrain.commands.present import Present
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.events import Event, Stopped, to_json
+from autotrain.events import Event, Started, Stopped, Warned, to_json
 from autotrain.schema import Plan, TaskSection
-from autotrain.task import file_sha256, load_task
+from autotrain.task import Task, file_sha256, load_task
 
 # What a checkpoint depends on; anything else may be changed on resume.
 _MUST_NOT_CHANGE = (
@@ -46,6 +47,8 @@ def run(
     data = located(plan.task.data, folder)
     with data_only() as out:
         task = load_task(task_file, data, plan.task.options)
+        here = _look(plan, task, task_file, data)
+        watch = remember.Watch(plan, remember.loaded_bytes())
 
         from autotrain.run.loop import train
         from autotrain.run.signals import Stop
@@ -60,10 +63,36 @@ def run(
                 stack.enter_context(_summary(plan, directory, plan_file, quiet=as_json))
                 consumers = _consumers(plan, directory, stack, out if as_json else None, max_steps)
                 _keep_plan(plan, directory, task_file, data)
-            for event in chain([started], events):
-                for consume in consumers:
+            told = _told(plan, started, here, path)
+            for event in chain([started], told, events):
+                for consume in (*consumers, watch.see):
                     consume(event)
+            remember.keep(watch, here, by_length=task.length is not None)
     return _EXIT.get(event.reason, 0) if isinstance(event, Stopped) else 0
+
+
+def _look(plan: Plan, task: Task, task_file: Path, data: str | None) -> Present | None:
+    """What is here now; None, and a word about it, where that cannot be found out."""
+    try:
+        return present.look(plan, task, task_file, data)
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        print(f"warning: not compared with what the plan was made from: {why}", file=sys.stderr)
+        return None
+
+
+def _told(plan: Plan, started: Event, here: Present | None, path: Path) -> list[Event]:
+    """A warning for each thing that is no longer as the plan says, with the way out."""
+    found = [*here.changes] if here is not None else []
+    if isinstance(started, Started):
+        found += present.model_changed(plan, started.parameters)
+    advice = f"`autotrain plan --refresh {path}` makes the plan for what is here"
+    if (path.resolve().parent / "events.jsonl").is_file():  # a run's own copy stays as it ran
+        advice = f"`autotrain plan --refresh {path} -o plan.toml` makes a plan for what is here"
+    return [
+        Warned(step=started.step, epoch=started.epoch, message=str(change), advice=advice)
+        for change in found
+    ]
 
 
 @contextmanager

@@ -40,25 +40,29 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     Raises AutotrainError where the task's own code fails in one, DoesNotFitError where memory
     ran out whatever was chosen.
     """
-    from autotrain.probe import trials
+    from autotrain.probe import history, trials
     from autotrain.probe.child import setup_of
 
     machine = machine_digest(case.hardware)
     key = trials.key(model_digest(made.model), case.dataset.fingerprint, case.goal.task)
     known, fault = trials.recall(machine, key)
-    if fault:
-        print(f"warning: {fault}", file=sys.stderr)
+    ran, torn = history.recall(machine)
+    for said in filter(None, (fault, torn)):
+        print(f"warning: {said}", file=sys.stderr)
+    known = (*known, *(run.trial for run in ran if run.key == key))
     if forced:
         known = tuple(t for t in known if not _is_of(t, setup_of(made.plan)))
     before, made = made, case.decide(known) if known else made
     for _ in range(TRIES):
-        if any(_is_of(t, setup_of(made.plan)) for t in known) or not (forced or _quick(made.plan)):
+        done = any(_is_of(t, setup_of(made.plan)) and knows_memory(t) for t in known)
+        if done or not (forced or _quick(made.plan)):
             break
         before, trial = made, take(case.source, made.plan, case.hardware, forced=forced)
         _insist(trial)
         known = (*known, trial)
         # Where memory ran out, others may have held it: that is no news of the model.
-        trials.keep(machine, key, [t for t in known if t.outcome != "out_of_memory"])
+        own = [t for t in known if t.outcome != "out_of_memory" and not t.of_run]
+        trials.keep(machine, key, own)
         made = case.decide(known)
         print(told(trial, before.plan, made.plan), file=sys.stderr)
     refuse_what_ran_out(made.plan, known)
@@ -67,6 +71,11 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
 
 def _is_of(trial: Trial, setup: dict[str, object]) -> bool:
     return all(getattr(trial, name) == value for name, value in setup.items())
+
+
+def knows_memory(trial: Trial) -> bool:
+    """Whether it says what a step takes, as every trial does; a run may know its times alone."""
+    return not trial.of_run or bool(trial.device_peak_bytes or trial.reserved_peak_bytes)
 
 
 def predicted_seconds(plan: Plan) -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
 from autotrain.schema import (
     VALID_SHARE,
     Device,
     Dtype,
     Goal,
     HardwareProfile,
+    Kind,
     ModelProfile,
-    OptimizerName,
 )
 from autotrain.units import bytes_text
 
@@ -85,24 +83,25 @@ def identity(ledger: Ledger, goal: Goal) -> None:
 
 def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
     """The device, its threads, and the share of its memory that the plan may use."""
+    source, kind = told_by(hardware)
     ledger.settle(
         "device.kind",
         device.kind,
         formula=f"{device.name}, the first device of {hardware.name}",
-        source="probe",
-        kind="measured",
+        source=source,
+        kind=kind,
     )
     ledger.settle(
-        "device.index", device.index, formula="as the driver numbers it", source="probe",
-        kind="measured",
-    )  # fmt: skip
+        "device.index", device.index, formula="as the driver numbers it", source=source, kind=kind
+    )
     cores = hardware.cpu.cores
+    may_use = "a process may use (affinity and cgroup quota)" if hardware.probed else "it has"
     ledger.settle(
         "device.threads",
         cores,
-        formula=f"{cores} cores this process may use (affinity and cgroup quota)",
-        source="probe",
-        kind="measured",
+        formula=f"{cores} cores {may_use}",
+        source=source,
+        kind=kind,
         limited_by="cpu.cores",
     )
     share = ledger.settle(
@@ -116,11 +115,18 @@ def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
         "memory.budget_bytes",
         max(int(share * free), 1),
         formula=f"memory.share {share:g} x {bytes_text(free)} free on {device.name}",
-        source="probe",
-        kind="measured",
+        source=source,
+        kind=kind,
         limited_by="memory that other programs hold",
         would_change="closing other programs, or --set memory.share=0.95",
     )
+
+
+def told_by(hardware: HardwareProfile) -> tuple[str, Kind]:
+    """Where what is said of a machine comes from: a look at it, or its datasheet."""
+    if hardware.probed:
+        return f"autotrain probe of {hardware.name}", "measured"
+    return f"the profile {hardware.name}: its datasheet, or whoever wrote it", "fixed"
 
 
 def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
@@ -160,68 +166,6 @@ def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
     return total - held, held
 
 
-def optimizer(ledger: Ledger, device: Device) -> None:
-    """Which optimizer, and how torch runs it."""
-    name = ledger.settle(
-        "optimizer.name",
-        "adamw",
-        formula="AdamW converges on most models without tuning",
-        source="Loshchilov and Hutter 2019, arXiv:1711.05101",
-    )
-    theirs = ledger.rate.optimizer if ledger.rate is not None else None
-    if theirs not in (None, name):
-        # What a recipe found for one optimizer says nothing about another.
-        for key in ("momentum", "betas", "weight_decay"):
-            ledger.drop(f"optimizer.{key}")
-    _running_means(ledger, name)
-    decay = {"adamw": 0.01, "sgd": 1e-4}.get(name, 0.0)
-    ledger.settle(
-        "optimizer.weight_decay",
-        decay,
-        formula="0.01 for AdamW, 1e-4 for SGD, none for the others",
-        source="torch.optim's default; He 2016, arXiv:1512.03385, for SGD",
-    )
-    ledger.settle(
-        "optimizer.clip_norm",
-        1.0,
-        formula="gradients longer than 1.0 are shortened to it: one bad batch cannot wreck a run",
-        source="Pascanu 2013, arXiv:1211.5063",
-        would_change="--set optimizer.clip_norm=off",
-    )
-    rule = "fused" if name in FUSED else "for-loop" if device.kind == "cpu" else "foreach"
-    ledger.settle(
-        "optimizer.implementation",
-        rule,
-        formula="fused where torch has it: one pass, no temporaries; else torch's default",
-        source="torch.optim",
-        limited_by="torch's kernels",
-    )
-
-
-def _running_means(ledger: Ledger, name: OptimizerName) -> None:
-    """What the optimizer remembers of past gradients, where it remembers."""
-    ledger.settle(
-        "optimizer.momentum",
-        0.9 if name == "sgd" else None,
-        formula="the share of the last step that is kept; 0.9 is usual for SGD"
-        if name in KEEP_MOMENTUM
-        else f"{name} does without",
-        would_change="" if name in KEEP_MOMENTUM else "another optimizer.name",
-        source="Sutskever 2013, proceedings.mlr.press/v28/sutskever13",
-    )
-    ledger.settle(
-        "optimizer.betas",
-        (0.9, 0.999) if name in ADAM_LIKE else None,
-        formula="how much of the running means of gradient and squared gradient is kept"
-        if name in ADAM_LIKE
-        else f"{name} does without",
-        would_change="--set optimizer.betas=[0.9,0.98]"
-        if name in ADAM_LIKE
-        else "another optimizer.name",
-        source="Kingma and Ba 2015, arXiv:1412.6980",
-    )
-
-
 def precision(ledger: Ledger, device: Device) -> Dtype:
     """The number format of the forward pass; weights stay in fp32."""
     native = device.native_dtypes
@@ -237,7 +181,7 @@ def precision(ledger: Ledger, device: Device) -> Dtype:
     dtype: Dtype = ledger.settle(
         "precision.dtype",
         rule,
-        formula=f"{why}; native here: {', '.join(native)}",
+        formula=f"{why}; native to it: {', '.join(native)}",
         source="Micikevicius 2018, arXiv:1710.03740",
         limited_by="what the device computes fast",
         would_change="--set precision.dtype=fp32|tf32|bf16|fp16",

@@ -43,6 +43,7 @@ class Point(NamedTuple):
     at_least: bool = False
     as_long: bool = True
     holds: int = 0
+    by: str = "a trial"
 
     @property
     def alike(self) -> bool:
@@ -72,7 +73,8 @@ def relevant(trials: Sequence[Trial], device: Device, setup: Setup) -> list[Tria
     def about(trial: Trial) -> bool:
         where = (trial.device, trial.index, trial.dtype, trial.optimizer, trial.implementation)
         told = trial.outcome in ("ok", "out_of_memory")
-        return told and where == wanted and trial.momentum == setup.momentum
+        same = trial.momentum == setup.momentum and trial.form == setup.form
+        return told and where == wanted and same
 
     return [trial for trial in trials if about(trial)]
 
@@ -107,6 +109,7 @@ def points(
                 at_least=ran_out,
                 as_long=worst.length == setup.length,
                 holds=trial.accum_steps - min(setup.accum_steps, 2),
+                by="a run" if trial.of_run else "a trial",
             )
         )
     return found
@@ -167,9 +170,9 @@ def said(raw: Prediction, micro_batch: int, found: Sequence[Point]) -> str:
     if point.at_least:
         return f"memory ran out at {size} with {measured} taken; it had said {_span(raw)}"
     if point.micro_batch == micro_batch and point.alike:
-        return f"a trial at {size} took {measured}; without it: {_span(raw)}"
+        return f"{point.by} at {size} took {measured}; without it: {_span(raw)}"
     return (
-        f"a trial at {size} took {measured}, predicted {bytes_text(point.predicted)}; what is "
+        f"{point.by} at {size} took {measured}, predicted {bytes_text(point.predicted)}; what is "
         f"above the process's base is corrected by as much; without it: {_span(raw)}"
     )
 
@@ -179,12 +182,20 @@ def _span(raw: Prediction) -> str:
 
 
 class Pace(NamedTuple):
-    """Measured over predicted seconds, of a micro-batch and of the update; None: no trial."""
+    """Measured over predicted seconds, of a micro-batch and of the update; None: no trial.
+
+    The last four are what runs measured: seconds to load a sample with no worker beside it, to
+    evaluate one, to save, and what the first steps took over later ones.
+    """
 
     micro: float = 1.0
     update: float = 1.0
     spread: float | None = None
     said: str = ""
+    sample_seconds: float | None = None
+    evaluation_seconds: float | None = None
+    save_seconds: float | None = None
+    start_seconds: float | None = None
 
 
 def pace(

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 from autotrain.errors import DoesNotFitError, UsageError
-from autotrain.plan import batch, buckets, memory
+from autotrain.plan import batch, buckets, memory, noise, race
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import MOST_SAMPLES, Sizing
 from autotrain.schema import Beside, Kind
@@ -19,6 +19,7 @@ _LIMITS = {
     "memory.budget_bytes": "more free memory, a smaller model or input, precision.dtype=bf16",
     "the recipe": f"--set {_MICRO}=...",
     _TOTAL: f"--set {_TOTAL}=...",
+    "its speed": f"--set {_MICRO}=...",
 }
 _ROOT = "the power of two nearest to the square root of {} training samples, from 8 to 256"
 
@@ -50,7 +51,12 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         kind="fixed",
     )  # fmt: skip
     rule = min(batch.default_global_batch(sizing.train_count), sizing.train_count)
-    target = ledger.given_batch() or buckets.samples_wanted(ledger, sizing) or rule
+    target = (
+        noise.wanted(ledger, sizing.model.noise, sizing.train_count)
+        or ledger.given_batch()
+        or buckets.samples_wanted(ledger, sizing)
+        or rule
+    )
     wanted = Wanted(target, math.ceil(target / world), world, rule)
     choice = buckets.choose(ledger, sizing, wanted.share)
     cut = _bucketed(ledger, wanted, choice) or _cut(ledger, sizing, wanted)
@@ -66,6 +72,7 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
     _settle_micro(ledger, sizing, cut, wanted, choice)
     _settle_accum(ledger, cut, wanted, choice)
     _settle_total(ledger, sizing, cut, wanted)
+    noise.record(ledger, sizing.model.noise, sizing.train_count)
     buckets.settle(ledger, sizing, choice, total)
 
 
@@ -88,7 +95,7 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
         raise _too_large(sizing, 1, 1)
     if ledger.by_user(_ACCUM):
         return _around_users_accum(ledger, sizing, wanted)
-    most = _recipes_micro(ledger, wanted)
+    most = min(_recipes_micro(ledger, wanted), _fastest_micro(sizing, wanted))
     if sizing.model.mixes:
         micro = min(whole, most, wanted.share)
         if ledger.by_user(_TOTAL) and micro < wanted.share:
@@ -142,6 +149,15 @@ def _recipes_micro(ledger: Ledger, wanted: Wanted) -> int:
     return micro or (math.ceil(wanted.share / accum) if accum else MOST_SAMPLES)
 
 
+def _fastest_micro(sizing: Sizing, wanted: Wanted) -> int:
+    """What a race found faster than the whole batch at once; else no limit."""
+    found = race.preferred(sizing.model.race)
+    held = sizing.model.race
+    if found is None or held is None or held.micro_batch != wanted.share:
+        return MOST_SAMPLES
+    return found[0]
+
+
 def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNotFitError:
     needed = sizing.device_peak(sizing.setup(micro, accum))
     budget = sizing.get("memory.budget_bytes")
@@ -161,7 +177,7 @@ def _settle_micro(
     budget = sizing.get("memory.budget_bytes")
     short = cut.fit < wanted.share
     fits = count_text(cut.fit) if cut.fit < MOST_SAMPLES else "any number"
-    kind: Kind = "measured"
+    kind: Kind = "rule"
     source = "a traced training step; the high end of the prediction must fit the budget"
     limit = "memory.budget_bytes" if short else _TOTAL
     given = ledger.given.get(_MICRO)
@@ -173,6 +189,9 @@ def _settle_micro(
         whose = f"the recipe takes {given.value} at once; "
     if choice.parts:
         whose = f"of the longest samples; shorter ones up to {choice.parts[0][1]} (batch.buckets): "
+    faster = race.preferred(sizing.model.race)
+    if faster is not None and cut.micro == faster[0] < wanted.share and not ledger.by_user(_MICRO):
+        kind, limit, whose = "measured", "its speed", f"{faster[1]}; "
     ledger.drop(_MICRO)
     ledger.settle(
         _MICRO,

@@ -23,6 +23,7 @@ class Heap:
     def __init__(self) -> None:
         self.threshold, self.trim = START, START
         self.mapped = self.top = self.extent = self.peak = 0
+        self.fresh = 0  # bytes that were ever new: the system clears each page when it is touched
         self.holes: list[tuple[int, int]] = []  # (size, address), rising
         self.starts: dict[int, int] = {}  # of a hole: its size
         self.ends: dict[int, int] = {}  # of a hole: its start
@@ -32,6 +33,7 @@ class Heap:
         if size >= self.threshold:
             chunk = -(-(size + ALIGN + HEADER) // PAGE) * PAGE
             self.mapped += chunk
+            self.fresh += chunk
             address = -1
         else:
             chunk = max(-(-(size + HEADER // 2) // HEADER) * HEADER, 2 * HEADER)
@@ -54,7 +56,9 @@ class Heap:
             size, start = asked, self.top
             self.top += asked
             if self.top > self.extent:
+                self.fresh -= self.extent
                 self.extent = -(-self.top // PAGE) * PAGE
+                self.fresh += self.extent
         address = -(-(start + HEADER) // ALIGN) * ALIGN - HEADER
         if 0 < address - start < 2 * HEADER:
             address += ALIGN
@@ -97,8 +101,8 @@ class Heap:
         del self.starts[address], self.ends[address + size]
 
 
-def resident_peak(tape: Iterable[int]) -> int:
-    """Most bytes resident while a tape is played (`schema.StepTrace` says how it is read)."""
+def played(tape: Iterable[int]) -> Heap:
+    """The heap after a tape was played (`schema.StepTrace` says how it is read)."""
     heap = Heap()
     chunks: list[tuple[int, int]] = []
     for event in tape:
@@ -106,7 +110,12 @@ def resident_peak(tape: Iterable[int]) -> int:
             chunks.append(heap.take(event))
         else:
             heap.give(*chunks[-1 - event])
-    return heap.peak
+    return heap
+
+
+def resident_peak(tape: Iterable[int]) -> int:
+    """Most bytes resident while a tape is played."""
+    return played(tape).peak
 
 
 def small_peak(tape: Iterable[int], start: int) -> int:

@@ -19,6 +19,15 @@ IN_EPOCHS = {
 }
 _OTHER = IN_EPOCHS | {epochs: steps for steps, epochs in IN_EPOCHS.items()}
 _CUT = ("batch.micro_batch", "batch.accum_steps")
+# What is found by trying, for one optimizer at one global batch.
+FOUND_BY_TRYING = {
+    "optimizer.lr",
+    "optimizer.momentum",
+    "optimizer.betas",
+    "optimizer.eps",
+    "optimizer.weight_decay",
+}
+DEFAULT_OPTIMIZER: OptimizerName = "adamw"
 
 
 class Given(NamedTuple):
@@ -30,10 +39,10 @@ class Given(NamedTuple):
     said: str = ""
 
 
-class RecipeRate(NamedTuple):
-    """A recipe's learning rate, and the optimizer and global batch that it was found for."""
+class Found(NamedTuple):
+    """A recipe's value, and the optimizer and global batch that it was found for."""
 
-    value: float
+    value: Any
     source: str
     optimizer: OptimizerName | None
     global_batch: int | None
@@ -47,31 +56,37 @@ class Ledger:
 
     def __init__(self, goal: Goal, count: int, device: DeviceKind) -> None:
         self.given: dict[str, Given] = {}
-        self.rate: RecipeRate | None = None
+        self.found: dict[str, Found] = {}
+        self.recipes = goal.recipes
+        self.raced: dict[str, tuple[Any, str]] = {}  # what a race found: value and formula
         self.values: dict[str, dict[str, Any]] = {}
         self.because: dict[str, dict[str, Reason]] = {}
-        for recipe in goal.recipes:
-            self._adopt(recipe, count, device)
+        said = [(recipe, _layers(recipe, count, device)) for recipe in goal.recipes]
+        name = goal.user.get("optimizer.name") or _named([s for _, made in said for s in made])
+        for recipe, layers in said:
+            self._adopt(recipe, layers, recipe.optimizers.get(name, {}), name)
         for steps, epochs in IN_EPOCHS.items():
             if steps in goal.user and epochs in goal.user:
                 raise UsageError(f"{steps}, {epochs}: two ways to set the same", hint="set one")
         for key, value in goal.user.items():
             self._give(key, Given(value, "user", "you"))
 
-    def _adopt(self, recipe: Recipe, count: int, device: DeviceKind) -> None:
-        """A recipe's settings, then those for data of this size, over what is there already."""
-        fitting = (s for s in recipe.sizes if s.up_to is None or count <= s.up_to)
-        sized = [s.settings for s in fitting if not s.devices or device in s.devices][:1]
-        for settings in (recipe.settings, *sized):
+    def _adopt(
+        self,
+        recipe: Recipe,
+        layers: tuple[dict[str, Any], ...],
+        own: dict[str, Any],
+        optimizer: OptimizerName,
+    ) -> None:
+        """A recipe's settings over what is there already; `own`: its settings for `optimizer`."""
+        for settings in (*layers, own):
             for key, value in settings.items():
                 self._give(key, Given(value, "fixed", recipe.source))
-        if any("optimizer.lr" in settings for settings in (recipe.settings, *sized)):
-            self.rate = RecipeRate(
-                self.fixed("optimizer.lr"),
-                recipe.source,
-                self.fixed("optimizer.name"),
-                self.given_batch(),
-            )
+        batch, named = self.given_batch(), self.fixed("optimizer.name")
+        for settings in (*layers, own):
+            for key in settings.keys() & FOUND_BY_TRYING:
+                name = optimizer if settings is own else named
+                self.found[key] = Found(settings[key], recipe.source, name, batch)
 
     def _give(self, key: str, given: Given) -> None:
         self.given.pop(_OTHER.get(key, ""), None)
@@ -100,6 +115,9 @@ class Ledger:
     ) -> Any:
         """The value in force for `key`: the user's, a recipe's, or `rule`. Recorded with why."""
         given = self.given.get(key)
+        if key in self.raced:
+            rule, formula = self.raced[key]
+            source, kind = "a race: real steps in each way, in turns", "measured"
         value = rule if given is None else given.value
         if given is not None:
             same = rule == value and rule is not None
@@ -142,6 +160,19 @@ class Ledger:
         """Forget a recipe's value that does not hold here; a user's stays."""
         if not self.by_user(key):
             self.given.pop(key, None)
+
+
+def _layers(recipe: Recipe, count: int, device: DeviceKind) -> tuple[dict[str, Any], ...]:
+    """A recipe's settings, then those for data of this size."""
+    fitting = (s for s in recipe.sizes if s.up_to is None or count <= s.up_to)
+    sized = [s.settings for s in fitting if not s.devices or device in s.devices][:1]
+    return recipe.settings, *sized
+
+
+def _named(layers: list[dict[str, Any]]) -> OptimizerName:
+    """The optimizer that the last of these names."""
+    names: list[OptimizerName] = [s["optimizer.name"] for s in layers if "optimizer.name" in s]
+    return names[-1] if names else DEFAULT_OPTIMIZER
 
 
 def _whose(given: Given) -> str:

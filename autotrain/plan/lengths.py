@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from autotrain.schema import Bucket, Dtype, LengthProfile, ModelProfile, StepTrace
+from autotrain.schema import Bucket, Dtype, LengthProfile, ModelProfile, StepTrace, Work
 
 _BYTES = (
     "peak_bytes",
@@ -23,6 +23,7 @@ _BYTES = (
     "untouched_bytes",
 )
 _WORK = ("matmul_flops", "convolution_flops", "moved_bytes")
+_CALLS = ("work", "evaluate_work")
 _Size = tuple[Dtype, int]
 # How a run sorts a bucket: in parts of so many micro-batches, in so many parts at least.
 SORTED, LEAST_PARTS = 50, 4
@@ -194,11 +195,19 @@ def _between(a: StepTrace, b: StepTrace, length: float) -> StepTrace:
         tape = tuple(
             math.ceil(line(x, y)) if x >= 0 else x for x, y in zip(a.tape, b.tape, strict=True)
         )
-    return b.model_copy(update={**changed, "tape": tape, "length": length})
+    calls = {name: _calls(getattr(a, name), getattr(b, name), share) for name in _CALLS}
+    return b.model_copy(update={**changed, **calls, "tape": tape, "length": length})
+
+
+def _calls(a: tuple[Work, ...], b: tuple[Work, ...], share: float) -> tuple[Work, ...]:
+    """Some of the one step's calls and some of the other's: it costs what lies between."""
+    some = [work._replace(calls=work.calls * (1 - share)) for work in a]
+    return (*some, *(work._replace(calls=work.calls * share) for work in b))
 
 
 def _shorter(trace: StepTrace, length: float) -> StepTrace:
     """Below the shortest that was traced: no fewer bytes, and work in proportion."""
     share = length / trace.length
     work = {name: share * getattr(trace, name) for name in _WORK}
-    return trace.model_copy(update={**work, "length": length})
+    calls = {name: _calls((), getattr(trace, name), share) for name in _CALLS}
+    return trace.model_copy(update={**work, **calls, "length": length})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from autotrain.plan import cadence
-from autotrain.plan.learning import ADAM_LIKE, SCHEDULE_USERS
+from autotrain.plan import execution, saving
+from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
 from autotrain.plan.memory import KEEP_MOMENTUM
@@ -21,6 +21,7 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_data(dataset),
         *_about_model(model, ledger),
         *_about_lengths(model, sizing),
+        *_about_recipes(sizing),
         *_about_limits(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
@@ -57,7 +58,7 @@ def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
             f"than {lengths.maximum:.4g}, it goes in a smaller micro-batch of its own"
         )
     if parts:
-        mixed = ((lengths.maximum, round(sizing.micro_samples())),)
+        mixed = ((lengths.maximum, round(sizing.time.micro_samples())),)
         padded = 100 * padding(lengths, parts, sizing.train_count)
         yield (
             f"samples of like length share a micro-batch: about {padded:.2g} % of what is computed "
@@ -65,11 +66,21 @@ def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
         )
 
 
+def _about_recipes(sizing: Sizing) -> Iterator[str]:
+    for recipe in sizing.ledger.recipes:
+        most, count = recipe.most_samples, sizing.train_count
+        if most is not None and count > most:
+            yield (
+                f"the recipe {recipe.name} is meant for up to {most} samples, and there are "
+                f"{count:,} to train on: no setting takes a part of them, name a smaller folder"
+            )
+
+
 def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     device, dtype = sizing.device, ledger.value("precision.dtype")
     budget = sizing.get("memory.budget_bytes")
     setup = sizing.planned()
-    high = sizing.device_peak(setup, sizing.workers()).high
+    high = sizing.device_peak(setup, sizing.time.workers()).high
     if high > budget:
         yield (
             f"micro_batch {setup.micro_batch} may need {bytes_text(high)}, more than the budget of "
@@ -82,10 +93,7 @@ def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
         )
     if dtype not in device.native_dtypes:
         yield f"{device.name} does not compute {dtype} natively: it may be slow"
-    keep, size = ledger.value("checkpoint.keep"), sizing.checkpoint_bytes().high
-    need, free = cadence.disk_bytes(size, keep), sizing.hardware.disk.free_bytes
-    if need > free:
-        yield f"{keep} checkpoints take up to {bytes_text(need)}; {bytes_text(free)} are free"
+    yield from saving.remarks(ledger, sizing)
 
 
 def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
@@ -98,6 +106,8 @@ def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
         yield "optimizer.momentum", f"{optimizer} does not use it"
     if optimizer not in ADAM_LIKE:
         yield "optimizer.betas", f"{optimizer} does not use it"
+    if optimizer not in EPS:
+        yield "optimizer.eps", f"{optimizer} does not use it"
     if optimizer == "rprop":
         yield "optimizer.weight_decay", "rprop does not use it"
     if model.lengths is None or model.mixes:
@@ -105,6 +115,7 @@ def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
         yield "batch.target_items", f"the task cannot be bucketed by length: {why}"
     if model.valid_count:
         yield "data.valid_share", "the task brings validation samples of its own"
+    yield from execution.unused(ledger, model)
     if not ledger.value("loader.workers"):
         yield "loader.prefetch", "no loader worker prefetches"
         yield "loader.start_method", "no loader worker starts"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, cuda, host
+from autotrain.plan import compute, cuda, host, runs
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE, Prediction, Reason
@@ -14,7 +14,7 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     cores = sizing.hardware.cpu.cores
     on_cpu = sizing.device.kind == "cpu"
     room = _room(sizing)
-    model, loading = sizing.micro_seconds(), sizing.loading_seconds()
+    model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
     # On a CPU a worker takes its core from the model.
     share = 0.2 if on_cpu else 0.05
     most = max(int(room // sizing.worker_bytes()), 0)
@@ -22,10 +22,10 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     ledger.settle(
         "loader.workers",
         rule,
-        formula=f"{_mean(sizing.micro_samples())} samples load in {seconds_text(loading)} and "
+        formula=f"{_mean(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and "
         f"the model takes {seconds_text(model)} for them; workers pay where loading takes over "
         f"{share:.0%} of that and over {seconds_text(compute.HANDOVER_SECONDS)}",
-        source="samples timed while planning; one core is left to training",
+        source="samples timed on the machine that planned; one core is left to training",
         kind="measured",
         limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
     )
@@ -70,7 +70,9 @@ def predictions(ledger: Ledger, sizing: Sizing) -> None:
             value=value.model_dump(),
             kind="measured" if tried else "rule",
             formula=f"{tried}: {formula}" if tried else formula,
-            source="a trial: real steps in a process of their own" if tried else source,
+            source="real steps on this machine: a trial of a few, or whole runs"
+            if tried
+            else source,
             would_change=_CHANGES[name],
         )
         ledger.record(f"predicted.{name}", value, reason)
@@ -101,7 +103,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
         seen = (
             f"{bytes_text(base)} of Python, torch and what the task loads + what malloc keeps for "
             f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
-            f"save's copy + {sizing.workers()} loader workers x "
+            f"save's copy + {sizing.time.workers()} loader workers x "
             f"{bytes_text(sizing.worker_bytes())}"
         )
     else:
@@ -123,7 +125,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
         ),
         (
             "device_peak_bytes",
-            sizing.device_peak(setup, sizing.workers()),
+            sizing.device_peak(setup, sizing.time.workers()),
             seen,
             "docs/formulas.md",
         ),
@@ -154,27 +156,29 @@ def _reserved_parts(sizing: Sizing, tensors: str) -> str:
 
 
 def _time(sizing: Sizing) -> list[_Line]:
-    model, loading, workers = sizing.micro_seconds(), sizing.loading_seconds(), sizing.workers()
+    time = sizing.time
+    model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
     accum = _mean(sizing.micro_batches())
-    update = sizing.update_seconds()
-    evaluations, saves = sizing.occasions("evaluate"), sizing.occasions("checkpoint")
+    update = time.update_seconds()
+    evaluations, saves = time.occasions("evaluate"), time.occasions("checkpoint")
     rates = sizing.device.rates.source
+    start = runs.start_seconds(time.pace(), sizing.device).expected
     return [
         (
             "step_seconds",
-            sizing.step_seconds(),
+            time.step_seconds(),
             f"{accum} x (model {seconds_text(model)}, loading {seconds_text(loading)} {beside}) + "
             f"optimizer {seconds_text(update)} + loop {seconds_text(compute.LOOP_SECONDS)}",
             f"the traced step's FLOPs and bytes over the device's {rates} rates",
         ),
         (
             "run_seconds",
-            sizing.run_seconds(),
-            f"start {seconds_text(compute.START_SECONDS)} + {sizing.total_steps()} steps x "
-            f"{seconds_text(sizing.step_seconds().expected)} + {evaluations} evaluations x "
-            f"{seconds_text(sizing.evaluation_seconds().expected)} + {saves} saves and the best "
-            f"x {seconds_text(sizing.save_seconds())}",
+            time.run_seconds(),
+            f"start {seconds_text(start)} + {sizing.total_steps()} steps x "
+            f"{seconds_text(time.step_seconds().expected)} + {evaluations} evaluations x "
+            f"{seconds_text(time.evaluation_seconds().expected)} + {saves} saves and the best "
+            f"x {seconds_text(time.save_seconds())}",
             "docs/formulas.md; early stopping may end it sooner",
         ),
     ]

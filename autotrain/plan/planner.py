@@ -10,10 +10,25 @@ import hashlib
 import json
 
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.plan import batch, buckets, choices, cutting, execution, outlook, pace, remedies
+from autotrain.plan import (
+    batch,
+    buckets,
+    choices,
+    cutting,
+    execution,
+    inversion,
+    optimizing,
+    outlook,
+    pace,
+    race,
+    remedies,
+    saving,
+)
+from autotrain.plan.inversion import Choice, Limit
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
 from autotrain.plan.sizing import Sizing
+from autotrain.plan.stale import inputs_of
 from autotrain.schema import (
     DatasetProfile,
     Device,
@@ -22,9 +37,10 @@ from autotrain.schema import (
     HardwareProfile,
     InputsSection,
     ModelProfile,
+    ModelSection,
     Plan,
+    Race,
 )
-from autotrain.units import bytes_text
 
 
 def make_plan(
@@ -42,14 +58,19 @@ def make_plan(
     """
     sizing = _sized_or_hint(hardware, model, goal)
     ledger = sizing.ledger
-    pace.decide(ledger, sizing)
     outlook.loader(ledger, sizing)
+    limit = inversion.limit(ledger, sizing)
+    choice = _chosen_or_hint(limit, sizing, goal) if limit is not None else None
+    pace.decide(ledger, sizing)
+    if limit is not None and choice is not None:
+        inversion.record(ledger, limit, choice)
     outlook.predictions(ledger, sizing)
-    _room_on_disk(hardware, sizing)
+    saving.room_on_disk(sizing)
     inputs = InputsSection(
         hardware=machine_digest(hardware),
         dataset=dataset.fingerprint,
         model=model_digest(model),
+        **inputs_of(hardware, sizing.device, dataset, model),
     )
     return Plan.model_validate(
         {
@@ -63,11 +84,19 @@ def make_plan(
     )
 
 
-def dtype_in_force(hardware: HardwareProfile, goal: Goal) -> Dtype:
+def dtype_in_force(hardware: HardwareProfile, goal: Goal, held: Race | None = None) -> Dtype:
     """The precision whose traces a plan needs: its own; tf32 allocates as fp32 does."""
     device = choices.choose_device(hardware, goal)
-    dtype: Dtype = choices.precision(Ledger(goal, 0, device.kind), device)
+    ledger = Ledger(goal, 0, device.kind)
+    ledger.raced = race.found(held, ledger)
+    dtype: Dtype = choices.precision(ledger, device)
     return "fp32" if dtype == "tf32" else dtype
+
+
+def form_in_force(hardware: HardwareProfile, goal: Goal) -> ModelSection:
+    """How the model is run in the traces that a plan needs first."""
+    device = choices.choose_device(hardware, goal)
+    return execution.in_force(Ledger(goal, 0, device.kind))
 
 
 def size_in_question(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> int:
@@ -106,7 +135,11 @@ def model_digest(model: ModelProfile) -> str:
         "traces",
         "traced",
         "loaded_bytes",
+        "form",
         "trials",
+        "range_test",
+        "noise",
+        "race",
         "lengths",
         "sample_seconds",
         "sample_bytes",
@@ -125,39 +158,87 @@ def _sized_or_hint(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -
 
     def fits(goal: Goal, device: Device) -> bool:
         try:
-            _sized(hardware, device, model, goal)
+            if dtype_in_force(hardware, goal, model.race) not in {t.dtype for t in model.traces}:
+                return False
+            _fitted(hardware, device, model, goal)
         except AutotrainError:
             return False
         return True
 
     try:
-        return _sized(hardware, device, model, goal)
+        return _fitted(hardware, device, model, goal)
     except DoesNotFitError as error:
         hint = remedies.hint(goal, device, model, fits)
         raise DoesNotFitError(error.message, hint) from None
 
 
-def _sized(hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal) -> Sizing:
-    """All that the batch depends on, and the batch."""
+def _fitted(hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal) -> Sizing:
+    """The batch decided; with activations computed again where nothing fits otherwise."""
+
+    def again() -> Sizing | None:
+        try:
+            other = _sized(hardware, device, model, goal, again=True)
+        except DoesNotFitError:
+            return None
+        if not other.model.form.activation_checkpointing or execution.over(other):
+            return None
+        execution.explain(other, model)
+        return other
+
+    try:
+        sizing = _sized(hardware, device, model, goal)
+    except DoesNotFitError:
+        other = again()
+        if other is None:
+            raise
+        return other
+    return (execution.over(sizing) and again()) or sizing
+
+
+def _sized(
+    hardware: HardwareProfile,
+    device: Device,
+    model: ModelProfile,
+    goal: Goal,
+    *,
+    again: bool = False,
+) -> Sizing:
+    """All that the batch depends on, and the batch. `again`: activations are computed again."""
     ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
+    ledger.raced = race.found(model.race, ledger)
     choices.identity(ledger, goal)
     choices.machine(ledger, hardware, device)
     train_count, valid_count = choices.data(ledger, model)
-    choices.optimizer(ledger, device)
-    execution.decide(ledger)
+    optimizing.choose(ledger, device)
+    form = execution.decide(ledger, again=again)
     dtype = choices.precision(ledger, device)
+    model = execution.traced_as(model, form, dtype)
     assert model.at(dtype), f"the model was not traced in {dtype}"
     sizing = Sizing(ledger, hardware, device, model, train_count, valid_count)
     cutting.decide(ledger, sizing)
     return sizing
 
 
-def _room_on_disk(hardware: HardwareProfile, sizing: Sizing) -> None:
-    size, free = sizing.checkpoint_bytes().high, hardware.disk.free_bytes
-    need = 2 * size
-    if free < need:
-        raise DoesNotFitError(
-            f"{hardware.disk.path}: {bytes_text(free)} free, two checkpoints need "
-            f"{bytes_text(need)}",
-            "free space, or plan from a folder on a larger disk",
-        )
+def _chosen_or_hint(limit: Limit, sizing: Sizing, goal: Goal) -> Choice:
+    """The epochs within the limit, in force; or DoesNotFitError with what would make one fit."""
+    hardware, model = sizing.hardware, sizing.model
+
+    def within(goal: Goal) -> bool:
+        try:
+            if dtype_in_force(hardware, goal, model.race) not in {t.dtype for t in model.traces}:
+                return False
+            other = _fitted(hardware, choices.choose_device(hardware, goal), model, goal)
+            outlook.loader(other.ledger, other)
+            less = inversion.limit(other.ledger, other)
+            return less is None or inversion.choose(less, other).epochs > 0
+        except AutotrainError:
+            return False
+
+    try:
+        choice = inversion.choose(limit, sizing)
+    except DoesNotFitError as error:
+        hint = inversion.hint(error.hint, goal, model, within)
+        raise DoesNotFitError(error.message, hint) from None
+    if choice.epochs < choice.usual:
+        inversion.shorten(sizing.ledger, choice.epochs, choice.usual)
+    return choice

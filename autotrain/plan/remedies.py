@@ -21,6 +21,7 @@ _IN_THE_WAY = (
     "optimizer.name",
     "optimizer.implementation",
     "precision.dtype",
+    "model.activation_checkpointing",
 )
 _LIGHT: Change = {"optimizer.name": "sgd", "optimizer.momentum": None}
 
@@ -29,11 +30,11 @@ def hint(goal: Goal, device: Device, model: ModelProfile, fits: Fits) -> str:
     """Remedies that `fits` confirms, the mildest of each sort, and one that is always left."""
     found: list[str] = []
     for changes in (*_own(goal), *_milder(model)):
-        good = (c for c in changes if fits(_with(goal, c), device))
-        found += [_spelled(change) for change in good][:1]
+        good = (c for c in changes if fits(changed(goal, c), device))
+        found += [spelled(change) for change in good][:1]
     together = {"memory.share": 0.95, **_LIGHT}
-    if not found and fits(_with(goal, together), device):
-        found.append(_spelled(together))
+    if not found and fits(changed(goal, together), device):
+        found.append(spelled(together))
     free = _free_bytes(goal, device, fits)
     if free is not None:
         found.append(f"a device with {bytes_text(free)} free")
@@ -48,23 +49,25 @@ def _milder(model: ModelProfile) -> list[list[Change]]:
     return [
         [{"memory.share": 0.95}],
         [{"optimizer.name": "sgd"}, _LIGHT],
-        [{"precision.dtype": dtype} for dtype in _traced(model)],
+        [{"precision.dtype": dtype} for dtype in halves(model)],
         [{"batch.global_batch": 2**power} for power in range(10, -1, -1)],
     ]
 
 
-def _with(goal: Goal, change: Change) -> Goal:
+def changed(goal: Goal, change: Change) -> Goal:
     """The goal with these settings; `...` leaves one out."""
     user = {key: value for key, value in (goal.user | change).items() if value is not ...}
     return goal.model_copy(update={"user": user})
 
 
-def _traced(model: ModelProfile) -> list[Dtype]:
-    halves: tuple[Dtype, ...] = ("bf16", "fp16")
-    return [dtype for dtype in halves if model.at(dtype)]
+def halves(model: ModelProfile) -> list[Dtype]:
+    """Half precisions in which the model was traced."""
+    known: tuple[Dtype, ...] = ("bf16", "fp16")
+    return [dtype for dtype in known if any(t.dtype == dtype for t in model.traces)]
 
 
-def _spelled(change: Change) -> str:
+def spelled(change: Change) -> str:
+    """A change as a person makes it."""
     if ... in change.values():
         return f"leaving {', '.join(change)} out"
     return " ".join(f"--set {key}={'off' if v is None else v}" for key, v in change.items())

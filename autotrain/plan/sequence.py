@@ -46,6 +46,7 @@ class Scene(NamedTuple):
     evaluates: bool = True
     keeps_batch: bool = False
     late_zero: bool = False
+    steps: int = STEPS
 
 
 class _Run:
@@ -126,7 +127,7 @@ def _parts(trace: StepTrace) -> _Parts:
 def run_tape(
     trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene
 ) -> tuple[int, ...]:
-    """The tape of a short run: a model of these trainable `sizes`, STEPS steps."""
+    """The tape of a short run: a model of these trainable `sizes`, `scene.steps` steps."""
     parts, run = _parts(trace), _Run()
     run.play(parts.model, 0, {}, {})
     states = _States(run, sizes, setup, scene)
@@ -134,7 +135,7 @@ def run_tape(
         states.born()
     due: dict[int, int] = {}
     batch: list[int] = []
-    for step in range(STEPS):
+    for step in range(scene.steps):
         batch, due = _step(run, parts, setup, scene, states, batch, due)
         if step == 1 and scene.evaluates:
             names: dict[int, int] = {}

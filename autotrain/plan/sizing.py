@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autotrain.plan import cadence, compute, correction, cuda, host, lengths, memory
+from autotrain.plan import cadence, correction, cuda, host, lengths, memory
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, Prediction
+from autotrain.plan.timing import Timing
+from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, ModelSection, Prediction
 
 # No one trains with more in one micro-batch; it bounds the search.
 MOST_SAMPLES = 1 << 20
@@ -49,6 +50,7 @@ class Sizing:
             momentum=chosen["momentum"],
             length=length,
             decays=bool(chosen["weight_decay"]),
+            form=ModelSection.model_validate(self.ledger.values.get("model", {})),
         )
 
     def buckets(self) -> tuple[Bucket, ...]:
@@ -75,7 +77,8 @@ class Sizing:
 
     def _tensors(self, setup: memory.Setup) -> Prediction:
         model = self.at_length(setup.length)
-        return memory.tensor_interval(memory.tensor_peak_bytes(model, setup))
+        peak = memory.tensor_peak_bytes(model, setup)
+        return memory.tensor_interval(peak, compiled=setup.form.compile)
 
     def reserved(self, setup: memory.Setup) -> Prediction:
         """What a CUDA caching allocator would reserve, in bytes."""
@@ -127,7 +130,7 @@ class Sizing:
             "device_peak_bytes": self._device_peak,
         }
         if key in ("step_seconds", "run_seconds"):
-            return self.pace().said
+            return self.time.pace().said
         if key not in predict or not self.model.trials:
             return ""
         setup = self.planned()
@@ -171,9 +174,9 @@ class Sizing:
 
     def checkpoint_bytes(self) -> Prediction:
         """Bytes of one checkpoint on disk."""
-        return cadence.checkpoint_interval(self.saved_bytes())
+        return cadence.stored_bytes(self.saved_bytes())
 
-    # --- time ------------------------------------------------------------------------------
+    # --- counts ---------------------------------------------------------------------------
 
     def pieces(self) -> tuple[lengths.Piece, ...]:
         """What buckets cut an epoch into; nothing where there are none."""
@@ -200,93 +203,7 @@ class Sizing:
         """Optimizer steps of the whole run."""
         return self.count("train.epochs") * self.steps_per_epoch()
 
-    def micro_seconds(self) -> float:
-        """Expected seconds of one micro-batch's forward and backward; the mean over buckets."""
-        micro, accum = self.count("batch.micro_batch"), self.count("batch.accum_steps")
-        made = self.pieces() or (lengths.Piece(1, micro, 0.0),)
-        each = (
-            self._micro_seconds(self.setup(piece.micro_batch, accum, piece.length))
-            for piece in made
-        )
-        total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
-        return self.pace().micro * total / sum(piece.batches for piece in made)
-
-    def micro_samples(self) -> float:
-        """Samples of one micro-batch: on average, where buckets decide."""
-        made = sum(piece.batches for piece in self.pieces())
-        return self.train_count / made if made else self.count("batch.micro_batch")
-
-    def loading_seconds(self) -> float:
-        """Expected seconds to load one micro-batch, in one process."""
-        return compute.loading_seconds(self.model.sample_seconds, self.micro_samples())
-
-    def workers(self) -> int:
-        """Loader workers; none while that is undecided."""
-        return int(self.ledger.values.get("loader", {}).get("workers", 0))
-
-    def step_seconds(self) -> Prediction:
-        """One optimizer step: its micro-batches, their loading, and the update."""
-        micro = compute.fed_seconds(self.micro_seconds(), self.loading_seconds(), self.workers())
-        update = self.update_seconds()
-        expected = self.micro_batches() * micro + update + compute.LOOP_SECONDS
-        return compute.interval(expected, self.device, self.pace().spread)
-
-    def update_seconds(self) -> float:
-        """Expected seconds of clipping and the optimizer."""
-        state = self.state_bytes()
-        return self.pace().update * compute.optimizer_seconds(self.model, self.device, state)
-
-    def pace(self) -> correction.Pace:
-        """How true the predicted seconds proved in a trial."""
-        setup = self.setup(self.count("batch.micro_batch"), self.count("batch.accum_steps"))
-        trials = correction.relevant(self.model.trials, self.device, setup)
-        update = compute.optimizer_seconds(self.model, self.device, self.state_bytes())
-        return correction.pace(trials, setup, self._micro_seconds, update)
-
-    def _micro_seconds(self, setup: memory.Setup) -> float:
-        model = self.at_length(setup.length)
-        return compute.micro_batch_seconds(model, self.device, setup.micro_batch, setup.dtype)
-
-    def evaluation_seconds(self) -> Prediction:
-        """One pass over the validation samples."""
-        size = self.micro_samples()
-        passes = math.ceil(self.valid_count / size)
-        share = self.valid_count / (passes * size) if passes else 0.0
-        forward = compute.FORWARD_SHARE * self.micro_seconds()
-        each = compute.fed_seconds(forward, self.loading_seconds(), self.workers())
-        seconds = passes * (share * each + compute.LOOP_SECONDS)
-        return compute.interval(seconds, self.device, self.pace().spread)
-
-    def save_seconds(self) -> float:
-        """Writing one checkpoint."""
-        size = self.checkpoint_bytes().expected
-        return cadence.save_seconds(size, self.hardware.disk.write_bandwidth)
-
-    def occasions(self, section: str) -> int:
-        """How often a whole run evaluates (`evaluate`) or saves regularly (`checkpoint`)."""
-        chosen = self.ledger.values[section]
-        return cadence.occasions(
-            self.count("train.epochs"),
-            self.steps_per_epoch(),
-            chosen["every_epochs"],
-            chosen["every_steps"],
-        )
-
-    def run_seconds(self) -> Prediction:
-        """The whole run if nothing stops it early: start, steps, evaluations, saves."""
-        steps, step = self.total_steps(), self.step_seconds()
-        evaluations, evaluation = self.occasions("evaluate"), self.evaluation_seconds()
-        saves, save = self.occasions("checkpoint"), self.save_seconds()
-        start = compute.interval(compute.START_SECONDS, self.device)
-        # The best so far is saved too: at one evaluation at least, at each at most.
-        best = Prediction(low=1, expected=(1 + evaluations) / 2, high=evaluations)
-
-        def total(end: str, save: float) -> float:
-            s, e, b, t = (getattr(p, end) for p in (step, evaluation, best, start))
-            return float(t + steps * s + evaluations * e + (saves + b) * save)
-
-        return Prediction(
-            low=total("low", save / 3),
-            expected=total("expected", save),
-            high=total("high", 3 * save),
-        )
+    @property
+    def time(self) -> Timing:
+        """What it takes in seconds."""
+        return Timing(self)

@@ -13,7 +13,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 
 import psutil
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from autotrain.schema import Plan, Record, Trial
 from autotrain.units import bytes_text, seconds_text
 
 STEPS = 3
+TRIAL = "autotrain.probe.trial"
 _LOOK_EVERY_SECONDS = 0.05
 _WINDOWS = sys.platform == "win32"
 
@@ -54,6 +55,7 @@ def setup_of(plan: Plan) -> dict[str, Any]:
         "optimizer": plan.optimizer.name,
         "implementation": plan.optimizer.implementation,
         "momentum": plan.optimizer.momentum,
+        "form": plan.model,
     }
 
 
@@ -62,28 +64,61 @@ def take_steps(request: Request, *, seconds: float, most_bytes: int | None = Non
 
     It is stopped after `seconds`, and where it holds over `most_bytes` of RAM.
     """
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
-        process = _start(request, answer, complaints)
-        try:
-            ended = _wait(process, seconds, most_bytes)
-        finally:
-            _end(process)
-        if ended.outcome in ("timed_out", "out_of_memory"):
-            return _trial(request, ended.outcome, ended.message, ended.peak)
-        return _answered(answer) or _without_answer(
-            request, process.returncode, ended.peak, complaints
-        )
+    said = ask(TRIAL, request, Trial, seconds=seconds, most_bytes=most_bytes)
+    if isinstance(said, Trial):
+        return said
+    seen = said.peak if request.plan.device.kind == "cpu" else None
+    return Trial.model_validate(
+        {
+            **setup_of(request.plan),
+            "outcome": said.outcome,
+            "message": said.message,
+            "device_peak_bytes": seen,
+        }
+    )
 
 
-class _Ended(Record):
-    """How the waiting ended; `peak` is the most RAM that was seen."""
+class Silence(Record):
+    """Why a child gave no answer; `peak` is the most RAM that it was seen to hold."""
 
-    outcome: str
+    outcome: Literal["timed_out", "out_of_memory", "failed"]
     message: str
     peak: int
 
 
-def _start(request: Request, answer: IO[bytes], complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+Answer = TypeVar("Answer", bound=Record)
+
+
+def ask(
+    module: str,
+    request: Record,
+    expected: type[Answer],
+    *,
+    seconds: float,
+    most_bytes: int | None = None,
+) -> Answer | Silence:
+    """What `python -m module` answers to a request, in a process of its own.
+
+    It is gone when this returns or raises, stopped after `seconds`, and where it holds over
+    `most_bytes` of RAM.
+    """
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
+        process = _start(module, request, answer, complaints)
+        try:
+            ended = _wait(process, seconds, most_bytes)
+        finally:
+            _end(process)
+        if isinstance(ended, Silence):
+            return ended
+        with suppress(ValidationError):
+            answer.seek(0)
+            return expected.model_validate_json(answer.read())
+        return _without_answer(process.returncode, ended, complaints)
+
+
+def _start(
+    module: str, request: Record, answer: IO[bytes], complaints: IO[bytes]
+) -> subprocess.Popen[bytes]:
     """The child, in a process group of its own. It lives as long as its stdin is open."""
     package = Path(__file__).parents[2]
     installed = package.name in ("site-packages", "dist-packages")
@@ -92,7 +127,7 @@ def _start(request: Request, answer: IO[bytes], complaints: IO[bytes]) -> subpro
     if not installed:
         more["PYTHONPATH"] = os.pathsep.join(paths)
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "autotrain.probe.trial"],
+        [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=answer,
         stderr=complaints,
@@ -107,20 +142,22 @@ def _start(request: Request, answer: IO[bytes], complaints: IO[bytes]) -> subpro
     return process
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float, most_bytes: int | None) -> _Ended:
-    """Until it ends, takes too long, or takes too much."""
+def _wait(
+    process: subprocess.Popen[bytes], seconds: float, most_bytes: int | None
+) -> int | Silence:
+    """Until it ends, takes too long, or takes too much; the most RAM seen where it ended."""
     deadline, peak = time.monotonic() + seconds, 0
     while True:
         peak = max(peak, _resident(process.pid))
         if most_bytes is not None and peak > most_bytes:
             message = f"it held {bytes_text(peak)}, and {bytes_text(most_bytes)} were free"
-            return _Ended(outcome="out_of_memory", message=message, peak=peak)
+            return Silence(outcome="out_of_memory", message=message, peak=peak)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_EVERY_SECONDS)
-            return _Ended(outcome="ended", message="", peak=peak)
+            return peak
         if time.monotonic() > deadline:
             message = f"it had not finished after {seconds_text(seconds)}"
-            return _Ended(outcome="timed_out", message=message, peak=peak)
+            return Silence(outcome="timed_out", message=message, peak=peak)
 
 
 def _resident(pid: int) -> int:
@@ -148,33 +185,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _answered(answer: IO[bytes]) -> Trial | None:
-    answer.seek(0)
-    try:
-        return Trial.model_validate_json(answer.read())
-    except ValidationError:
-        return None
-
-
-def _without_answer(request: Request, code: int, peak: int, complaints: IO[bytes]) -> Trial:
+def _without_answer(code: int, peak: int, complaints: IO[bytes]) -> Silence:
     """What an end without a word means: the system's own killer, or a crash of native code."""
     if code == -getattr(signal, "SIGKILL", 9):
         message = f"the system killed it when it held {bytes_text(peak)}"
-        return _trial(request, "out_of_memory", message, peak)
+        return Silence(outcome="out_of_memory", message=message, peak=peak)
     complaints.seek(0)
     lines = complaints.read().decode(errors="replace").strip().splitlines()
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     said = f": {lines[-1].strip()}" if lines else ""
-    return _trial(request, "failed", f"it ended with {how}{said}", peak)
-
-
-def _trial(request: Request, outcome: str, message: str, peak: int) -> Trial:
-    seen = peak if request.plan.device.kind == "cpu" else None
-    return Trial.model_validate(
-        {
-            **setup_of(request.plan),
-            "outcome": outcome,
-            "message": message,
-            "device_peak_bytes": seen,
-        }
-    )
+    return Silence(outcome="failed", message=f"it ended with {how}{said}", peak=peak)

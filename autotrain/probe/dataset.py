@@ -11,10 +11,12 @@ from autotrain.blocks.layouts.listing import (
     FEATURES,
     IMAGES,
     TABLES,
+    TEXT_TABLES,
     File,
     Listing,
     list_files,
 )
+from autotrain.blocks.layouts.speech import TRANSCRIPT
 from autotrain.probe.findings import Findings, printable
 from autotrain.probe.fingerprint import fingerprint, note_duplicates
 from autotrain.probe.surveys import (
@@ -24,6 +26,7 @@ from autotrain.probe.surveys import (
     survey_speech,
     survey_table,
 )
+from autotrain.probe.tables import chosen
 from autotrain.schema import DatasetProfile
 
 SURVEYS: dict[DataKind, tuple[str, frozenset[str], Callable[[Listing, Findings], Survey]]] = {
@@ -63,6 +66,30 @@ def probe_dataset(root: Path) -> DatasetProfile:
         faults=findings.faults,
         fingerprint=fingerprint(listing, found.data, found.tables),
     )
+
+
+def data_now(root: Path) -> tuple[str, int]:
+    """Fingerprint and bytes of a dataset, as in its profile, without looking into its samples.
+
+    Raises AutotrainError where it is missing, or no longer recognised.
+    """
+    listing, kind = _recognised(root)
+    data, tables = _FILES[kind](listing)
+    size = sum(file.size for file in {*data, *tables})
+    return fingerprint(listing, data, tables), size
+
+
+def _speech_tables(listing: Listing) -> list[File]:
+    return [f for f in listing.files if f.suffix in TEXT_TABLES or f.name.endswith(TRANSCRIPT)]
+
+
+# The files of samples and those that describe them, as the surveys take them.
+_FILES: dict[DataKind, Callable[[Listing], tuple[list[File], list[File]]]] = {
+    "images": lambda found: (found.having(IMAGES), []),
+    "speech": lambda found: (found.having(AUDIO), _speech_tables(found)),
+    "features": lambda found: (found.having(FEATURES), found.having(TEXT_TABLES)),
+    "table": lambda found: (chosen(found.having(TABLES)), []),
+}
 
 
 def _recognised(root: Path) -> tuple[Listing, DataKind]:

@@ -15,6 +15,7 @@ from autotrain.probe.gpus import Gpu, usable_gpus
 from autotrain.probe.limits import usable_memory
 from autotrain.probe.machines import load_machine, profile_toml
 from autotrain.probe.nvml import nvml_driver
+from autotrain.probe.power import has_battery
 from autotrain.probe.processor import native_dtypes, probe_cpu
 from autotrain.schema import Device, HardwareProfile, Rates
 
@@ -54,6 +55,7 @@ def probe_hardware(where: Path, *, calibrate: bool = True) -> HardwareProfile:
         disk=probe_disk(where, measured.write_bandwidth),
         devices=tuple(devices),
         versions=versions(),
+        battery=has_battery(),
     )
 
 

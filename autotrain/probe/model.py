@@ -7,8 +7,6 @@ answers; where that changes what it takes, it runs for real, on a small batch.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from autotrain.errors import AutotrainError
+from autotrain.prepare import convolutions, laid_out, run_as
 from autotrain.probe.lengths import Lengths, read_lengths
 from autotrain.probe.limits import usable_memory
 from autotrain.probe.task_data import load_samples, loaded, sample_count, valid_count
@@ -26,10 +25,13 @@ from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, read_here, watched
 from autotrain.probe.trace.counter import Counter
+from autotrain.probe.trace.phases import Phase, phase
 from autotrain.probe.trace.quiet import undisturbed
 from autotrain.probe.trace.scratch import Scratch, runs_here
 from autotrain.probe.trace.values import Values
-from autotrain.schema import Device, Dtype, ModelProfile, StepTrace
+from autotrain.recompute import unlike
+from autotrain.repeats import blocks
+from autotrain.schema import Device, Dtype, ModelProfile, ModelSection, StepTrace
 from autotrain.task import Task, map_tensors, user_error
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -64,6 +66,7 @@ class ModelTracer:
     outside: list[torch.Tensor] = field(default_factory=list)  # neither the model's nor the batch's
     lengths: Lengths | None = None
     length: float = 0.0  # of the longest sample in the batch under way; 0: not known
+    form: ModelSection = field(default_factory=ModelSection)  # of the step under way
     shorter: dict[float, list[Any]] = field(default_factory=dict)
     scratch: Scratch = field(default_factory=Scratch)
     loaded_bytes: int = 0
@@ -86,15 +89,23 @@ class ModelTracer:
             task, path, samples, seconds, model, mode, device, lengths=lengths, insist=insist
         )
 
-    def trace(self, micro_batch: int, dtype: Dtype = "fp32", length: float = 0.0) -> StepTrace:
+    def trace(
+        self,
+        micro_batch: int,
+        dtype: Dtype = "fp32",
+        length: float = 0.0,
+        form: ModelSection = ModelSection(),  # noqa: B008  # frozen
+    ) -> StepTrace:
         """Trace one step at this micro_batch; `schema.StepTrace` says what is counted.
 
-        Its samples are the longest that are up to `length` long; 0: the longest of all. Where a
-        step turns out to need real data, earlier fake ones are traced again for real.
+        Its samples are the longest that are up to `length` long; 0: the longest of all. `form`:
+        how the model runs; it is not compiled here. Where a step turns out to need real data,
+        earlier fake ones are traced again for real.
         Raises AutotrainError with the operator and the line of user code that failed.
         """
         with undisturbed():
             self._take_samples(length)
+            form = self.form = form.model_copy(update={"compile": False})
             if self.mode is not None:
                 made = self._run_fake(micro_batch, dtype)
                 if made is not None:
@@ -105,8 +116,10 @@ class ModelTracer:
                 earlier, self.traces = self.traces, []
                 for each in earlier:
                     self._take_samples(each.length)
+                    self.form = each.form
                     self._run_real(each.micro_batch, each.dtype)
                 self._take_samples(length)
+                self.form = form
             return self._run_real(micro_batch, dtype)
 
     def _run_fake(self, micro_batch: int, dtype: Dtype) -> StepTrace | None:
@@ -170,6 +183,8 @@ class ModelTracer:
             trainable_sizes=tuple(p.nbytes for p in trainable),
             buffer_bytes=sum(b.nbytes for b in self.model.buffers()),
             loaded_bytes=self.loaded_bytes,
+            blocks=len(blocks(self.model)),
+            convolutions=convolutions(self.model),
             batch_norm=any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds),
             mixes=self.mixes,
             traced="concrete" if self.mode is None else "fake",
@@ -196,13 +211,14 @@ class ModelTracer:
         return self._run_once(micro_batch, dtype, counter.again())
 
     def _run_once(self, micro_batch: int, dtype: Dtype, counter: Counter) -> StepTrace:
-        batch = self._batch(micro_batch)
+        batch = laid_out(self._batch(micro_batch), self.form)
         counter.calls = [] if self.mode is not None and runs_here(self.device) else None
         with ExitStack() as stack:
             if self.mode is not None:
                 stack.enter_context(self.mode)
                 self.lens = stack.enter_context(seen_as(self.device))
                 counter.inside = counter.inside if self.lens is None else self.lens.inside
+            stack.enter_context(run_as(self.model, self.form))
             if counter.values is not None:
                 batch = map_tensors(counter.values.keep, batch)
             stack.enter_context(counter)
@@ -218,6 +234,7 @@ class ModelTracer:
         made = StepTrace(
             micro_batch=micro_batch,
             length=self.length,
+            form=self.form,
             dtype=dtype,
             peak_bytes=first.peak,
             accumulate_peak_bytes=later.peak,
@@ -228,22 +245,24 @@ class ModelTracer:
             convolution_flops=work.convolution_flops,
             moved_bytes=work.moved_bytes,
             ops=work.ops,
+            work=work.done(),
+            evaluate_work=evaluate.work.done(),
             tape=tuple(counter.tape),
             marks=(holding, first.start, later.start, evaluate.start),
         )
         return self.scratch.added(made, counter.calls) if counter.calls is not None else made
 
-    def _phases(self, batch: Any, dtype: Dtype, counter: Counter) -> tuple[_Phase, _Phase, _Phase]:
+    def _phases(self, batch: Any, dtype: Dtype, counter: Counter) -> tuple[Phase, Phase, Phase]:
         self.model.zero_grad(set_to_none=True)
         self.model.train()
         with watched(self.model, counter) as watch:
-            first = _phase(counter, lambda: self._forward_backward(batch, dtype))
+            first = phase(counter, lambda: self._forward_backward(batch, dtype))
         if self.mode is not None:
             watch.check(self.path)
-        later = _phase(counter, lambda: self._forward_backward(batch, dtype))
+        later = phase(counter, lambda: self._forward_backward(batch, dtype))
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
-        evaluate = _phase(counter, lambda: self._evaluate(batch, dtype))
+        evaluate = phase(counter, lambda: self._evaluate(batch, dtype))
         self.model.train()
         return first, later, evaluate
 
@@ -251,7 +270,8 @@ class ModelTracer:
         with autocast(self.lens, _AUTOCAST.get(dtype)):
             loss = self.task.loss(self.model, batch)
         check_loss(loss, self.path)
-        (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
+        with unlike(self.path):
+            (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
         self.mixes = loss.mixes
 
     def _evaluate(self, batch: Any, dtype: Dtype) -> None:
@@ -278,19 +298,3 @@ class ModelTracer:
             return map_tensors(torch.clone, collate(picked))
         except Exception as error:
             raise user_error(self.path, error, "the collate refuses a batch: ") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Phase:
-    start: int  # in the counter's tape
-    peak: int
-    work: Any
-
-
-def _phase(counter: Counter, run: Callable[[], None]) -> _Phase:
-    counter.restart()
-    start = len(counter.tape)
-    run()
-    measured = _Phase(start, counter.peak, counter.work)
-    gc.collect()
-    return measured

@@ -17,6 +17,7 @@ from autotrain.schema import DeviceKind, Dtype, Rates
 from autotrain.units import MIB
 
 ROUNDS = 7
+RATES_SHARE = 0.2  # of the time on a CPU; the rest goes to operators
 MATMUL_SIDE = {"cpu": 1024, "cuda": 4096, "rocm": 4096, "mps": 2048}
 CONVOLUTION_BATCH = {"cpu": 16, "cuda": 64, "rocm": 64, "mps": 32}
 CONVOLUTION_CHANNELS, CONVOLUTION_SIDE = 64, 56
@@ -40,16 +41,24 @@ def measure(
 
     FLOPs count a multiply and an add as two. Matrices are square (1024 on a CPU, 4096 on CUDA);
     the convolution is a forward 3x3 over 64 channels of 56 x 56, contiguous. `op_seconds` is a
-    chain of tiny ops, forward and backward, over the ops it ran. `torch.get_num_threads()` is
-    afterwards what it was.
+    chain of tiny ops, forward and backward, over the ops it ran. On a CPU two thirds of the time
+    go to operators one by one, on one thread and on all. `torch.get_num_threads()` is afterwards
+    what it was.
     """
     import torch
+
+    from autotrain.probe import timings
 
     device = torch.device("cuda" if kind == "rocm" else kind, 0 if kind == "cpu" else index)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    on_cpu = kind == "cpu"
+    share = RATES_SHARE if on_cpu else 1.0
     try:
-        per_second = _per_second(torch, device, _pieces(torch, device, kind, dtypes), seconds)
+        pieces = _pieces(torch, device, kind, dtypes)
+        per_second = _per_second(torch, device, pieces, share * seconds)
+        left = (1.0 - share) * seconds
+        found = timings.measure(sorted({1, threads}), dtypes, left) if on_cpu else ()
     finally:
         torch.set_num_threads(before)
         if device.type == "cuda":
@@ -60,6 +69,7 @@ def measure(
         bandwidth=per_second["copy"],
         op_seconds=1 / per_second["ops"],
         source="measured",
+        timings=found,
     )
 
 

@@ -14,9 +14,11 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from autotrain import optimizer as optimizers
+from autotrain import prepare
 from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
 from autotrain.probe.child import Request
+from autotrain.recompute import unlike
 from autotrain.task import Task, map_tensors
 
 _LENGTHS_READ = 20_000
@@ -36,6 +38,7 @@ class Stepper:
     doing: str = ""
     model: torch.nn.Module = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
+    form: prepare.Prepared = field(init=False)
     memory: Memory | None = None
     losses: list[float] = field(default_factory=list)
     micro_seconds: list[float] = field(default_factory=list)
@@ -57,6 +60,7 @@ class Stepper:
             torch.cuda.set_per_process_memory_fraction(min(free / total, 1.0), self.device)
         seed(plan.run.seed)
         self.model = self.task.model().to(self.device).train()
+        self.form = prepare.prepare(self.model, plan.model, varying=prepare.varies(self.task))
         self.optimizer = optimizers.build(plan.optimizer, self.model)
         self.memory = Memory(self.device)
         warmup = plan.schedule.warmup_steps
@@ -71,9 +75,9 @@ class Stepper:
         self.doing = "the collate refuses a batch: "
         collate = self.task.collate or torch.utils.data.default_collate
         made = collate(samples)
-        if self.device.type == "cpu":
-            return made
-        return map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), made)
+        if self.device.type != "cpu":
+            made = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), made)
+        return prepare.laid_out(made, self.request.plan.model)
 
     def step(self, window: list[list[int]]) -> None:
         """One optimizer step, in the order in which the loop takes it.
@@ -89,7 +93,8 @@ class Stepper:
             self.doing = "the gradients: "
             weight = float(loss.weight) or 1.0
             expected = weight * len(window)
-            torch.autograd.backward(self.scaler.scale(loss.total / expected))
+            with unlike():
+                torch.autograd.backward(self.scaler.scale(loss.total / expected))
             self.micro_seconds.append(self.now() - begun)
             value = float(loss.total.detach()) / weight
             if not math.isfinite(value):

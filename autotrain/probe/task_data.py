@@ -73,15 +73,17 @@ def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tupl
         raise AutotrainError(
             f"{path}: the training dataset is empty", "check the data it was given"
         )
-    if lengths is not None:
-        chosen = lengths.up_to(math.inf, _SAMPLES)
-    else:
-        chosen = sorted({i * total // _SAMPLES for i in range(_SAMPLES)})
+    chosen = spread_indices(total) if lengths is None else lengths.up_to(math.inf, _SAMPLES)
     samples = loaded(task, path, chosen)
     try:
         return samples, _loading_seconds(task.train, chosen)
     except Exception as error:
         raise user_error(path, error, "loading a sample: ") from error
+
+
+def spread_indices(total: int) -> list[int]:
+    """A few samples of so many, evenly spread."""
+    return sorted({i * total // _SAMPLES for i in range(_SAMPLES)}) if total else []
 
 
 def loaded(task: Task, path: Path, indices: list[int]) -> list[Any]:

@@ -12,6 +12,7 @@ import signal
 import statistics
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,17 @@ from autotrain.probe.allocated import most_alive
 from autotrain.probe.child import Request, setup_of
 from autotrain.probe.nvml import used_bytes
 from autotrain.probe.steps import NotFiniteError, Stepper, insist_on_input, longest_samples
-from autotrain.schema import CUDA_LIKE, Plan, Trial
+from autotrain.schema import CUDA_LIKE, Plan, Record, Trial
 from autotrain.task import Task, load_task, user_error
 
 
 def main() -> None:
     """Read the request, take the steps, answer."""
+    serve(lambda line: tried(Request.model_validate_json(line)))
+
+
+def serve(work: Callable[[bytes], Record]) -> None:
+    """A child's life: one line from stdin, its answer to stdout; what it prints meets stderr."""
     answer, lifeline = os.dup(1), os.dup(0)
     os.dup2(2, 1)
     line = _line(lifeline)
@@ -39,9 +45,9 @@ def main() -> None:
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     with suppress(OSError):  # Linux: where memory runs out, this process is to go first
         Path("/proc/self/oom_score_adj").write_text("1000")
-    trial = tried(Request.model_validate_json(line))
+    said = work(line)
     with open(answer, "wb") as out:
-        out.write(trial.model_dump_json().encode())
+        out.write(said.model_dump_json().encode())
 
 
 def tried(request: Request) -> Trial:
@@ -56,23 +62,23 @@ def tried(request: Request) -> Trial:
         with settings(request.plan):
             measured = _measured(stepper, before)
         return Trial.model_validate({**setup, "outcome": "ok", **measured})
-    except NotFiniteError as error:
-        hint = "look at the data and at the loss; a lower optimizer.lr, or bf16 in place of fp16"
-        said: dict[str, Any] = {
-            "outcome": "not_finite",
-            "message": f"{path}: {error}",
-            "hint": hint,
-        }
     except Exception as error:
-        doing = stepper.doing if stepper is not None else ""
-        if out_of_memory(error):
-            first = str(error).splitlines()[:1]
-            said = {"outcome": "out_of_memory", "message": " ".join([doing.rstrip(": "), *first])}
+        said = fault(path, error, stepper.doing if stepper is not None else "")
+        if said["outcome"] == "out_of_memory":
             said |= _seen(stepper)
-        else:
-            theirs = error if isinstance(error, AutotrainError) else user_error(path, error, doing)
-            said = {"outcome": "failed", "message": theirs.message, "hint": theirs.hint}
     return Trial.model_validate({**setup, **said})
+
+
+def fault(path: Path, error: Exception, doing: str) -> dict[str, Any]:
+    """`outcome`, `message` and `hint` of what went wrong in a child while it was `doing`."""
+    if isinstance(error, NotFiniteError):
+        hint = "look at the data and at the loss; a lower optimizer.lr, or bf16 in place of fp16"
+        return {"outcome": "not_finite", "message": f"{path}: {error}", "hint": hint}
+    if out_of_memory(error):
+        first = str(error).splitlines()[:1]
+        return {"outcome": "out_of_memory", "message": " ".join([doing.rstrip(": "), *first])}
+    theirs = error if isinstance(error, AutotrainError) else user_error(path, error, doing)
+    return {"outcome": "failed", "message": theirs.message, "hint": theirs.hint}
 
 
 def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from autotrain.report.text import clean, interval, labelled, quantity, setting
 from autotrain.schema import SETTING_SECTIONS, Plan, Prediction, Reason
 
 KINDS = {
-    "fixed": "given by the template or recipe, or the same for every run",
+    "fixed": "given by the template, the recipe or the machine's profile, or always the same",
     "rule": "computed by a rule",
-    "measured": "measured on this machine",
+    "measured": "measured",
     "user": "set by you",
 }
 INDENT = "  "
@@ -89,13 +89,13 @@ def _ruled(plan: Plan, key: str) -> Any:
 
 def _is_edited(plan: Plan, key: str, value: Any) -> bool:
     ruled = _ruled(plan, key)
-    return ruled is not ... and not _same(ruled, value)
+    return ruled is not ... and not same(ruled, value)
 
 
-def _same(first: Any, second: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Equal as TOML sees it: a tuple is an array, 1 is 1.0, a table left out is an empty one."""
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(map(_same, first, second))
+        return len(first) == len(second) and all(map(same, first, second))
     if isinstance(first, bool) or isinstance(second, bool):
         return first is second
     if isinstance(first, int | float) and isinstance(second, int | float):

@@ -55,6 +55,10 @@ MEANINGS: dict[str, str] = {
     "optimizer.weight_decay": "How strongly large weights are pulled back towards zero.",
     "optimizer.momentum": "How much of the last step's direction is kept.",
     "optimizer.betas": "How slowly the optimizer forgets past gradients and their sizes.",
+    "optimizer.eps": (
+        "A tiny number added to the usual size of a gradient before dividing by it, so that a "
+        "weight which hardly ever changes does not leap."
+    ),
     "optimizer.implementation": "How the step is computed; the result is the same.",
     "optimizer.clip_norm": "The longest step allowed: longer gradients are cut to this length.",
     "schedule.name": "How the learning rate changes while training goes on.",
@@ -64,10 +68,19 @@ MEANINGS: dict[str, str] = {
     "schedule.patience": "How many evaluations without progress before it is lowered.",
     "schedule.period_steps": "After how many steps the schedule lowers it or starts again.",
     "train.epochs": "How many times the model sees all of the training data.",
+    "train.within_seconds": "The time that the run may take: epochs are chosen to fit it.",
+    "train.spend_dollars": "What the run may cost: epochs are chosen to fit it.",
+    "train.price_per_hour": "What an hour of the machine costs, in dollars.",
     "early_stop.patience": "Training ends after this many evaluations without progress.",
     "early_stop.min_delta": "The least improvement that counts as progress.",
     "evaluate.every_epochs": "After how many epochs the model is tried on the validation data.",
     "evaluate.every_steps": "After how many steps the model is tried on the validation data.",
+    "checkpoint.interruption_hours": (
+        "After how many hours, on average, something stops a run on this machine: a lid that "
+        "closes, a crash, a provider that takes a spot machine back. You may say laptop, "
+        "workstation, server or spot."
+    ),
+    "checkpoint.at_stake_minutes": "The most work, in minutes, that an interruption may undo.",
     "checkpoint.every_epochs": "After how many epochs the run is saved, to go on from there.",
     "checkpoint.every_steps": "After how many steps the run is saved, to go on from there.",
     "checkpoint.keep": "How many of the regular checkpoints are kept; older ones are deleted.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from autotrain.report.compare_text import money
 from autotrain.report.text import (
     LABEL,
     clean,
@@ -179,7 +180,26 @@ def _predictions(plan: Plan) -> list[str]:
             f"about {seconds_text(step.expected)} a step ({interval('seconds', step)}), "
             f"{seconds_text(run.expected)} in all ({interval('seconds', run)})",
         ),
+        *_limit(plan),
     ]
+
+
+def _limit(plan: Plan) -> list[str]:
+    """What the run costs, where a price is known, and what a limit of time or money led to."""
+    train, run = plan.train, plan.predicted.run_seconds
+    lines = []
+    if train.price_per_hour is not None:
+        low, cost, high = (
+            money(seconds * train.price_per_hour / 3600)
+            for seconds in (run.low, run.expected, run.high)
+        )
+        said = f"about {cost} ({low} to {high}) at {money(train.price_per_hour)} an hour"
+        lines.append(labelled("cost", said))
+    for key in ("within_seconds", "spend_dollars"):
+        reason = plan.because.get("train", {}).get(key)
+        if reason is not None and reason.value is not None:
+            lines.append(labelled("limit", reason.formula))
+    return lines
 
 
 def _bullets(label: str, items: tuple[str, ...] | list[str]) -> list[str]:

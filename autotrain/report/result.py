@@ -210,6 +210,8 @@ class _Fold:
                 self.found.warned.append(event)
             case Stopped():
                 self.stopped = event
+                if event.peak_bytes is not None:
+                    self.peak = max(self.peak or 0, event.peak_bytes)
         self.now = max(self.now, event.time)
 
     def _session(self, event: Started) -> None:

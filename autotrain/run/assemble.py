@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autotrain import optimizer
+from autotrain import optimizer, prepare
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
@@ -43,6 +43,7 @@ def assemble(
     checkpoint.sweep(directory)
     device = device_of(plan.device)
     model = build_model(plan, task, device)
+    form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
     feed, cadence, counts = _feed(plan, task, model, task_file, max_steps)
     precision = Precision(plan.precision.dtype, device)
     run = Run(
@@ -50,6 +51,7 @@ def assemble(
         task=task,
         device=device,
         model=model,
+        form=form,
         parameters=[p for p in model.parameters() if p.requires_grad],
         optimizer=optimizer.build(plan.optimizer, model),
         scaler=precision.scaler(),
@@ -139,11 +141,26 @@ def _resume(run: Run, directory: Path) -> None:
         run.restore(snapshot)
         run.resumed_from = path
         run.keeper.good = {snapshot.step}
+        _note_form(run, snapshot.state.get("model", {}))
     for error in torn:
         message = f"passed over a torn checkpoint: {error.message}"
         run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
     run.feed.itinerary.step = run.state.step
     run.feed.itinerary.evaluated = run.state.evaluated
+
+
+def _note_form(run: Run, before: Mapping[str, object]) -> None:
+    """Kernels other than before compute the same but for rounding; computing again, exactly."""
+    now = run.plan.model
+    changed = [
+        f"model.{key} was {before[key]} and is {getattr(now, key)}"
+        for key in ("compile", "memory_format")
+        if before.get(key, getattr(now, key)) != getattr(now, key)
+    ]
+    if changed or now.compile:
+        why = "; ".join(changed) or "the model is compiled"
+        message = f"{why}: from here on the run goes as it would have, but for rounding"
+        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
 
 
 def _note_processes(run: Run) -> None:

@@ -48,7 +48,7 @@ def evaluate(run: Run, stop: Stop) -> Figures | None:
             for number, _ in enumerate(run.feed.itinerary.validation()):
                 if stop.reason is not None:
                     return None
-                batch = run.feed.take(None)
+                batch = run.form.batch(run.feed.take(None))
                 seed_all(mixed(run.plan.run.seed, VALID_FORWARD, number), run.device)
                 tally.add(_row(run, batch))
     except Exception as error:

@@ -57,6 +57,7 @@ def train(
         with closing(run.feed):
             yield _started(run)
             yield from run.notes
+            yield from run.news()
             try:
                 reason = yield from _steps(run, stop)
                 _insist_on_checkpoint(run)
@@ -75,6 +76,7 @@ def _steps(run: Run, stop: Stop) -> Generator[Event, None, StopReason]:
     yield from _due(run, stop)
     while (reason := _ending(run, stop)) is None:
         take_step(run, stop)
+        yield from run.news()
         yield from _due(run, stop)
     yield from _last_words(run, stop, reason, took_steps=run.state.step > first)
     return reason
@@ -149,7 +151,7 @@ def _log(run: Run) -> Iterator[Event]:
         grad_norm=norm,
         samples=meter.samples,
         weight=sums["weight"],
-        step_seconds=(meter.seconds + perf_counter() - begun) / meter.steps,
+        step_seconds=meter.step_seconds(perf_counter() - begun),
         wait_seconds=meter.waited / meter.steps,
         device_bytes=now,
         peak_bytes=peak,
@@ -226,6 +228,7 @@ def _started(run: Run) -> Started:
         train_count=train_count,
         valid_count=valid_count,
         resumed_from=str(run.resumed_from) if run.resumed_from else None,
+        parameters=sum(parameter.numel() for parameter in run.model.parameters()),
     )
 
 
@@ -240,4 +243,5 @@ def _stopped(run: Run, reason: StopReason, detail: str, begun: float) -> Stopped
         seconds=perf_counter() - begun,
         checkpoint=str(run.keeper.newest) if run.keeper.newest else None,
         tensor_peak_bytes=run.memory.tensor_peak(),
+        peak_bytes=run.memory.now_and_peak()[1],
     )

@@ -74,7 +74,10 @@ def _to_host(scalars: Sequence[torch.Tensor]) -> list[float]:
 
 @dataclass
 class Meter:
-    """What the steps since the last log point left, a row of sums for each micro-batch."""
+    """What the steps since the last log point left, a row of sums for each micro-batch.
+
+    `untimed` steps, in which something was compiled, are not in `seconds`.
+    """
 
     sums: Tally = field(default_factory=Tally)
     steps: int = 0
@@ -82,6 +85,7 @@ class Meter:
     seconds: float = 0.0
     waited: float = 0.0
     grad_norm: Number = math.nan
+    untimed: int = 0
 
     def add(
         self, rows: list[dict[str, Number]], samples: int, seconds: float, waited: float
@@ -94,6 +98,11 @@ class Meter:
         self.seconds += seconds
         self.waited += waited
 
+    def step_seconds(self, more: float = 0.0) -> float:
+        """Of a step, on average; `more` seconds were spent on all of them. 0: none was timed."""
+        timed = self.steps - self.untimed
+        return (self.seconds + more) / timed if timed else 0.0
+
     def state(self) -> dict[str, Any]:
         """As JSON, so that a log point after a resume reads as if nothing had happened."""
         return {
@@ -103,6 +112,7 @@ class Meter:
             "seconds": self.seconds,
             "waited": self.waited,
             "grad_norm": float(self.grad_norm),
+            "untimed": self.untimed,
         }
 
     @classmethod
@@ -110,4 +120,4 @@ class Meter:
         """The inverse of `state`."""
         sums = Tally([*state["sums"]])
         rest = {key: state[key] for key in ("steps", "samples", "seconds", "waited", "grad_norm")}
-        return cls(sums, **rest)
+        return cls(sums, **rest, untimed=state.get("untimed", 0))

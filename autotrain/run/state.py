@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from torch.amp.grad_scaler import GradScaler
 
 from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
-from autotrain.events import Event
+from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
+from autotrain.prepare import Prepared
 from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.checkpoint import Snapshot
@@ -117,6 +118,7 @@ class Run:
     task: Task
     device: torch.device
     model: torch.nn.Module
+    form: Prepared
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     scaler: GradScaler
@@ -150,6 +152,12 @@ class Run:
                 "return Loss(total=the sum, weight=how many items it was summed over)",
             )
         return made
+
+    def news(self) -> Iterator[Event]:
+        """What has turned out about how the model runs, each thing once."""
+        while self.form.notes:
+            note = self.form.notes.pop(0)
+            yield Warned(step=self.state.step, epoch=self.epoch, message=note)
 
     def rewind(self) -> None:
         """Back to how it was before the step under way: no gradients, the buffers of before."""
@@ -188,6 +196,7 @@ class Run:
             "schedule": self.schedule.state(),
             "scaler": self.scaler.state_dict(),
             "meter": self.meter.state(),
+            "model": self.plan.model.model_dump(),
         }
         return Snapshot(self.state.step, model, flatten_optimizer(self.optimizer), state)
 

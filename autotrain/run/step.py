@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 
 from autotrain.optimizer import set_rate
+from autotrain.recompute import unlike
 from autotrain.run import faults
 from autotrain.run.meter import Number, detached
 from autotrain.run.seeds import MICRO_BATCH, mixed, seed_all
@@ -25,7 +26,7 @@ def take_step(run: Run, stop: Stop) -> None:
 
     If asked to stop on the way, or at an exception, all is as it was before the step.
     """
-    begun, run.feed.waited = perf_counter(), 0.0
+    begun, run.feed.waited, compiled = perf_counter(), 0.0, run.form.compiled
     window = run.feed.itinerary.order.sizes(run.state.step)
     run.buffers.keep()
     try:
@@ -41,7 +42,11 @@ def take_step(run: Run, stop: Stop) -> None:
     rows, correction = done
     _update(run, correction)
     run.state.samples += sum(window)
-    run.meter.add(rows, sum(window), perf_counter() - begun, run.feed.waited)
+    seconds = perf_counter() - begun
+    if run.form.compiled > compiled:  # no step like the others
+        run.meter.untimed += 1
+        seconds = 0.0
+    run.meter.add(rows, sum(window), seconds, run.feed.waited)
     return None
 
 
@@ -61,13 +66,14 @@ def _accumulate(
     for number, _ in enumerate(window):
         if number and stop.reason:
             return None
-        batch = run.feed.take(epoch)
+        batch = run.form.batch(run.feed.take(epoch))
         seed_all(mixed(run.plan.run.seed, MICRO_BATCH, run.state.step, number), run.device)
         loss = run.loss(batch)
         this = _weight(loss)
         if number == 0:
             expected = _not_zero(this) * len(window)
-        torch.autograd.backward(run.scaler.scale(loss.total / expected))
+        with unlike():
+            torch.autograd.backward(run.scaler.scale(loss.total / expected))
         weight = weight + this
         parts = {f"part {name}": detached(value) for name, value in loss.parts.items()}
         rows.append({"loss": loss.total.detach(), "weight": this, **parts})

@@ -73,10 +73,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Flat) -> None:
     Raises AutotrainError where the state is of another optimizer or other parameters.
     """
     saved: dict[int, dict[str, Any]] = {}
+    owners = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in {**flat.tensors, **flat.rest["state"]}.items():
         parameter, _, name = key.partition(".")
-        # A copy: torch would go on with the file's own mapped memory.
-        kept = value.clone() if isinstance(value, torch.Tensor) else value
+        kept = _laid_out_like(value, owners[int(parameter) : int(parameter) + 1])
         saved.setdefault(int(parameter), {})[name] = kept
     groups = optimizer.state_dict()["param_groups"]
     theirs = [group["params"] for group in flat.rest["param_groups"]]
@@ -86,6 +86,18 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Flat) -> None:
             "resume with the code and options that the run began with, or start a fresh run",
         )
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
+
+
+def _laid_out_like(value: Any, owner: list[torch.Tensor]) -> Any:
+    """A copy, as torch would go on with the file's own mapped memory, strided like its owner.
+
+    Fused optimizers walk through parameter and state side by side, by address.
+    """
+    if not isinstance(value, torch.Tensor):
+        return value
+    if not owner or owner[0].shape != value.shape:
+        return value.clone()
+    return torch.empty_like(owner[0], dtype=value.dtype, device=value.device).copy_(value)
 
 
 def own_copy(value: torch.Tensor) -> torch.Tensor:

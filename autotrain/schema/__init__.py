@@ -22,8 +22,27 @@ from autotrain.schema.base import (
 )
 from autotrain.schema.data import DatasetProfile, Fault, Percentiles
 from autotrain.schema.goal import Goal, Recipe, Sizes, TaskSection
-from autotrain.schema.machine import Cpu, Device, Disk, HardwareProfile, Neighbour, Rates
-from autotrain.schema.model import LengthProfile, ModelProfile, StepTrace, Trial
+from autotrain.schema.machine import (
+    INTERRUPTION_HOURS,
+    Cpu,
+    Device,
+    Disk,
+    HardwareProfile,
+    Neighbour,
+    Rates,
+    Timing,
+)
+from autotrain.schema.measured import (
+    NoiseTest,
+    NoiseWindow,
+    Race,
+    Raced,
+    RangeTest,
+    Suggestion,
+    Sweep,
+    Variant,
+)
+from autotrain.schema.model import LengthProfile, ModelProfile, StepTrace, Trial, Work
 from autotrain.schema.plan import (
     SETTING_SECTIONS,
     Beside,
@@ -43,6 +62,7 @@ from autotrain.schema.settings import (
     EarlyStopSection,
     EvaluateSection,
     LoaderSection,
+    MemoryFormat,
     MemorySection,
     ModelSection,
     OptimizerSection,
@@ -54,6 +74,7 @@ from autotrain.schema.settings import (
 
 __all__ = [
     "CUDA_LIKE",
+    "INTERRUPTION_HOURS",
     "PLAN_SCHEMA",
     "PROFILE_SCHEMA",
     "SETTING_SECTIONS",
@@ -79,10 +100,13 @@ __all__ = [
     "Kind",
     "LengthProfile",
     "LoaderSection",
+    "MemoryFormat",
     "MemorySection",
     "ModelProfile",
     "ModelSection",
     "Neighbour",
+    "NoiseTest",
+    "NoiseWindow",
     "OptimizerName",
     "OptimizerSection",
     "Percentiles",
@@ -92,6 +116,9 @@ __all__ = [
     "PrecisionSection",
     "PredictedSection",
     "Prediction",
+    "Race",
+    "Raced",
+    "RangeTest",
     "Rates",
     "Reason",
     "Recipe",
@@ -102,10 +129,13 @@ __all__ = [
     "Share",
     "Sizes",
     "StepTrace",
+    "Suggestion",
+    "Sweep",
     "TaskSection",
     "Timing",
     "TrainSection",
     "Trial",
+    "Variant",
     "Whole",
     "WholeFloat",
     "Work",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autotrain.schema.base import DeviceKind, Positive, Record, Scalar
+from autotrain.schema.base import DeviceKind, OptimizerName, Positive, Record, Scalar
 
 
 class Sizes(Record):
@@ -16,12 +16,18 @@ class Sizes(Record):
 
 
 class Recipe(Record):
-    """Named settings with where they come from. Keys are plan keys."""
+    """Named settings with where they come from. Keys are plan keys.
+
+    `optimizers`: settings for a run with that optimizer, over the others. `most_samples`: it is
+    meant for data of up to so many.
+    """
 
     name: str
     source: str
     settings: dict[str, Any] = {}
     sizes: tuple[Sizes, ...] = ()
+    optimizers: dict[OptimizerName, dict[str, Any]] = {}
+    most_samples: Positive | None = None
 
 
 class TaskSection(Record):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from autotrain.schema.base import (
     PROFILE_SCHEMA,
@@ -15,6 +15,19 @@ from autotrain.schema.base import (
     Record,
     Whole,
 )
+
+# Mean hours between two interruptions of a run, by the kind of machine. Rules of ours but for
+# spot, which is measured: docs/formulas.md.
+INTERRUPTION_HOURS = {"laptop": 8.0, "workstation": 168.0, "server": 720.0, "spot": 2.0}
+
+
+def _hours(said: Any) -> Any:
+    """A kind of machine stands for its hours; anything else for itself."""
+    return INTERRUPTION_HOURS.get(said, said) if isinstance(said, str) else said
+
+
+# A number of hours; one of the words above is read as its number.
+InterruptionHours = Annotated[PositiveFloat, BeforeValidator(_hours)]
 
 
 class Timing(NamedTuple):
@@ -87,7 +100,8 @@ class HardwareProfile(Record):
     """A machine: probed here (`autotrain probe`) or from a datasheet (`profiles/*.toml`).
 
     `price_per_hour`: what an hour of it costs, in dollars. `interruption_hours`: the mean time
-    between two interruptions of a run on it.
+    between two interruptions of a run on it, or a word for it ("spot"). `battery`: whether it
+    has one; None where nobody looked.
     """
 
     schema_version: Literal[1] = Field(PROFILE_SCHEMA, alias="schema")
@@ -102,9 +116,15 @@ class HardwareProfile(Record):
     devices: tuple[Device, ...] = Field(min_length=1)
     versions: dict[str, str] = {}
     price_per_hour: PositiveFloat | None = None
-    interruption_hours: PositiveFloat | None = None
+    interruption_hours: InterruptionHours | None = None
+    battery: bool | None = None
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def probed(self) -> bool:
+        """Whether `autotrain probe` looked at it: only that knows what is installed there."""
+        return bool(self.versions)
 
     def device(self, kind: DeviceKind, index: int = 0) -> Device | None:
         """The device of that kind and index, or None."""

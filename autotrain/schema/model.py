@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from autotrain.schema.base import (
     DeviceKind,
@@ -16,6 +16,8 @@ from autotrain.schema.base import (
     Whole,
     WholeFloat,
 )
+from autotrain.schema.measured import NoiseTest, Race, RangeTest
+from autotrain.schema.settings import ModelSection
 
 
 class Work(NamedTuple):
@@ -23,12 +25,13 @@ class Work(NamedTuple):
 
     `kind` is what it costs like (`probe/trace/work.py` lists them), `dtype` what it computes in,
     `flops` its products' (0 for others), `bytes` all that it reads and writes. `shape` is
-    (batches, rows, columns, inner) of a product, and of a convolution seen as one.
+    (batches, rows, columns, inner) of a product, and of a convolution seen as one; (samples,
+    channels, positions) of what works on pictures plane by plane.
     """
 
     kind: str
     dtype: str
-    calls: int
+    calls: float
     flops: float
     bytes: float
     shape: tuple[int, ...] = ()
@@ -52,11 +55,12 @@ class StepTrace(Record):
     `work` is the first micro-batch's, `evaluate_work` the evaluation's.
 
     `length` is what the task's `length` says of the longest sample in the batch; 0: it is not
-    known.
+    known. `form` is how the model was run; nothing is compiled in a trace.
     """
 
     micro_batch: Positive
     length: WholeFloat = 0.0
+    form: ModelSection = ModelSection()
     dtype: Dtype
     peak_bytes: Whole
     accumulate_peak_bytes: Whole
@@ -76,11 +80,16 @@ class StepTrace(Record):
 class Trial(Record):
     """A few optimizer steps for real, in a child process, and what they took.
 
-    The fields from `device` to `momentum` are what was tried (`accum_steps` is 2 for any number
+    The fields from `device` to `form` are what was tried (`accum_steps` is 2 for any number
     above 1), the rest is what was measured. `base_bytes`: the process before its model was built;
     0 on a GPU. `device_peak_bytes`: RSS on a CPU, on a GPU what the driver lent to the process
     (None: it does not tell); after `out_of_memory` the most that was seen. `micro_seconds`:
     forward and backward of one micro-batch; `update_seconds`: clipping and the optimizer.
+
+    A whole run is told in the same words (`of_run`). It knows no parts of a step: `step_seconds`
+    is all of it but waiting for data, `micro_batches` how many it has on average. The last four
+    are of a sample loaded with no worker beside it, an evaluation, a save, and what the first
+    steps took over later ones.
     """
 
     outcome: Literal["ok", "out_of_memory", "timed_out", "failed", "not_finite"]
@@ -96,6 +105,7 @@ class Trial(Record):
     optimizer: OptimizerName
     implementation: str
     momentum: float | None = None
+    form: ModelSection = ModelSection()
     steps: Whole = 0
     base_bytes: Whole = 0
     device_peak_bytes: Whole | None = None
@@ -104,6 +114,13 @@ class Trial(Record):
     micro_seconds: PositiveFloat | None = None
     update_seconds: PositiveFloat | None = None
     losses: tuple[float, ...] = ()
+    of_run: StrictBool = False
+    micro_batches: PositiveFloat | None = None
+    step_seconds: PositiveFloat | None = None
+    sample_seconds: WholeFloat | None = None
+    evaluation_seconds: WholeFloat | None = None
+    save_seconds: WholeFloat | None = None
+    start_seconds: WholeFloat | None = None
 
 
 class LengthProfile(Record):
@@ -129,7 +146,10 @@ class ModelProfile(Record):
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
-    parameter, in the order an optimizer sees them.
+    parameter, in the order an optimizer sees them. `blocks`: parts that can be computed again in
+    the backward pass; `convolutions`: layers that a memory format makes a difference to.
+
+    `form` is how the model is to be run: `at` answers for it.
     """
 
     name: str
@@ -141,11 +161,17 @@ class ModelProfile(Record):
     trainable_sizes: tuple[int, ...] = Field(default=(), repr=False)
     buffer_bytes: Whole
     loaded_bytes: Whole = 0
+    blocks: Whole = 0
+    convolutions: Whole = 0
+    form: ModelSection = ModelSection()
     batch_norm: bool = False
     mixes: bool = False
     traced: Literal["fake", "concrete"]
     traces: tuple[StepTrace, ...] = Field(min_length=1)
     trials: tuple[Trial, ...] = ()
+    range_test: RangeTest | None = Field(default=None, repr=False)
+    noise: NoiseTest | None = Field(default=None, repr=False)
+    race: Race | None = None
     train_count: Positive
     valid_count: Whole
     lengths: LengthProfile | None = None
@@ -160,6 +186,13 @@ class ModelProfile(Record):
         tf32 allocates as fp32 does. `plan.lengths.at_length` gives those of other lengths.
         """
         same = "fp32" if dtype == "tf32" else dtype
-        longest = max((t.length for t in self.traces if t.dtype == same), default=0.0)
-        found = (t for t in self.traces if t.dtype == same and t.length == longest)
+        own = [t for t in self.traces if t.dtype == same and t.form == self.form]
+        longest = max((t.length for t in own), default=0.0)
+        found = (t for t in own if t.length == longest)
         return tuple(sorted(found, key=lambda t: t.micro_batch))
+
+    def run_as(self, form: ModelSection) -> ModelProfile:
+        """The model run in that form: with the traces of it, compiled or not, and no others."""
+        form = form.model_copy(update={"compile": False})
+        traces = tuple(t for t in self.traces if t.form == form)
+        return self.model_copy(update={"form": form, "traces": traces})

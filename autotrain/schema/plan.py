@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from autotrain.schema.base import PLAN_SCHEMA, Kind, Prediction, Record
+from autotrain.schema.base import (
+    PLAN_SCHEMA,
+    Kind,
+    Prediction,
+    Record,
+    Whole,
+)
 from autotrain.schema.goal import TaskSection
 from autotrain.schema.settings import (
     BatchSection,
@@ -48,11 +54,27 @@ class Reason(Record):
 
 
 class InputsSection(Record):
-    """SHA-256 digests of what the plan was made from."""
+    """What the plan was made from: SHA-256 digests, and what of it a person can compare.
+
+    Any but the digests may be unknown (None, or empty), as in a plan of an older version.
+    `asked`: what was said on the command line and stands in no setting, such as a recipe's file.
+    """
 
     hardware: str
     dataset: str
     model: str
+    train_samples: Whole | None = None
+    valid_samples: Whole | None = None
+    data_bytes: Whole | None = None
+    parameters: Whole | None = None
+    device: str = ""
+    device_bytes: Whole | None = None
+    ram_bytes: Whole | None = None
+    cpu: str = ""
+    cores: Whole | None = None
+    system: str = ""
+    versions: dict[str, str] = {}
+    asked: dict[str, Any] = {}
 
 
 class PredictedSection(Record):

@@ -17,6 +17,7 @@ from autotrain.schema.base import (
     Whole,
     WholeFloat,
 )
+from autotrain.schema.machine import InterruptionHours
 
 
 class RunSection(Record):
@@ -55,12 +56,15 @@ class BatchSection(Record):
     target_items: PositiveFloat | None = None
 
 
+MemoryFormat = Literal["contiguous", "channels_last"]
+
+
 class ModelSection(Record):
     """How the task's model is run. `activation_checkpointing`: each repeated block keeps its
     input alone and is computed again in the backward pass.
     """
 
-    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    memory_format: MemoryFormat = "contiguous"
     compile: StrictBool = False
     activation_checkpointing: StrictBool = False
 
@@ -69,12 +73,17 @@ class PrecisionSection(Record):
     dtype: Dtype
 
 
+# What is kept of a running mean at each step.
+Kept = Annotated[float, Field(ge=0, lt=1, strict=True)]
+
+
 class OptimizerSection(Record):
     name: OptimizerName
     lr: PositiveFloat
     weight_decay: WholeFloat
-    momentum: Annotated[float, Field(ge=0, lt=1, strict=True)] | None = None
-    betas: tuple[Share, Share] | None = None
+    momentum: Kept | None = None
+    betas: tuple[Kept, Kept] | None = None
+    eps: PositiveFloat | None = None
     implementation: Literal["fused", "foreach", "for-loop"]
     clip_norm: PositiveFloat | None = None
 
@@ -91,7 +100,14 @@ class ScheduleSection(Record):
 
 
 class TrainSection(Record):
+    """`within_seconds` and `spend_dollars`: what the run may take; `epochs` follows from them.
+    `price_per_hour`: dollars for an hour of the machine.
+    """
+
     epochs: Positive
+    within_seconds: PositiveFloat | None = None
+    spend_dollars: PositiveFloat | None = None
+    price_per_hour: PositiveFloat | None = None
 
 
 class EarlyStopSection(Record):
@@ -107,6 +123,12 @@ class EvaluateSection(Record):
 
 
 class CheckpointSection(Record):
+    """`interruption_hours`: mean time between interruptions, absent: none is expected.
+    `at_stake_minutes`: most work between two saves, absent: no limit.
+    """
+
+    interruption_hours: InterruptionHours | None = None
+    at_stake_minutes: PositiveFloat | None = None
     every_epochs: Positive | None = None
     every_steps: Positive | None = None
     keep: Positive

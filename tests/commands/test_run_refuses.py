@@ -119,7 +119,7 @@ def test_a_plan_for_another_device_says_what_to_do_and_leaves_nothing(folder, at
     said = at("run", "gpu.toml")
     assert said.code == 1
     assert "the plan is for cuda:0" in said.error
-    assert "plan again on this machine, or with --set device.kind=cpu" in said.err
+    assert "`autotrain plan --refresh PLAN`" in said.err
     assert tree(folder) == before
 
 

@@ -1,22 +1,177 @@
-"""How often a run logs, evaluates and saves, how much it keeps, and what feeds it."""
+"""How often a run logs, evaluates and saves, and how much it keeps: the arithmetic."""
 
-from hypothesis import given
+import math
+import random
+
+import pytest
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autotrain.plan import cadence, compute
+from autotrain.plan import cadence
 from autotrain.run.cadence import Cadence
 from autotrain.schema import CheckpointSection, EvaluateSection
 from autotrain.units import GIB
 
-from .profiles import MIB, device, goal, machine, model, planned, reason
+from .profiles import device, machine
+
+SECONDS = st.floats(1e-4, 1e7)
+
+
+# --- Young and Daly ------------------------------------------------------------------------
+
+
+def simulated(interval: float, save: float, between: float, segments: int = 20_000) -> float:
+    """Seconds that a second of work took, with interruptions at exponential times.
+
+    An interruption undoes what was done since the last save, the save under way included.
+    """
+    draw, spent = random.Random(7), 0.0
+    for _ in range(segments):
+        while (until := draw.expovariate(1 / between)) < interval + save:
+            spent += until
+        spent += interval + save
+    return spent / (segments * interval)
+
+
+@pytest.mark.parametrize(("save", "between"), [(1.0, 10_000.0), (5.0, 500.0), (30.0, 100.0)])
+def test_a_simulation_of_interruptions_loses_least_at_the_interval(save, between):
+    best = cadence.best_interval(save, between)
+    lost = {times: simulated(times * best, save, between) - 1 for times in (0.5, 1.0, 2.0)}
+    assert lost[1.0] < lost[0.5]
+    assert lost[1.0] < lost[2.0]
+    for times, seconds in lost.items():
+        expected = cadence.expected_share(times * best, save, between) - 1
+        assert seconds == pytest.approx(expected, rel=0.05)
+
+
+@given(SECONDS, SECONDS, st.floats(0.01, 100))
+def test_no_other_interval_is_expected_to_lose_less(save, between, times):
+    best = cadence.best_interval(save, between)
+    assume((times * best + save) / between < 500)
+    there = cadence.expected_share(times * best, save, between)
+    assert cadence.expected_share(best, save, between) <= there * (1 + 1e-9)
+
+
+@given(SECONDS, SECONDS)
+def test_the_interval_is_dalys_series_and_youngs_where_saves_are_short(save, between):
+    best = cadence.best_interval(save, between)
+    if save < between / 2:
+        assert best == pytest.approx(cadence.daly(save, between), rel=0.01)
+    if save < between / 1e4:
+        assert best == pytest.approx(cadence.young(save, between), rel=0.01)
+    assert 0 < best <= between * (1 + 1e-12)
+
+
+@given(SECONDS, SECONDS, st.floats(1, 100))
+def test_costlier_saves_and_rarer_interruptions_never_shorten_the_interval(save, between, times):
+    best = cadence.best_interval(save, between)
+    assert cadence.best_interval(times * save, between) >= best * (1 - 1e-7)
+    assert cadence.best_interval(save, times * between) >= best * (1 - 1e-7)
+
+
+# --- machines ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "battery", "kind"),
+    [
+        (("NVIDIA GeForce RTX 4060 Laptop GPU",), None, "laptop"),
+        (("NVIDIA GeForce RTX 4090",), True, "laptop"),
+        (("NVIDIA GeForce RTX 4090",), False, "workstation"),
+        (("NVIDIA RTX A4000",), None, "workstation"),
+        (("NVIDIA A100-SXM4-80GB",), None, "server"),
+        (("Tesla T4",), False, "server"),
+        (("AMD EPYC 7B13",), None, "server"),
+        (("AMD Ryzen 9 7950X",), None, "workstation"),
+        (("AMD Instinct MI300X",), None, "server"),
+        (("Apple M3 Max",), None, "workstation"),
+    ],
+)
+def test_a_machine_is_taken_for_what_its_battery_and_its_names_say(names, battery, kind):
+    hardware = machine(*(device("cuda", name=name) for name in names), battery=battery)
+    assert cadence.machine_kind(hardware) == kind
+
+
+def test_a_profile_says_its_own_hours_or_a_word_for_them():
+    assert cadence.interruption_hours(machine(interruption_hours=5)) == 5
+    assert cadence.interruption_hours(machine(interruption_hours="spot")) == 2
+    assert cadence.interruption_hours(machine(battery=True)) == 8
+    assert cadence.interruption_hours(machine()) == 168
+
+
+# --- saving --------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**7), st.integers(1, 10**5), st.integers(1, 1000))
+def test_saves_are_no_further_apart_than_said(steps, per_epoch, most):
+    pace = cadence.save_pace(steps, per_epoch, most)
+    apart = pace.every_steps or pace.every_epochs * per_epoch
+    assert apart <= steps
+    assert pace.every_epochs is None or pace.every_epochs <= most
+    if pace.every_steps:
+        # Equal parts of an epoch: one more step would not need fewer saves.
+        saves = math.ceil(per_epoch / steps)
+        assert math.ceil(per_epoch / pace.every_steps) <= saves
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(1, 10**5), st.integers(1, 100))
+def test_a_longer_interval_never_saves_more_often(one, other, per_epoch, most):
+    def apart(steps):
+        pace = cadence.save_pace(steps, per_epoch, most)
+        return pace.every_steps or pace.every_epochs * per_epoch
+
+    assert apart(min(one, other)) <= apart(max(one, other))
+
+
+@given(st.floats(1e-4, 1e3), st.floats(1, 1e5))
+def test_no_more_work_fits_between_saves_than_said(seconds, most):
+    steps = cadence.steps_within(most, seconds)
+    assert steps == 1 or steps * seconds <= most * (1 + 1e-9)
 
 
 @given(st.floats(0, 1e13), st.floats(0, 1e15), st.integers(1, 50))
-def test_what_is_kept_fits_the_disk_with_room_for_the_best_and_the_next(size, free, wanted):
+def test_what_is_kept_fits_the_disk_with_room_for_the_others(size, free, wanted):
     kept = cadence.keep(size, free, wanted)
     assert 1 <= kept <= wanted
     if kept > 1:
         assert cadence.disk_bytes(size, kept) <= free - GIB + 1
+
+
+# --- evaluating and logging ----------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.integers(1, 10**5), st.floats(1e-4, 100), st.floats(0, 1e5))
+def test_evaluations_take_a_tenth_of_the_time_unless_there_would_be_under_ten(
+    epochs, per_epoch, step, cost
+):
+    pace = cadence.evaluation_pace(epochs, per_epoch, step, cost)
+    made = cadence.occasions(epochs, per_epoch, *pace)
+    assert (pace.every_epochs is None) != (pace.every_steps is None)
+    training = epochs * per_epoch * step
+    # The last step is evaluated whatever the cadence: one more than a tenth pays for.
+    assert made * cost <= 0.1 * training + cost * (1 + 1e-6) or made <= 20
+    assert made >= min(epochs, 10)
+    if pace.every_steps:
+        assert pace.every_steps < per_epoch
+        assert pace.every_steps * step >= 30 * (1 - 1e-9) or cost > 0
+
+
+@pytest.mark.parametrize(
+    ("epochs", "per_epoch", "step", "cost", "pace"),
+    [
+        (60, 50, 0.5, 1.0, (1, None)),  # 25 s an epoch, a second to evaluate
+        (60, 50, 0.5, 10.0, (4, None)),  # 10 s: every 100 s, which is four epochs
+        (60, 50, 0.5, 1000.0, (6, None)),  # dearer than training: ten in the run
+        (2, 1000, 1.0, 1.0, (None, 200)),  # two epochs: five points of each
+        (2, 1000, 1.0, 40.0, (None, 400)),  # no more often than a tenth of the time pays for
+        (2, 100, 1.0, 1.0, (1, None)),  # 100 s: too short to cut
+        (20, 10_000, 1.0, 30.0, (None, 3334)),  # an epoch of 2.8 hours: every hour
+    ],
+)
+def test_evaluations_follow_the_length_of_an_epoch_and_what_they_cost(
+    epochs, per_epoch, step, cost, pace
+):
+    assert cadence.evaluation_pace(epochs, per_epoch, step, cost) == pace
 
 
 @given(st.floats(1e-6, 1e5), st.integers(1, 10**7))
@@ -38,70 +193,3 @@ def test_occasions_are_as_many_as_the_run_will_take(epochs, per_epoch, by_epochs
     due = Cadence(per_epoch, total, 1, evaluate, save)
     said = cadence.occasions(epochs, per_epoch, by_epochs, by_steps)
     assert said == sum(due.saves(step) for step in range(1, total + 1))
-
-
-@given(st.floats(1e-4, 1e3), st.floats(1, 1e5))
-def test_no_more_work_is_at_stake_than_said(seconds, most):
-    steps = cadence.checkpoint_steps(seconds, most)
-    assert steps == 1 or steps * seconds <= most * (1 + 1e-9)
-
-
-def test_a_slow_run_saves_by_steps_too():
-    slow = machine(device(rates=device().rates.model_copy(update={"op_seconds": 1.0})))
-    plan = planned(slow, model(train=1600))
-    step = plan.predicted.step_seconds.expected
-    assert plan.checkpoint.every_steps * step <= 15 * 60
-    assert planned(of=model(train=1600)).checkpoint.every_steps is None
-
-
-def test_steps_said_by_the_user_replace_epochs():
-    plan = planned(wish=goal(checkpoint__every_steps=500, evaluate__every_steps=250))
-    assert (plan.checkpoint.every_steps, plan.checkpoint.every_epochs) == (500, None)
-    assert (plan.evaluate.every_steps, plan.evaluate.every_epochs) == (250, None)
-    both = planned(wish=goal(checkpoint__every_steps=500, checkpoint__every_epochs=2))
-    assert (both.checkpoint.every_steps, both.checkpoint.every_epochs) == (500, 2)
-
-
-def test_a_small_disk_keeps_fewer_and_says_so():
-    plan = planned(machine(disk=1 * GIB + 500 * MIB))
-    assert plan.checkpoint.keep == 2
-    assert reason(plan, "checkpoint.keep").limited_by == "the disk"
-
-
-# --- loader --------------------------------------------------------------------------------
-
-
-@given(
-    st.floats(0, 100), st.floats(1e-9, 100), st.floats(0.01, 1), st.integers(1, 200),
-    st.integers(0, 200),
-)  # fmt: skip
-def test_workers_leave_a_core_and_keep_within_the_memory(loading, seconds, share, cores, most):
-    workers = compute.loader_workers(loading, seconds, share, cores, most)
-    assert 0 <= workers <= min(max(cores - 1, 0), most)
-    if loading < 1e-3 or loading < share * seconds:
-        assert workers == 0
-
-
-def test_a_slow_loader_gets_workers_and_a_fast_one_none():
-    fast, slow = planned(of=model(sample_seconds=1e-5)), planned(of=model(sample_seconds=0.1))
-    assert fast.loader.workers == 0
-    assert slow.loader.workers == 3
-    assert reason(slow, "loader.workers").limited_by == "cpu.cores"
-    assert slow.predicted.device_peak_bytes.low < slow.predicted.device_peak_bytes.expected
-
-
-def test_workers_shorten_a_step_that_waits_for_data():
-    alone = planned(of=model(sample_seconds=0.1), wish=goal(loader__workers=0))
-    fed = planned(of=model(sample_seconds=0.1))
-    assert fed.predicted.step_seconds.expected < 0.5 * alone.predicted.step_seconds.expected
-
-
-def test_a_slower_disk_and_a_larger_validation_set_lengthen_the_run():
-    def run(of=None, **disk):
-        hardware = machine()
-        disk = hardware.disk.model_copy(update=disk)
-        plan = planned(hardware.model_copy(update={"disk": disk}), of or model())
-        return plan.predicted.run_seconds
-
-    assert run(write_bandwidth=1e6).expected > run(write_bandwidth=1e9).expected
-    assert run(of=model(valid=5000)).expected > run(of=model(valid=10)).expected

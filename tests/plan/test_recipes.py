@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from autotrain import files
 from autotrain.errors import DoesNotFitError, UsageError
-from autotrain.goal import read_recipe, read_template
+from autotrain.goal import read_template
+from autotrain.recipe import read_recipe
 from autotrain.schema import Sizes
 
-from .profiles import GIB, MIB, device, goal, machine, model, planned, reason, recipe
+from .profiles import GIB, MIB, OPTIMIZERS, device, goal, machine, model, planned, reason, recipe
 
 
 def template(name):
@@ -48,8 +49,8 @@ def test_the_origins_table_counts_held_out_clips_too(clips):
 
 
 def three(name, of=None, hardware=None, **user):
-    settings, options = read_recipe(name)
-    return planned(hardware, of or model(each=8 * MIB, train=800), goal(settings, **user)), options
+    recipes, options = read_recipe(name)
+    return planned(hardware, of or model(each=8 * MIB, train=800), goal(*recipes, **user)), options
 
 
 def test_the_conservative_recipe_gives_the_origins_figures():
@@ -81,6 +82,50 @@ def test_the_regularized_recipe_gives_the_origins_figures():
     assert plan.schedule.warmup_steps == 10 * 50
     assert plan.train.epochs == 200
     assert options == {"dropout": 0.4, "label_smoothing": 0.1, "mixup": 0.2}
+
+
+def test_the_overfit_recipe_has_nothing_that_regularises_and_never_stops_early():
+    plan, options = three("overfit", model(train=5, valid=1))
+    assert plan.optimizer.weight_decay == 0
+    assert plan.early_stop.patience is None
+    assert plan.schedule.name == "constant"
+    assert plan.train.epochs == 300
+    assert not any(options.values())
+    assert not any("overfit" in note for note in plan.notes)
+
+
+def test_the_overfit_recipe_says_that_it_is_for_a_handful_of_samples():
+    plan, _ = three("overfit")
+    assert any("meant for up to 20 samples, and there are 800" in note for note in plan.notes)
+
+
+def test_the_finetune_recipe_takes_small_steps_and_few():
+    plan, _ = three("finetune", model(train=20_000))
+    assert (plan.optimizer.name, plan.optimizer.lr) == ("adamw", 3e-5)
+    assert (plan.train.epochs, plan.early_stop.patience) == (4, 2)
+    assert plan.schedule.warmup_steps == round(0.1 * 4 * 625)
+    little, _ = three("finetune", model(train=800))
+    assert (little.train.epochs, little.early_stop.patience) == (20, 5)
+    assert little.schedule.warmup_steps == round(0.1 * 20 * 25)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_finetune_recipe_is_gentle_with_every_optimizer(name):
+    usual = planned(wish=goal(optimizer__name=name, batch__global_batch=32))
+    gentle, _ = three("finetune", optimizer__name=name)
+    assert gentle.optimizer.name == name
+    assert gentle.optimizer.lr <= 0.1 * usual.optimizer.lr
+    assert "the recipe's" not in reason(gentle, "optimizer.lr").formula
+
+
+def test_a_recipes_settings_for_an_optimizer_hold_with_that_one_alone():
+    own = recipe(optimizer__name="adamw", optimizer__lr=1e-3, train__epochs=3)
+    own = own.model_copy(update={"optimizers": {"sgd": {"optimizer.lr": 0.5, "train.epochs": 4}}})
+    assert planned(wish=goal(own)).train.epochs == 3
+    plan = planned(wish=goal(own, optimizer__name="sgd"))
+    assert (plan.optimizer.lr, plan.train.epochs) == (0.5, 4)
+    later = recipe(optimizer__name="sgd")
+    assert planned(wish=goal(own, later)).optimizer.lr == 0.5
 
 
 @pytest.mark.parametrize("name", ["conservative", "aggressive", "regularized"])

@@ -1,5 +1,5 @@
 import pytest
-from plans import GIB, MIB, a_plan, dataset, hardware, model
+from plans import GIB, MIB, a_plan, dataset, hardware, model, reason
 
 from autotrain.report.plan_text import plan_summary, probe_text
 from autotrain.schema import Device, Fault, Neighbour, Rates
@@ -78,3 +78,14 @@ def test_faults_in_the_data_are_named_up_to_five():
 def test_names_from_files_cannot_carry_control_characters():
     text = probe_text(hardware(name="box\x1b[2J"), dataset(took_for="x\ny"))
     assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_what_a_limit_led_to_and_what_the_run_costs_stand_beside_its_time():
+    train = {"within_seconds": 21600.0, "price_per_hour": 0.36}
+    because = {"train": {"within_seconds": reason(21600.0, formula="7 of 60 epochs fit")}}
+    text = plan_summary(a_plan(train=train, because=because), hardware(), dataset(), model())
+    assert "limit       7 of 60 epochs fit" in text
+    assert "cost        about $0.01 ($0.008 to $0.012) at $0.36 an hour" in text
+    plain = plan_summary(a_plan(), hardware(), dataset(), model())
+    assert "limit  " not in plain
+    assert "cost  " not in plain

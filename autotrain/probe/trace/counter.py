@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from autotrain import schema
 from autotrain.probe.trace import recurrent, scratch
 from autotrain.probe.trace.rules import INSIDE, LstmLayer, untouched
 from autotrain.probe.trace.values import Values, tensors_in
+from autotrain.probe.trace.work import VIEW, work
 
 _CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
 _DEVICE = torch.ops.prim.device.default
@@ -41,6 +43,11 @@ class Work:
     moved_bytes: float = 0.0
     untouched_bytes: float = 0.0
     ops: int = 0
+    calls: dict[schema.Work, int] = field(default_factory=dict)
+
+    def done(self) -> tuple[schema.Work, ...]:
+        """Equal calls together."""
+        return tuple(work._replace(calls=count) for work, count in self.calls.items())
 
 
 class TooMuch(Exception):  # noqa: N818  # what it says is how much
@@ -222,16 +229,20 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     ) -> float:
         if not outputs and not func._schema.is_mutable:
             return 0.0
+        calls = self.work.calls
         if getattr(func, "is_view", False):
+            calls[VIEW] = calls.get(VIEW, 0) + 1
             return 0.0
         self.work.ops += 1
         self.work.moved_bytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
         self.work.untouched_bytes += untouched(self.last_op, outputs)
-        flops = _flops(func, args, kwargs, out)
+        flops = flops_of(func, args, kwargs, out)
         if self.last_op.startswith((*_CONVOLUTIONS, _CONVOLUTION_BACKWARD)):
             self.work.convolution_flops += flops
         else:
             self.work.matmul_flops += flops
+        made = work(func, args, flops, inputs, outputs)
+        calls[made] = calls.get(made, 0) + 1
         return flops
 
 
@@ -253,7 +264,7 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     return []
 
 
-def _flops(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> float:
+def flops_of(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> float:
     """Floating-point operations of one operator; 0 for what only moves bytes."""
     name = _name(func)
     if name.startswith("aten.mkldnn_rnn_layer"):

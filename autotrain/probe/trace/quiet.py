@@ -6,6 +6,7 @@ import gc
 import logging
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -29,7 +30,9 @@ def undisturbed() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     gc.freeze()
     try:
-        with torch.random.fork_rng(devices=[]), _uncompiled():
+        with torch.random.fork_rng(devices=[]), _uncompiled(), warnings.catch_warnings():
+            # A layer that is copied while it is fake (nn.TransformerEncoder) makes torch say this.
+            warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
             random.seed(0)
             np.random.seed(0)
             torch.default_generator.manual_seed(0)

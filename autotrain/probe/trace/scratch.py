@@ -109,11 +109,11 @@ class Scratch:
     """Measures what a tracer's operators use inside. `threads`: those of the run to come."""
 
     threads: int | None = None
-    known: dict[tuple[str, float], dict[int, list[Call]]] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], dict[int, list[Call]]] = field(default_factory=dict)
 
     def added(self, made: StepTrace, calls: list[Call]) -> StepTrace:
         """The trace with the inside bytes that may matter on its tape and in its peaks."""
-        traced = self.known.setdefault((made.dtype, made.length), {})
+        traced = self.known.setdefault((made.dtype, made.length, made.form), {})
         traced[made.micro_batch] = calls
         purse = _Purse()
         bounds = (*made.marks[1:], len(made.tape) + 1)

@@ -1,0 +1,148 @@
+"""`autotrain plan --compare`: the same task on several machines, one table, no plan file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from autotrain.commands.decide import Case, Source
+from autotrain.commands.limits import dollars
+from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
+from autotrain.commands.streams import data_only
+from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
+from autotrain.goal import parse_settings
+from autotrain.plan.choices import choose_device
+from autotrain.plan.inversion import priced
+from autotrain.report.compare_text import Row, as_json, best, show
+from autotrain.schema import Goal, HardwareProfile
+
+HERE = "here"
+_PRICE = "train.price_per_hour"
+
+
+class Machine(NamedTuple):
+    """One of those to compare: what to call it, and its own price where one was said."""
+
+    called: str
+    hardware: HardwareProfile
+    price: float | None
+
+
+def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> int:
+    """Plan for each machine and print the table. 4 where the task fits none of them."""
+    settings, options = parse_settings(list(wish.settings))
+    with data_only() as out:
+        asked = _asked(machines, calibrate)
+        source = source_of(wish)
+        goal = goal_of(wish, source, settings, options, Path("plan.toml"))
+        rows = _rows(asked, source, goal)
+        if json_asked:
+            print(json.dumps(as_json(rows), indent=1), file=out)
+        else:
+            show(rows, out)
+    fastest = best(rows).fastest
+    if fastest is None:
+        return DoesNotFitError.exit_code
+    print(f"\nno plan was written\n\nnext: {_command(wish, fastest.machine)}", file=sys.stderr)
+    return 0
+
+
+def alone(others: dict[str, bool]) -> None:
+    """Raises UsageError where something was asked for that only one machine's plan can have.
+
+    `others`: flags, and whether they were given.
+    """
+    faults = [f"--compare and {flag} exclude each other" for flag, given in others.items() if given]
+    if faults:
+        raise UsageError(*faults, hint="--compare writes no plan: compare, then plan for one")
+
+
+def _asked(machines: str, calibrate: bool) -> list[Machine]:
+    """Every machine named, once. Raises UsageError with all faults."""
+    found: dict[str, Machine] = {}
+    faults: list[str] = []
+    hints: list[str] = []
+    for item in filter(None, (part.strip() for part in machines.split(","))):
+        try:
+            machine = _one(item, calibrate)
+            found[machine.called] = machine
+        except AutotrainError as error:
+            faults += error.message.splitlines()
+            hints += [error.hint] if error.hint else []
+    if faults:
+        alike = len(set(hints)) == 1
+        raise UsageError(*faults, hint=hints[0] if alike else "--machine NAME says more of each")
+    if not found:
+        raise UsageError("--compare: no machine is named", hint="--compare here,t4-16gb,rtx-4090")
+    return list(found.values())
+
+
+def _one(item: str, calibrate: bool) -> Machine:
+    """`NAME`, `FILE` or `here`, with `=PRICE` behind it or not."""
+    name, equals, said = item.rpartition("=")
+    name = name if equals else item
+    price = dollars(said, f"--compare {name}=") if equals else None
+    if name == HERE:
+        return Machine(HERE, hardware_of(None, Path.cwd(), calibrate), price)
+    hardware = hardware_of(name, Path.cwd(), calibrate)
+    called = name if Path(name).is_file() else hardware.name
+    return Machine(called, hardware, price)
+
+
+def _rows(asked: list[Machine], source: Source, goal: Goal) -> list[Row]:
+    """A row for each machine. What is wrong with the task, or with all of them, is raised."""
+    rows: list[Row] = []
+    errors: list[AutotrainError] = []
+    case: Case | None = None
+    for machine in asked:
+        hardware, wish = priced(machine.hardware, machine.price), _at_price(goal, machine.price)
+        row = Row(machine.called, hardware.name, "", None)
+        try:
+            row = row._replace(device=choose_device(hardware, wish).name)
+        except AutotrainError as error:
+            errors.append(error)
+            rows.append(row._replace(why=error.message, remedy=error.hint))
+            continue
+        try:
+            case = _case(case, source, hardware, wish)
+            rows.append(row._replace(plan=case.decide().plan))
+        except DoesNotFitError as error:
+            rows.append(row._replace(why=error.message, remedy=_mildest(error.hint)))
+        except UsageError as error:
+            errors.append(error)
+            rows.append(row._replace(why=error.message, remedy=error.hint))
+    if len(errors) == len(rows):
+        raise errors[0]
+    return rows
+
+
+def _case(case: Case | None, source: Source, hardware: HardwareProfile, goal: Goal) -> Case:
+    """The task opened once; for every further machine only what looks different is traced."""
+    if case is None:
+        return Case.open(source, hardware, goal)
+    return replace(case, goal=goal).on(hardware)
+
+
+def _at_price(goal: Goal, price: float | None) -> Goal:
+    """A price of one machine's own stands above one for all."""
+    if price is None:
+        return goal
+    return goal.model_copy(update={"user": {k: v for k, v in goal.user.items() if k != _PRICE}})
+
+
+def _mildest(hint: str) -> str:
+    """The first of the remedies that a plan names."""
+    return hint.partition(", or ")[0]
+
+
+def _command(wish: Wish, machine: str) -> str:
+    """What to type for the plan itself."""
+    words = ["autotrain", "plan", *([wish.data] if wish.data is not None else [])]
+    named = {"--template": wish.template, "--task": wish.task, "--recipe": wish.recipe}
+    words += [part for flag, value in named.items() if value for part in (flag, value)]
+    words += [part for pair in wish.settings for part in ("--set", pair)]
+    return shlex.join([*words, *(["--machine", machine] if machine != HERE else [])])

@@ -1,0 +1,104 @@
+"""A race between ways to run the model: when there is one, and what it is asked."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from autotrain.commands.trying import ASKED_SECONDS, RUN_IMPORTS, START_SECONDS, UNASKED_SECONDS
+from autotrain.plan import race as races
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.planner import machine_digest, model_digest
+from autotrain.schema import Plan, Race, Variant
+from autotrain.units import seconds_text
+
+if TYPE_CHECKING:
+    from autotrain.commands.decide import Case, Decision
+
+# One race lasts about so long after everything is loaded; it is stopped at so many times that.
+SECONDS, PATIENCE = 6.0, 3.0
+# Rounds that a race takes however long they last, the first of which does not count.
+ROUNDS = 3
+
+
+def raced(case: Case, made: Decision, *, forced: bool) -> Case:
+    """The case with what a race found, so that what it decides follows from that.
+
+    As it was where there is nothing to choose from, where the steps would take long and nobody
+    asked for them, and where the race fails: a trial tells why.
+    """
+    from autotrain.probe import trials
+
+    device = case.hardware.device(made.plan.device.kind, made.plan.device.index)
+    fixed = frozenset(Ledger(case.goal, 0, made.plan.device.kind).given)
+    ways = races.variants(made.plan, made.model, device, fixed) if device is not None else []
+    sizes = races.cuts(made.plan, made.model, fixed)
+    if not sizes and len(ways) < 2:
+        return case
+    machine = machine_digest(case.hardware)
+    key = trials.key(model_digest(made.model), case.dataset.fingerprint, case.goal.task)
+    known = None if forced else trials.recall_race(machine, key)
+    if known is None or not races.answers(known, made.plan, ways):
+        if not forced and predicted_seconds(made.plan, len(ways) + len(sizes)) > UNASKED_SECONDS:
+            return case
+        known = take(case, made.plan, ways, sizes)
+        print(told(known), file=sys.stderr)
+        if known.outcome != "ok":
+            return case
+        trials.keep_race(machine, key, known)
+    return case.raced(known)
+
+
+def predicted_seconds(plan: Plan, ways: int) -> float:
+    """What a race takes at most."""
+    micro = plan.predicted.step_seconds.high / plan.batch.accum_steps
+    return START_SECONDS + max(SECONDS, ROUNDS * ways * micro)
+
+
+def take(case: Case, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) -> Race:
+    """One race in a child process, with an end to it."""
+    from autotrain.probe.child import Request, ask
+    from autotrain.probe.race import RaceRequest
+
+    take = Request(
+        plan=plan,
+        task_file=str(case.source.task_file),
+        data=case.source.data,
+        imports=RUN_IMPORTS,
+    )
+    request = RaceRequest(
+        take=take, variants=tuple(ways), cuts=sizes, margin=races.MARGIN, seconds=SECONDS
+    )
+    most = max(PATIENCE * predicted_seconds(plan, len(ways)), ASKED_SECONDS / 3)
+    device = case.hardware.device(plan.device.kind, plan.device.index)
+    free = device.free_bytes if device is not None and device.kind == "cpu" else None
+    said = ask("autotrain.probe.race", request, Race, seconds=most, most_bytes=free)
+    if isinstance(said, Race):
+        return said
+    about = {"micro_batch": plan.batch.micro_batch, "accum_steps": plan.batch.accum_steps}
+    return Race.model_validate({**about, "outcome": said.outcome, "message": said.message})
+
+
+def told(race: Race) -> str:
+    """One line for a person."""
+    if race.outcome != "ok" or not race.runs:
+        why = race.message or race.outcome
+        return f"ways to run the model were not compared ({why}); it runs the plain way"
+    best = races.winner(race, {})
+    assert best is not None
+    plain = race.runs[0]
+    ratio = races.seconds(plain, race.accum_steps) / races.seconds(best, race.accum_steps)
+    which = (
+        f"{spelled(best.variant)} is {ratio:.2f} x as fast as" if best != plain else "none beats"
+    )
+    return (
+        f"compared {len(race.runs)} ways to take a step in {seconds_text(race.seconds)}: {which} "
+        f"{spelled(plain.variant)}"
+    )
+
+
+def spelled(variant: Variant) -> str:
+    """As a person would say it."""
+    threads = f"{variant.threads} thread{'s' if variant.threads > 1 else ''}"
+    last = ", channels_last" if variant.memory_format == "channels_last" else ""
+    return f"{variant.dtype}{last} on {threads}"

@@ -1,0 +1,189 @@
+"""`autotrain plan --refresh`: what a person set stays, the rest is decided anew, and said."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from autotrain import files, planfile
+from autotrain import trust as trusting
+from autotrain.commands import plan as planning
+from autotrain.commands.decide import decide
+from autotrain.commands.measuring import NOTHING, Measures, write_curve
+from autotrain.commands.plan import Wish
+from autotrain.commands.run import located
+from autotrain.commands.streams import data_only
+from autotrain.errors import AutotrainError, UsageError
+from autotrain.goal import parse_settings, read_template
+from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.stale import Change, changes
+from autotrain.schema import Plan
+from autotrain.task import file_sha256
+
+_NAMED = {"data": "DATA", "template": "--template", "task": "--task", "recipe": "--recipe"}
+
+
+def refresh(
+    plan_file: str | None,
+    wish: Wish,
+    output: str | None,
+    *,
+    compare: str | None = None,
+    as_json: bool,
+    calibrate: bool,
+    trial: bool | None = None,
+    measures: Measures = NOTHING,
+    trust: bool = False,
+) -> int:
+    """Make a plan anew for the machine, data and code that there are now.
+
+    `wish` may name another machine and more settings; `output` is the plan itself by default.
+    Whatever goes wrong, the plan stays as it was.
+    """
+    from autotrain.report.changes import refreshed
+
+    plan_file = _alone(plan_file, wish, compare)
+    path = Path(plan_file)
+    old, target = planfile.load(path, consistent=False), Path(output or plan_file)
+    _not_a_runs_own(target)
+    keep = planning.look_at(target)
+    settings, options = parse_settings(list(wish.settings))
+    user = {**_without(kept(old, path), settings), **settings}
+    full = _named(old, path, wish, trust=trust)
+    with data_only() as out:
+        source = planning.source_of(full)
+        hardware = planning.hardware_of(full.machine, planning.existing(target), calibrate)
+        options = {**old.task.options, **options}
+        goal = planning.goal_of(full, source, user, options, target)
+        here = wish.machine is None
+        again = _again(old, measures) if here else measures
+        decision = decide(source, hardware, goal, trial=trial, here=here, measures=again)
+        made = planning.with_asked(decision.plan, full, user, target, again)
+        aside = planning.write(made, target, keep=keep)
+        if decision.model.range_test is not None:
+            curve = write_curve(decision.model.range_test, target)
+            print("curve: {}, {}".format(*curve), file=sys.stderr)
+        if as_json:
+            print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
+    print(
+        refreshed(old, made, [*_code(old, made), *changes(old.inputs, made.inputs)]),
+        file=sys.stderr,
+    )
+    if aside is not None:
+        print(f"the plan that you had edited is kept as {aside}", file=sys.stderr)
+    print(f"\nnext        autotrain run {shlex.quote(str(target))}", file=sys.stderr)
+    return 0
+
+
+def kept(plan: Plan, path: Path) -> dict[str, Any]:
+    """The settings that a person fixed, by `--set` or in the file, with their values now."""
+    from autotrain.report.explain import edited, settings
+
+    fixed = edited(plan) | {
+        f"{section}.{name}"
+        for section, reasons in plan.because.items()
+        for name, reason in reasons.items()
+        if reason.kind == "user"
+    }
+    values = settings(plan)
+    found = {key: values[key] for key in values if key in fixed and not key.startswith("task.")}
+    if Path(plan.run.directory).is_absolute() and _is_runs_own(path):
+        found.pop("run.directory", None)
+    for steps, epochs in IN_EPOCHS.items():
+        if epochs in plan.inputs.asked and steps not in edited(plan):
+            found.pop(steps, None)
+            found[epochs] = plan.inputs.asked[epochs]
+    return found
+
+
+def _again(plan: Plan, measures: Measures) -> Measures:
+    """What is to be measured: as asked now, and what was asked when the plan was made."""
+    asked = {
+        name: on or bool(plan.inputs.asked.get(name)) for name, on in measures._asdict().items()
+    }
+    return Measures(**asked)
+
+
+def _without(found: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Less what is now said in the other way, in epochs or in steps."""
+    other = IN_EPOCHS | {epochs: steps for steps, epochs in IN_EPOCHS.items()}
+    gone = {other[key] for key in settings if key in other}
+    return {key: value for key, value in found.items() if key not in gone}
+
+
+def _alone(plan_file: str | None, wish: Wish, compare: str | None) -> str:
+    """The plan to refresh. Raises UsageError where the command line names what the plan says."""
+    if plan_file is None:
+        raise UsageError(
+            "--trust goes with --refresh", hint="--task my_task.py trusts the code that it names"
+        )
+    said = [flag for field, flag in _NAMED.items() if getattr(wish, field) is not None]
+    if said:
+        raise UsageError(
+            f"--refresh and {', '.join(said)}: the plan itself says which code, data and recipe",
+            hint="--set and --machine go with --refresh; for other code or data plan without it",
+        )
+    if compare is not None:
+        raise UsageError("--refresh and --compare exclude each other", hint="choose one of them")
+    return plan_file
+
+
+def _named(plan: Plan, path: Path, wish: Wish, *, trust: bool) -> Wish:
+    """The command line that the plan stands for, on the machine that is wished for now.
+
+    Raises AutotrainError where its code is not trusted: a plan makes no code trusted.
+    """
+    folder = path.resolve().parent
+    file = trusting.task_path(plan.task, folder)
+    if plan.task.template is None and not trust:
+        _insist_on_trust(file, path)
+    return wish._replace(
+        data=located(plan.task.data, folder),
+        template=plan.task.template,
+        task=str(file) if plan.task.template is None else None,
+        recipe=_recipe(plan, folder, file),
+    )
+
+
+def _insist_on_trust(file: Path, path: Path) -> None:
+    if file_sha256(file) not in trusting.trusted():
+        raise AutotrainError(
+            f"{file}: this code is new, or has changed, and was not trusted on this machine",
+            f"read it, then `autotrain plan --refresh {path} --trust`",
+        )
+
+
+def _recipe(plan: Plan, folder: Path, file: Path) -> str | None:
+    """The recipe as it was named; a plan of an older version knows its name alone."""
+    named = plan.inputs.asked.get("recipe")
+    if isinstance(named, str):
+        return str(folder / named) if (folder / named).is_file() else named
+    if plan.recipe in files.shipped_names("recipes"):
+        return plan.recipe
+    beside = file.parent / "template.toml"
+    own = read_template(file.parent).name if beside.is_file() else "rules"
+    if plan.recipe in (own, "rules"):
+        return None
+    raise AutotrainError(
+        f"recipe: {plan.recipe!r} was a file, and this plan does not say which",
+        "plan again without --refresh, with --recipe FILE",
+    )
+
+
+def _code(old: Plan, made: Plan) -> list[Change]:
+    before, now = old.task.sha256, made.task.sha256
+    texts = (f"sha256 {before[:12]}...", f"{now[:12]}...")
+    return [Change("task code", *texts)] if before != now else []
+
+
+def _is_runs_own(path: Path) -> bool:
+    return path.name == "plan.toml" and (path.resolve().parent / "events.jsonl").is_file()
+
+
+def _not_a_runs_own(target: Path) -> None:
+    """Raise UsageError for the copy in a run's folder: it says what ran."""
+    if _is_runs_own(target):
+        raise UsageError(f"{target}: says what ran, and stays", hint="another place with -o")

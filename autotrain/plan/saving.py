@@ -1,0 +1,186 @@
+"""How often to evaluate, save and log, and how many checkpoints to keep, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from autotrain.errors import DoesNotFitError
+from autotrain.plan import cadence, due
+from autotrain.plan.cadence import Pace
+from autotrain.plan.due import AT_STAKE_MINUTES, Interval, Times
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.sizing import Sizing
+from autotrain.schema import INTERRUPTION_HOURS, Beside
+from autotrain.units import GIB, bytes_text, seconds_text
+
+_OURS = "autotrain's rule"
+_ORIGIN = "the speech autoencoder that autotrain grew out of"
+_DALY = "Young 1974, doi:10.1145/361147.361115; Daly 2006, doi:10.1016/j.future.2004.11.016"
+
+
+def decide(ledger: Ledger, sizing: Sizing, epochs: int) -> None:
+    """How often to evaluate, save and log, and how many checkpoints to keep, in order."""
+    due.other_goes(ledger)
+    times = Times.of(sizing)
+    evaluates = _evaluations(ledger, times, epochs)
+    _risks(ledger, sizing)
+    _checkpoints(ledger, times, epochs, evaluates)
+    _keep(ledger, sizing)
+    step = times.step.expected
+    ledger.settle(
+        "run.log_every_steps",
+        cadence.log_every(step, sizing.total_steps()),
+        formula=f"{seconds_text(step)} a step: about one line a second, at least 50 in a run, "
+        "at most 100 steps apart",
+        source=_OURS,
+    )
+
+
+def _evaluations(ledger: Ledger, times: Times, epochs: int) -> Pace:
+    rule = due.evaluating(ledger, times, epochs)
+    used = due.in_force(ledger, "evaluate", rule)
+    epoch, least = times.per_epoch * times.step.expected, cadence.LEAST_EVALUATIONS
+    shape = (
+        f"an epoch takes {seconds_text(epoch)}, an evaluation "
+        f"{seconds_text(times.evaluation.expected)}, and {seconds_text(times.save / 2)} for half "
+        f"a save of the best: once an epoch; rarer where that takes over "
+        f"{cadence.EVALUATION_SHARE:.0%} of the time, but {least} times or in each epoch; more "
+        f"often where under {least} epochs are long, or one takes over an hour"
+    )
+    ledger.settle(
+        "evaluate.every_epochs",
+        rule.every_epochs,
+        formula="it goes by steps instead" if rule.every_epochs is None else shape,
+        source=_OURS,
+    )
+    ledger.settle(
+        "evaluate.every_steps",
+        rule.every_steps,
+        formula="it goes by epochs" if rule.every_steps is None else shape,
+        source=_OURS,
+        would_change="--set evaluate.every_steps=500",
+    )
+    return used
+
+
+def _risks(ledger: Ledger, sizing: Sizing) -> None:
+    hardware = sizing.hardware
+    kind = cadence.machine_kind(hardware)
+    signs = "a battery, or its name" if kind == "laptop" else "the names of its parts, no battery"
+    words = ", ".join(f"{word} {hours:g}" for word, hours in INTERRUPTION_HOURS.items())
+    ledger.settle(
+        "checkpoint.interruption_hours",
+        cadence.interruption_hours(hardware),
+        formula=f"{hardware.name}'s profile says so"
+        if hardware.interruption_hours
+        else f"taken for a {kind} ({signs}); hours by kind: {words}",
+        source="docs/formulas.md; autotrain's rule, but for the measured figure of spot instances",
+        would_change="--set checkpoint.interruption_hours=spot, or a number of hours, or off",
+    )
+    ledger.settle(
+        "checkpoint.at_stake_minutes",
+        AT_STAKE_MINUTES,
+        formula="a quarter of an hour: work that one is willing to wait for a second time",
+        source=_OURS,
+        would_change="--set checkpoint.at_stake_minutes=5, or off",
+    )
+
+
+def _checkpoints(ledger: Ledger, times: Times, epochs: int, evaluates: Pace) -> None:
+    most = due.interval(ledger, times, epochs, evaluates)
+    rule, fifth = (
+        due.saving(ledger, most, times.per_epoch, epochs),
+        cadence.epochs_fifth_rule(epochs),
+    )
+    origin, said = f"{epochs} epochs / 5, rounded down", _said(ledger, times, most)
+    binding = rule.every_epochs == fifth
+    why_not = f"{seconds_text(fifth * times.per_epoch * most.each)} of work; the most is {said}"
+    formula = f"{origin}; that is no more than {said}" if binding else said
+    ledger.settle(
+        "checkpoint.every_epochs",
+        rule.every_epochs,
+        formula=formula if rule.every_epochs else "it goes by steps instead",
+        source=_ORIGIN if binding else _DALY,
+        limited_by="train.epochs" if binding else most.limited_by if rule.every_epochs else "",
+        beside=()
+        if binding
+        else (Beside(name="epochs_fifth_rule", value=fifth, formula=origin, why_not=why_not),),
+    )
+    ledger.settle(
+        "checkpoint.every_steps",
+        rule.every_steps,
+        formula=said if rule.every_steps else "saves by epochs are often enough",
+        source=_DALY,
+        limited_by=most.limited_by if rule.every_steps else "",
+        would_change="--set checkpoint.every_steps=500",
+    )
+
+
+def _said(ledger: Ledger, times: Times, most: Interval) -> str:
+    """The interval in words."""
+    hours = due.hours(ledger, times.hardware)
+    steps = f"{most.steps} steps of {seconds_text(most.each)}, evaluations included"
+    if not most.limited_by:
+        return "the whole run: no interruption is expected, and nothing limits what is at stake"
+    work = f"{seconds_text(most.seconds)} of work ({steps})"
+    if hours is None:
+        return f"{work}, which may be at stake"
+    share = cadence.expected_share(most.seconds, times.save, 3600 * hours) - 1
+    cost = f"saves, and what interruptions undo, add about {100 * share:.2g} %"
+    save = f"a save takes {seconds_text(times.save)}"
+    between = f"an interruption comes every {seconds_text(3600 * hours)}"
+    if most.limited_by == "checkpoint.interruption_hours":
+        return f"{work}, the best where {save} and {between}: {cost}"
+    return f"{work}, which may be at stake; {save} and {between}: {cost}"
+
+
+def _keep(ledger: Ledger, sizing: Sizing) -> None:
+    size, free = sizing.checkpoint_bytes().high, sizing.hardware.disk.free_bytes
+    kept = cadence.keep(size, free)
+    ledger.settle(
+        "checkpoint.keep",
+        kept,
+        formula=f"up to {bytes_text(size)} each, {bytes_text(free)} free: {cadence.KEEP}, or what "
+        f"leaves room for the best, an interrupted one, one being written, and {bytes_text(GIB)}",
+        source=_OURS,
+        limited_by="the disk" if kept < cadence.KEEP else "",
+    )
+
+
+# --- what the disk holds, and what is at stake ---------------------------------------------
+
+
+def room_on_disk(sizing: Sizing) -> None:
+    """Raises DoesNotFitError where the disk cannot hold the fewest checkpoints of a run."""
+    size, disk = sizing.checkpoint_bytes().high, sizing.hardware.disk
+    need = cadence.least_disk_bytes(size)
+    if disk.free_bytes < need:
+        raise DoesNotFitError(
+            f"{disk.path}: {bytes_text(disk.free_bytes)} free; a run needs {bytes_text(need)}, "
+            f"for one checkpoint, the best, and one being written, of {bytes_text(size)} each",
+            f"free {bytes_text(need - disk.free_bytes)} more, or plan from a folder on a larger "
+            "disk",
+        )
+
+
+def remarks(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
+    """What the user should know of what they fixed, and of the disk."""
+    chosen, per_epoch = ledger.values["checkpoint"], sizing.steps_per_epoch()
+    epochs = sizing.count("train.epochs")
+    by_epochs = (chosen["every_epochs"] or 0) * per_epoch
+    steps = min(s for s in (by_epochs, chosen["every_steps"], epochs * per_epoch) if s)
+    evaluates = Pace(**ledger.values["evaluate"])
+    at_stake = steps * Times.of(sizing).each(epochs, evaluates)
+    minutes = chosen["at_stake_minutes"]
+    if minutes is not None and at_stake > 60 * minutes * (1 + 1e-9) and steps > 1:
+        yield (
+            f"up to {seconds_text(at_stake)} of work is at stake between saves, more than "
+            f"checkpoint.at_stake_minutes {minutes:g}"
+        )
+    disk, keep = sizing.hardware.disk, chosen["keep"]
+    need = cadence.disk_bytes(sizing.checkpoint_bytes().high, keep)
+    if need > disk.free_bytes:
+        yield (
+            f"{keep} kept, and up to {cadence.BESIDES} others, checkpoints take up to "
+            f"{bytes_text(need)}; {bytes_text(disk.free_bytes)} are free"
+        )

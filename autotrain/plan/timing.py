@@ -1,0 +1,136 @@
+"""One model on one device under the settings in force: what it takes in seconds."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from autotrain.plan import cadence, compute, correction, lengths, memory, runs
+from autotrain.schema import Prediction
+
+if TYPE_CHECKING:
+    from autotrain.plan.sizing import Sizing
+
+
+class Timing(NamedTuple):
+    """Predictions at the settings in force."""
+
+    sizing: Sizing
+
+    def micro_seconds(self) -> float:
+        """Expected seconds of one micro-batch's forward and backward; the mean over buckets."""
+        return self._mean_seconds(compute.micro_batch_seconds)
+
+    def forward_seconds(self) -> float:
+        """Expected seconds of one micro-batch without gradients; the mean over buckets."""
+        return self._mean_seconds(compute.forward_seconds)
+
+    def _mean_seconds(self, each_seconds: compute.Seconds) -> float:
+        sizing = self.sizing
+        micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
+        made = sizing.pieces() or (lengths.Piece(1, micro, 0.0),)
+        each = (
+            self._seconds(sizing.setup(piece.micro_batch, accum, piece.length), each_seconds)
+            for piece in made
+        )
+        total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
+        return self.pace().micro * total / sum(piece.batches for piece in made)
+
+    def micro_samples(self) -> float:
+        """Samples of one micro-batch: on average, where buckets decide."""
+        made = sum(piece.batches for piece in self.sizing.pieces())
+        return self.sizing.train_count / made if made else self.sizing.count("batch.micro_batch")
+
+    def loading_seconds(self) -> float:
+        """Expected seconds to load one micro-batch, in one process."""
+        seen, samples = self.pace().sample_seconds, self.micro_samples()
+        known = compute.loading_seconds(self.sizing.model.sample_seconds, samples)
+        return known if seen is None else samples * seen
+
+    def workers(self) -> int:
+        """Loader workers; none while that is undecided."""
+        return int(self.sizing.ledger.values.get("loader", {}).get("workers", 0))
+
+    def step_seconds(self) -> Prediction:
+        """One optimizer step: its micro-batches, their loading, and the update."""
+        micro = compute.fed_seconds(self.micro_seconds(), self.loading_seconds(), self.workers())
+        update = self.update_seconds()
+        expected = self.sizing.micro_batches() * micro + update + compute.LOOP_SECONDS
+        return self._interval(expected)
+
+    def update_seconds(self) -> float:
+        """Expected seconds of clipping and the optimizer."""
+        state = self.sizing.state_bytes()
+        return self.pace().update * compute.optimizer_seconds(
+            self.sizing.model, self.sizing.device, state
+        )
+
+    def pace(self) -> correction.Pace:
+        """How true the predicted seconds proved in a trial, or in runs."""
+        setup = self.sizing.setup(
+            self.sizing.count("batch.micro_batch"), self.sizing.count("batch.accum_steps")
+        )
+        trials = correction.relevant(self.sizing.model.trials, self.sizing.device, setup)
+        update = compute.optimizer_seconds(
+            self.sizing.model, self.sizing.device, self.sizing.state_bytes()
+        )
+        return runs.pace(trials, setup, self._micro_seconds, update)
+
+    def _micro_seconds(self, setup: memory.Setup) -> float:
+        return self._seconds(setup, compute.micro_batch_seconds)
+
+    def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
+        model, threads = self.sizing.at_length(setup.length), self.sizing.count("device.threads")
+        return seconds(model, self.sizing.device, setup.micro_batch, setup.dtype, threads)
+
+    def evaluation_seconds(self) -> Prediction:
+        """One pass over the validation samples."""
+        seen = self.pace().evaluation_seconds
+        if seen is not None:
+            return compute.interval(
+                self.sizing.valid_count * seen, self.sizing.device, self.pace().spread
+            )
+        size = self.micro_samples()
+        passes = math.ceil(self.sizing.valid_count / size)
+        share = self.sizing.valid_count / (passes * size) if passes else 0.0
+        each = compute.fed_seconds(self.forward_seconds(), self.loading_seconds(), self.workers())
+        seconds = passes * (share * each + compute.LOOP_SECONDS)
+        return self._interval(seconds)
+
+    def _interval(self, seconds: float) -> Prediction:
+        return compute.interval(seconds, self.sizing.device, self.pace().spread)
+
+    def save_seconds(self) -> float:
+        """Writing one checkpoint."""
+        seen = self.pace().save_seconds
+        size, rate = (
+            self.sizing.checkpoint_bytes().expected,
+            self.sizing.hardware.disk.write_bandwidth,
+        )
+        return cadence.save_seconds(size, rate) if seen is None else seen
+
+    def occasions(self, section: str) -> int:
+        """How often a whole run evaluates (`evaluate`) or saves regularly (`checkpoint`)."""
+        chosen = self.sizing.ledger.values[section]
+        return cadence.occasions(
+            self.sizing.count("train.epochs"),
+            self.sizing.steps_per_epoch(),
+            chosen["every_epochs"],
+            chosen["every_steps"],
+        )
+
+    def start_seconds(self) -> Prediction:
+        """Until the first step, and what the first steps take longer."""
+        return runs.start_seconds(self.pace(), self.sizing.device)
+
+    def run_seconds(self) -> Prediction:
+        """The whole run if nothing stops it early: start, steps, evaluations, saves."""
+        return cadence.run_seconds(
+            self.start_seconds(),
+            self.sizing.total_steps(),
+            self.step_seconds(),
+            self.occasions("evaluate"),
+            self.evaluation_seconds(),
+            self.occasions("checkpoint"),
+            self.save_seconds(),
+        )

@@ -1,0 +1,150 @@
+"""The child process that runs a plan's model in several ways, in turns, and takes their time.
+
+`commands.racing` has it started as `python -m autotrain.probe.race`: a RaceRequest on stdin, a
+Race on stdout. Every way gets the same batches and the same weights to begin with; who computes
+in fewer bits or in another order is only timed here, and what it learns is thrown away.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import torch
+
+from autotrain.device import Precision, device_of, settings
+from autotrain.prepare import run_as
+from autotrain.probe.child import Request
+from autotrain.probe.steps import Stepper, longest_samples
+from autotrain.probe.trial import fault, serve
+from autotrain.schema import ModelSection, Plan, Race, Raced, Record, Variant
+from autotrain.task import load_task
+
+# The first round warms every way up and does not count; of the others the median does.
+LEAST_ROUNDS, MOST_ROUNDS = 2, 7
+
+
+class RaceRequest(Record):
+    """`variants` of a plan, the plain one first, for about `seconds`.
+
+    `cuts`: smaller sizes of micro-batch to try in the fastest way. Another way than the plain one
+    has to be faster by `margin`.
+    """
+
+    take: Request
+    variants: tuple[Variant, ...]
+    cuts: tuple[int, ...] = ()
+    margin: float
+    seconds: float
+
+
+_Way = tuple[Variant, int]  # and the size of its micro-batches
+
+
+class _Round(NamedTuple):
+    micro_seconds: float
+    update_seconds: float
+
+
+def raced(request: RaceRequest) -> Race:
+    """The race, whatever comes of it."""
+    plan, path = request.take.plan, Path(request.take.task_file)
+    begun = monotonic()
+    about = {"micro_batch": plan.batch.micro_batch, "accum_steps": plan.batch.accum_steps}
+    stepper: Stepper | None = None
+    try:
+        task = load_task(path, request.take.data, plan.task.options)
+        stepper = Stepper(request.take, task, device_of(plan.device))
+        with settings(plan):
+            stepper.build()
+            said: dict[str, Any] = {"outcome": "ok", **_held(stepper, request)}
+    except Exception as error:
+        said = fault(path, error, stepper.doing if stepper is not None else "")
+    return Race.model_validate({**about, **said, "seconds": monotonic() - begun})
+
+
+def _held(stepper: Stepper, request: RaceRequest) -> dict[str, Any]:
+    """Ways to run the model, and then sizes of micro-batch in the fastest of them."""
+    whole = request.take.plan.batch.micro_batch
+    ways = [(variant, whole) for variant in request.variants]
+    found = _rounds(stepper, request, ways)
+    runs = [
+        Raced(way[0], *map(_middle, zip(*rounds, strict=True))) for way, rounds in found.items()
+    ]
+    sizes = [size for size in request.cuts if size < whole]
+    cuts: dict[_Way, list[_Round]] = {}
+    if sizes:
+        best = min(runs, key=lambda raced: _seconds(raced, request))
+        if _seconds(best, request) > (1 - request.margin) * _seconds(runs[0], request):
+            best = runs[0]
+        cuts = _rounds(stepper, request, [(best.variant, size) for size in (whole, *sizes)])
+    return {
+        "rounds": max(len(rounds) for rounds in found.values()),
+        "runs": tuple(runs),
+        "cuts": tuple((way[1], _middle(r.micro_seconds for r in of)) for way, of in cuts.items()),
+    }
+
+
+def _middle(times: Iterable[float]) -> float:
+    return statistics.median(times)
+
+
+def _seconds(raced: Raced, request: RaceRequest) -> float:
+    return request.take.plan.batch.accum_steps * raced.micro_seconds + raced.update_seconds
+
+
+def _rounds(stepper: Stepper, request: RaceRequest, ways: list[_Way]) -> dict[_Way, list[_Round]]:
+    """Rounds until half of the time is up; a way other than the first that fails is out."""
+    plan = request.take.plan
+    samples = longest_samples(stepper.task, plan.batch.micro_batch)
+    deadline = monotonic() + request.seconds / 2
+    found: dict[_Way, list[_Round]] = {way: [] for way in ways}
+    for number in range(1 + MOST_ROUNDS):
+        for variant, size in tuple(found):
+            window = [samples[at : at + size] for at in range(0, len(samples), size)]
+            try:
+                taken = _one(stepper, plan, variant, window)
+            except Exception:
+                if (variant, size) == ways[0]:
+                    raise
+                del found[variant, size]
+                continue
+            if number:
+                found[variant, size].append(taken)
+        if number >= LEAST_ROUNDS and monotonic() > deadline:
+            break
+    return found
+
+
+def _one(stepper: Stepper, plan: Plan, variant: Variant, window: list[list[int]]) -> _Round:
+    """One optimizer step in that way. Raises what the task's code raises."""
+    stepper.micro_seconds.clear()
+    stepper.update_seconds.clear()
+    form = plan.model.model_copy(update={"memory_format": variant.memory_format})
+    with _running(stepper, variant, form):
+        stepper.step(window)
+    return _Round(sum(stepper.micro_seconds), stepper.update_seconds[-1])
+
+
+@contextmanager
+def _running(stepper: Stepper, variant: Variant, form: ModelSection) -> Iterator[None]:
+    before, request, threads = stepper.precision, stepper.request, torch.get_num_threads()
+    stepper.precision = Precision(variant.dtype, stepper.device)
+    stepper.request = request.model_copy(
+        update={"plan": request.plan.model_copy(update={"model": form})}
+    )
+    torch.set_num_threads(variant.threads)
+    try:
+        with run_as(stepper.model, form):
+            yield
+    finally:
+        stepper.precision, stepper.request = before, request
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    serve(lambda line: raced(RaceRequest.model_validate_json(line)))

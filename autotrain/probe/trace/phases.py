@@ -1,0 +1,29 @@
+"""The parts of a traced step: a first micro-batch, a later one, an evaluation."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from autotrain.probe.trace.counter import Counter
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What one part took. `start`: where it begins on the counter's tape."""
+
+    start: int
+    peak: int
+    work: Any
+
+
+def phase(counter: Counter, run: Callable[[], None]) -> Phase:
+    """Run a part of a step and read the counter."""
+    counter.restart()
+    start = len(counter.tape)
+    run()
+    measured = Phase(start, counter.peak, counter.work)
+    gc.collect()
+    return measured

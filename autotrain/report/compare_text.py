@@ -1,0 +1,222 @@
+"""Several machines beside each other: what one plan would be, take and cost on each of them."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import IO, Any, NamedTuple
+
+from autotrain.report.text import clean, columns, interval, page_width
+from autotrain.schema import Plan, Prediction
+from autotrain.units import bytes_text, seconds_text
+
+
+class Row(NamedTuple):
+    """One machine: its plan, or why there is none and the mildest remedy.
+
+    `machine` is what one calls it on the command line, `name` what its profile says.
+    """
+
+    machine: str
+    name: str
+    device: str
+    plan: Plan | None
+    why: str = ""
+    remedy: str = ""
+
+
+class Best(NamedTuple):
+    """The rows of the shortest run and of the cheapest, by what is expected."""
+
+    fastest: Row | None
+    cheapest: Row | None
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """By expected run time; those without a plan last, as they were asked for."""
+    return sorted(
+        rows, key=lambda row: row.plan.predicted.run_seconds.expected if row.plan else math.inf
+    )
+
+
+def best(rows: Sequence[Row]) -> Best:
+    """Of the rows that have a plan; of equal ones the first."""
+    planned = [row for row in rows if row.plan is not None]
+    fastest = min(planned, key=lambda row: _run(row).expected, default=None)
+    priced = [row for row in planned if cost(row) is not None]
+    cheapest = min(priced, key=lambda row: _spent(row).expected, default=None)
+    return Best(fastest, cheapest)
+
+
+def cost(row: Row) -> Prediction | None:
+    """Dollars for the run; None where nobody said what an hour costs."""
+    price = row.plan.train.price_per_hour if row.plan is not None else None
+    if row.plan is None or price is None:
+        return None
+    low, expected, high = (seconds * price / 3600 for seconds in _ends(_run(row)))
+    return Prediction(low=low, expected=expected, high=high)
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """The same for programs: a list in the table's order, and the two names beneath it."""
+    found = best(rows)
+    return {
+        "machines": [_json(row) for row in ordered(rows)],
+        "fastest": found.fastest.machine if found.fastest else None,
+        "cheapest": found.cheapest.machine if found.cheapest else None,
+    }
+
+
+def show(rows: Sequence[Row], out: IO[str]) -> None:
+    """Print the table: Rich's on a terminal, plain lines in a pipe."""
+    lines = _lines(ordered(rows))
+    (_on_terminal if out.isatty() else _plain)(lines, out)
+    print("\n".join(_beneath(rows)), file=out)
+
+
+# --- a table -------------------------------------------------------------------------------
+
+# Headings, and what stands below them in the row of a machine that has a plan.
+_COLUMNS: dict[str, Callable[[Row], str]] = {
+    "batch": lambda row: _batch(_plan(row)),
+    "precision": lambda row: _plan(row).precision.dtype,
+    "memory": lambda row: _memory(_plan(row)),
+    "epochs": lambda row: str(_plan(row).train.epochs),
+    "a step": lambda row: _with_interval(_plan(row).predicted.step_seconds),
+    "the run": lambda row: _with_interval(_run(row)),
+    "cost": lambda row: _money_interval(cost(row)),
+}
+
+
+def _lines(rows: Sequence[Row]) -> list[list[str]]:
+    """The heading and a line for each machine; a column that says nothing is left out."""
+    planned = [row for row in rows if row.plan is not None]
+    said = dict(_COLUMNS)
+    if len({_plan(row).train.epochs for row in planned}) < 2:  # only a limit makes them differ
+        del said["epochs"]
+    if not any(cost(row) for row in planned):
+        del said["cost"]
+    cells = said.values() if planned else ()
+    lines = [["machine", "fits", *(said if planned else ())]]
+    for row in rows:
+        fits = row.plan is not None
+        own = [cell(row) if fits else "" for cell in cells]
+        lines.append([clean(row.machine), "yes" if fits else "no", *own])
+    return lines
+
+
+def _batch(plan: Plan) -> str:
+    cut = plan.batch
+    ranks = f" x {cut.world_size}" if cut.world_size > 1 else ""
+    if cut.buckets is not None and len(cut.buckets) > 1:
+        return f"{cut.micro_batch}..{cut.buckets[0][1]} = {cut.global_batch}"
+    return f"{cut.micro_batch} x {cut.accum_steps}{ranks}"
+
+
+def _memory(plan: Plan) -> str:
+    need, budget = plan.predicted.device_peak_bytes.expected, plan.memory.budget_bytes
+    return f"{bytes_text(need)} of {bytes_text(budget)}"
+
+
+def _with_interval(seconds: Prediction) -> str:
+    return f"{seconds_text(seconds.expected)} ({interval('seconds', seconds)})"
+
+
+def _money_interval(dollars: Prediction | None) -> str:
+    if dollars is None:
+        return ""
+    return f"{money(dollars.expected)} ({money(dollars.low)} to {money(dollars.high)})"
+
+
+def money(dollars: float) -> str:
+    """`0.0123` -> `$0.012`, `12.3` -> `$12.30`, `1234` -> `$1,234`."""
+    if dollars >= 100:
+        return f"${dollars:,.0f}"
+    if dollars >= 1:
+        return f"${dollars:.2f}"
+    return f"${dollars:.2g}" if dollars >= 1e-4 else "under $0.0001"
+
+
+def _plain(lines: list[list[str]], out: IO[str]) -> None:
+    print("\n".join(columns(lines)), file=out)
+
+
+def _on_terminal(lines: list[list[str]], out: IO[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = max(len(line[0]) for line in lines)
+    table.add_column(lines[0][0], min_width=names, no_wrap=True)
+    for heading in lines[0][1:]:
+        table.add_column(heading, justify="right")
+    for line in lines[1:]:
+        table.add_row(*(Text(cell.replace(" (", "\n(")) for cell in line))
+    Console(file=out, force_terminal=True, highlight=False).print(table)
+
+
+def _beneath(rows: Sequence[Row]) -> list[str]:
+    """What does not fit and why, and which is best."""
+    lines: list[str] = []
+    for row in ordered(rows):
+        if row.plan is None:
+            remedy = f"; {row.remedy}" if row.remedy else ""
+            lines += ["", *_wrapped(f"{row.machine}: {row.why}{remedy}")]
+    found, words = best(rows), []
+    if found.fastest is not None:
+        seconds = seconds_text(_run(found.fastest).expected)
+        words.append(f"fastest: {found.fastest.machine}, {seconds}")
+    if found.cheapest is not None:
+        words.append(
+            f"cheapest: {found.cheapest.machine}, {money(_spent(found.cheapest).expected)}"
+        )
+    if words:
+        words.append("by what is expected: intervals that overlap leave it open")
+    return [*lines, *(["", *_wrapped("; ".join(words))] if words else [])]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(clean(text), page_width(), break_long_words=False, break_on_hyphens=False)
+
+
+def _json(row: Row) -> dict[str, Any]:
+    head = {"machine": row.machine, "name": row.name, "device": row.device}
+    if row.plan is None:
+        return {**head, "fits": False, "why": row.why, "remedy": row.remedy}
+    plan, spent = row.plan, cost(row)
+    return {
+        **head,
+        "fits": True,
+        "micro_batch": plan.batch.micro_batch,
+        "accum_steps": plan.batch.accum_steps,
+        "global_batch": plan.batch.global_batch,
+        "dtype": plan.precision.dtype,
+        "epochs": plan.train.epochs,
+        "device_peak_bytes": plan.predicted.device_peak_bytes.model_dump(),
+        "budget_bytes": plan.memory.budget_bytes,
+        "step_seconds": plan.predicted.step_seconds.model_dump(),
+        "run_seconds": plan.predicted.run_seconds.model_dump(),
+        "price_per_hour": plan.train.price_per_hour,
+        "cost_dollars": spent.model_dump() if spent else None,
+    }
+
+
+def _plan(row: Row) -> Plan:
+    assert row.plan is not None
+    return row.plan
+
+
+def _run(row: Row) -> Prediction:
+    return _plan(row).predicted.run_seconds
+
+
+def _spent(row: Row) -> Prediction:
+    spent = cost(row)
+    assert spent is not None
+    return spent
+
+
+def _ends(prediction: Prediction) -> tuple[float, float, float]:
+    return prediction.low, prediction.expected, prediction.high

@@ -1,0 +1,120 @@
+"""What was measured of a model by training it for real: a range test, the noise of gradients."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from autotrain.schema.base import Dtype, OptimizerName, Positive, PositiveFloat, Record, Whole
+from autotrain.schema.settings import MemoryFormat
+
+Outcome = Literal["ok", "out_of_memory", "timed_out", "failed", "not_finite"]
+
+
+class Sweep(NamedTuple):
+    """One pass over rising learning rates, from a model of its own (`seed`).
+
+    `losses[i]` is the loss a item of a batch just before the step at the i-th rate, `before[i]`
+    that of the same batch under the weights that the sweep began with: the difference is what
+    was learned, without what makes one batch harder than the next. It ends where it diverged.
+    """
+
+    seed: int
+    losses: tuple[float, ...]
+    before: tuple[float, ...]
+
+
+class RangeTest(Record):
+    """Optimizer steps at rates that rise by the same factor from step to step.
+
+    A step took `samples` samples, in micro-batches of `micro_batch`. `seconds` is all that the
+    child took.
+    """
+
+    outcome: Outcome
+    message: str = ""
+    hint: str = ""
+    optimizer: OptimizerName
+    dtype: Dtype
+    micro_batch: Positive
+    samples: Positive
+    rates: tuple[PositiveFloat, ...] = ()
+    sweeps: tuple[Sweep, ...] = ()
+    seconds: float = 0.0
+
+
+class Suggestion(NamedTuple):
+    """The rate for steps of the size tested, and the lowest and highest that a sweep alone says.
+
+    `edge`: the largest rate at which the loss still fell, `diverged` whether it rose beyond.
+    `curve`: what was learned at each rate. `why_not`: why there is no suggestion, or "".
+    """
+
+    low: float
+    rate: float
+    high: float
+    edge: float
+    diverged: bool
+    curve: tuple[float, ...]
+    why_not: str = ""
+
+
+class NoiseWindow(NamedTuple):
+    """Some micro-batches' gradients at the same weights, `step` optimizer steps after the start.
+
+    `square`: the squared norm of their mean. `spread`: the sum of squared distances from it,
+    over one less than there are micro-batches.
+    """
+
+    step: int
+    square: float
+    spread: float
+
+
+class NoiseTest(Record):
+    """Gradients of `parts` micro-batches of `micro_batch` samples at once, out of `count`."""
+
+    outcome: Outcome
+    message: str = ""
+    hint: str = ""
+    micro_batch: Positive
+    parts: Positive
+    count: Positive
+    mixes: bool = False
+    windows: tuple[NoiseWindow, ...] = ()
+    seconds: float = 0.0
+    skipped: Whole = 0
+
+
+class Variant(NamedTuple):
+    """A way to run the same model. `threads` are the CPU's."""
+
+    dtype: Dtype
+    memory_format: MemoryFormat
+    threads: int
+
+
+class Raced(NamedTuple):
+    """What a variant took: seconds of one micro-batch, and of one update of the weights."""
+
+    variant: Variant
+    micro_seconds: float
+    update_seconds: float
+
+
+class Race(Record):
+    """Ways to run a model, in turns on the same batches of `micro_batch` samples.
+
+    The first of `runs` is the plain one, which autotrain's rules would take unseen; each figure
+    is the median of `rounds`. A variant that failed is not there. `cuts`: the fastest one again,
+    the same samples in smaller micro-batches: (size, seconds of all of them).
+    """
+
+    outcome: Outcome
+    message: str = ""
+    hint: str = ""
+    micro_batch: Positive
+    accum_steps: Positive
+    rounds: Whole = 0
+    runs: tuple[Raced, ...] = ()
+    cuts: tuple[tuple[Positive, PositiveFloat], ...] = ()
+    seconds: float = 0.0

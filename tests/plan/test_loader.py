@@ -1,0 +1,44 @@
+"""What feeds a run: loader workers, and what a slow loader or disk costs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotrain.plan import compute
+
+from .profiles import goal, machine, model, planned, reason
+
+
+@given(
+    st.floats(0, 100), st.floats(1e-9, 100), st.floats(0.01, 1), st.integers(1, 200),
+    st.integers(0, 200),
+)  # fmt: skip
+def test_workers_leave_a_core_and_keep_within_the_memory(loading, seconds, share, cores, most):
+    workers = compute.loader_workers(loading, seconds, share, cores, most)
+    assert 0 <= workers <= min(max(cores - 1, 0), most)
+    if loading < 1e-3 or loading < share * seconds:
+        assert workers == 0
+
+
+def test_a_slow_loader_gets_workers_and_a_fast_one_none():
+    fast, slow = planned(of=model(sample_seconds=1e-5)), planned(of=model(sample_seconds=0.1))
+    assert fast.loader.workers == 0
+    assert slow.loader.workers == 3
+    assert reason(slow, "loader.workers").limited_by == "cpu.cores"
+    assert slow.predicted.device_peak_bytes.low < slow.predicted.device_peak_bytes.expected
+
+
+def test_workers_shorten_a_step_that_waits_for_data():
+    alone = planned(of=model(sample_seconds=0.1), wish=goal(loader__workers=0))
+    fed = planned(of=model(sample_seconds=0.1))
+    assert fed.predicted.step_seconds.expected < 0.5 * alone.predicted.step_seconds.expected
+
+
+def test_a_slower_disk_and_a_larger_validation_set_lengthen_the_run():
+    def run(of=None, **disk):
+        hardware = machine()
+        disk = hardware.disk.model_copy(update=disk)
+        plan = planned(hardware.model_copy(update={"disk": disk}), of or model())
+        return plan.predicted.run_seconds
+
+    assert run(write_bandwidth=1e6).expected > run(write_bandwidth=1e9).expected
+    assert run(of=model(valid=5000)).expected > run(of=model(valid=10)).expected
