@@ -126,28 +126,25 @@ def _run(recorder: _Recorder, layer: Callable[..., torch.Tensor], inputs: list[A
 
 
 def _timed(calls: list[Call], pool: Pool, threads: int, seconds: float) -> list[Timing]:
-    """Rounds over all calls, so that a slow moment falls on all of them; the median counts."""
+    """Rounds over all calls, one at least; the least disturbed burst of each counts."""
     deadline = time.perf_counter() + seconds
-    taken: list[list[float]] = [[] for _ in calls]
     tiny, fresh = _overhead_step(), median(_fresh() for _ in range(ROUNDS))
-    overheads = []
     nothing = Call(torch.ops.aten.alias.default, (torch.ones(4),), {}, VIEW)
     with torch.no_grad():
         asking = min(_burst(nothing, 500, pool) for _ in range(5))
-        once = [min(_burst(call, 1, pool), _burst(call, 2, pool)) for call in calls]
+        taken = [_burst(call, 1, pool) for call in calls]
         for number in range(ROUNDS):
-            for call, first, times in zip(calls, once, taken, strict=True):
+            for place, call in enumerate(calls):
                 if number and time.perf_counter() > deadline:
                     break
-                many = min(max(int(BURST_SECONDS / first), 1), MOST_CALLS)
-                times.append(_burst(call, many, pool))
-    for _ in range(5):
-        overheads.append(tiny())
+                many = min(max(int(BURST_SECONDS / taken[place]), 1), MOST_CALLS)
+                taken[place] = min(taken[place], _burst(call, many, pool))
     rows = [
-        Timing(w.kind, w.dtype, threads, w.flops, w.bytes, w.shape, _beyond(asking, times))
-        for (_, _, _, w), times in zip(calls, taken, strict=True)
+        Timing(w.kind, w.dtype, threads, w.flops, w.bytes, w.shape, _beyond(asking, best))
+        for (_, _, _, w), best in zip(calls, taken, strict=True)
     ]
-    rows.append(Timing(OVERHEAD, "", threads, 0.0, 0.0, (), median(overheads)))
+    each = min(tiny() for _ in range(5))
+    rows.append(Timing(OVERHEAD, "", threads, 0.0, 0.0, (), each))
     return [*rows, Timing(FRESH, "", threads, 0.0, float(FRESH_BYTES), (), fresh)]
 
 
@@ -182,9 +179,9 @@ def _given(call: Call, pool: Pool) -> tuple[Any, Any]:
     return made
 
 
-def _beyond(asking: float, times: list[float]) -> float:
+def _beyond(asking: float, taken: float) -> float:
     """What an operator takes beside being asked for, which its step pays anyway."""
-    return max(median(times) - asking, 1e-8)
+    return max(taken - asking, 1e-8)
 
 
 def _burst(call: Call, times: int, pool: Pool) -> float:

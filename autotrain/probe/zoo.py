@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 Layer = tuple[Callable[..., torch.Tensor], list[torch.Tensor]]
-_SIDES = (2, 16, 128, 2048), (16, 128, 1024), (16, 128, 1024)
+_SIDES = (2, 16, 128, 1024), (16, 128, 1024), (16, 128, 1024)
 _CONVOLUTIONS = (  # (samples, channels in, out, side, kernel, groups)
     (8, 3, 32, 64, 3, 1), (8, 16, 16, 64, 3, 1), (8, 64, 64, 32, 3, 1), (8, 64, 64, 8, 3, 1),
     (2, 64, 64, 8, 3, 1), (8, 128, 128, 16, 3, 1), (8, 256, 256, 8, 3, 1), (32, 256, 256, 4, 3, 1),
@@ -45,7 +45,7 @@ _PLANES = (  # (samples, channels, height, width)
     (4, 128, 8, 8), (32, 128, 8, 8), (4, 512, 4, 4), (32, 512, 4, 4), (4, 512, 2, 2),
     (32, 512, 2, 2), (32, 256, 1, 1),
 )  # fmt: skip
-BYTES = (16 << 10, 512 << 10, 12 << 20)
+BYTES = (16 << 10, 512 << 10, 6 << 20)
 POOL_BYTES = 96 << 20
 
 

@@ -85,7 +85,7 @@ def test_fresh_keeps_the_earlier_run(trained, at):
 def test_the_copy_of_the_plan_in_the_run_folder_resumes_it_also_where_it_was_moved(trained, at):
     run = trained / "runs/mine"
     assert at("run", str(run / "plan.toml")).code == 1
-    edit(run / "plan.toml", train={"epochs": 3})
+    edit(run / "plan.toml", train={"epochs": 3}, early_stop={"patience": 50})
     said = at("run", str(run / "plan.toml"), "--resume")
     assert said.code == 0
     assert "step 24" in said.err

@@ -1,0 +1,84 @@
+"""Samples per second of a plan, beside the plain way: fp32, torch's defaults, the batch at once.
+
+python benchmarks/naive.py [--models a,b] [--batch 32]
+
+Both are runs of autotrain's own loop on a model of cells.py with the same global batch, so what
+differs is what the plan chose: precision, memory format, threads, and how the batch is cut. The
+plan may take its trial and its race. Runs take turns; the median of each one's steps counts, the
+first three left out. Nothing else should be running.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cells
+
+HERE = Path(__file__).parent
+AUTOTRAIN = [sys.executable, "-m", "autotrain"]
+MODELS = "resnet18,shufflenet,bilstm_ctc,gpt2_like,mixer,unet,separable_net,table_net"
+ROUNDS, STEPS, LEFT_OUT = 3, 10, 3
+PLAIN = {
+    "precision.dtype": "fp32", "model.memory_format": "contiguous", "model.compile": "no",
+}  # fmt: skip
+
+
+def planned(name: str, batch: int, folder: Path, more: dict[str, object], *flags: str) -> dict:
+    """A plan of that model and batch."""
+    settings = {
+        "task.model": name, "batch.global_batch": batch, "run.log_every_steps": 1,
+        "loader.workers": 0, "train.epochs": 50, "evaluate.every_epochs": 50,
+        "checkpoint.every_epochs": 50, **more,
+    }  # fmt: skip
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    folder.mkdir()
+    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
+    done = subprocess.run([*plan, "--json", *flags], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def ran(folder: Path, number: int) -> list[float]:
+    """Seconds of each step of a short run."""
+    plan = folder / "plan.toml"
+    command = [*AUTOTRAIN, "run", plan, "--json", "--max-steps", str(STEPS)]
+    more = ["--fresh"] if number else []
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+    events = map(json.loads, done.stdout.splitlines())
+    return [e["step_seconds"] for e in events if e["event"] == "step"][LEFT_OUT:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--batch", type=int, default=32)
+    arguments = parser.parse_args()
+    unknown = set(arguments.models.split(",")) - {*cells.FITTED, *cells.HELD_OUT}
+    assert not unknown, f"no such models: {unknown}"
+    ratios = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in arguments.models.split(","):
+            ours, theirs = (Path(temporary) / f"{name}-{kind}" for kind in ("ours", "plain"))
+            made = planned(name, arguments.batch, ours, {}, "--trial")
+            plain = {**PLAIN, "batch.micro_batch": arguments.batch}
+            planned(name, arguments.batch, theirs, plain, "--no-trial")
+            taken: dict[Path, list[float]] = {ours: [], theirs: []}
+            for number in range(ROUNDS):
+                for folder in (ours, theirs):
+                    taken[folder] += ran(folder, number)
+            fast, slow = (statistics.median(taken[folder]) for folder in (ours, theirs))
+            ratios.append(slow / fast)
+            print(f"{name:14} plain {slow * 1e3:8.2f} ms, plan {fast * 1e3:8.2f} ms: "
+                  f"{ratios[-1]:.2f} x  ({made['precision']['dtype']}, "
+                  f"{made['model']['memory_format']}, {made['device']['threads']} threads, "
+                  f"{made['batch']['micro_batch']} x {made['batch']['accum_steps']})",
+                  flush=True)  # fmt: skip
+    print(f"{len(ratios)} models: {statistics.geometric_mean(ratios):.2f} x on the geometric mean, "
+          f"{min(ratios):.2f} x at least")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
