@@ -34,7 +34,7 @@ Data = Annotated[str | None, typer.Argument(metavar="DATA", help="Your data: a f
 PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan, such as plan.toml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 NoCalibrate = Annotated[
-    bool, typer.Option("--no-calibrate", help="Skip the 5-second measurement of this machine.")
+    bool, typer.Option("--no-calibrate", help="Skip the 10-second measurement of this machine.")
 ]
 Within = Annotated[
     str | None,

@@ -23,7 +23,7 @@ AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 MODELS = "resnet18,shufflenet,bilstm_ctc,gpt2_like,mixer,unet,separable_net,table_net"
 ROUNDS, STEPS, LEFT_OUT = 3, 10, 3
 PLAIN = {
-    "precision.dtype": "fp32", "model.memory_format": "contiguous", "model.compile": "no",
+    "precision.dtype": "fp32", "model.memory_format": "contiguous", "model.compile": "false",
 }  # fmt: skip
 
 

@@ -189,6 +189,7 @@ def _settle_micro(
         whose = f"the recipe takes {given.value} at once; "
     if choice.parts:
         whose = f"of the longest samples; shorter ones up to {choice.parts[0][1]} (batch.buckets): "
+    whose += _unevenly(ledger, cut, wanted)
     faster = race.preferred(sizing.model.race)
     if faster is not None and cut.micro == faster[0] < wanted.share and not ledger.by_user(_MICRO):
         kind, limit, whose = "measured", "its speed", f"{faster[1]}; "
@@ -204,6 +205,19 @@ def _settle_micro(
         limited_by=limit,
         would_change=_LIMITS[limit],
         beside=(_input_rule(sizing),),
+    )
+
+
+def _unevenly(ledger: Ledger, cut: Cut, wanted: Wanted) -> str:
+    """What a batch that the user fixed costs where it cuts into far less than fits."""
+    most = min(cut.fit, wanted.share)
+    if not ledger.by_user(_TOTAL) or ledger.by_user(_MICRO) or 2 * cut.micro > most:
+        return ""
+    micro, accum = batch.cut(wanted.share, most)
+    return (
+        f"{wanted.share} cuts evenly into no more than {cut.micro} at once, "
+        f"{micro * accum * wanted.world} would into {micro} x {accum}: "
+        f"--set {_TOTAL}={micro * accum * wanted.world}; "
     )
 
 

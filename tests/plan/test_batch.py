@@ -1,9 +1,15 @@
 """How a global batch is chosen and cut."""
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotrain.errors import DoesNotFitError
 from autotrain.plan import batch
+from autotrain.units import MIB
+
+from .profiles import device, goal, machine, planned, reason
 
 SHARES = st.integers(1, 5000)
 
@@ -57,3 +63,30 @@ def test_the_origins_accumulation_falls_short_where_it_does_not_divide(target, m
     assert steps >= 1
     if target % micro and target > micro:
         assert steps * micro < target
+
+
+def test_a_fixed_batch_that_cuts_badly_says_which_would_cut_well():
+    """274 is twice a prime: where 100 fit, it is cut into twos."""
+    few = next(
+        plan
+        for free in range(200, 4000, 20)
+        if (plan := fitting(274, free)) is not None and 60 < fits(plan) < 137
+    )
+    assert (few.batch.micro_batch, few.batch.accum_steps) == (2, 137)
+    why = reason(few, "batch.micro_batch").formula
+    micro, accum = batch.cut(274, fits(few))
+    assert f"274 cuts evenly into no more than 2 at once, {micro * accum} would into" in why
+    assert f"--set batch.global_batch={micro * accum};" in why
+    assert "cuts evenly" not in reason(fitting(256, 4000), "batch.micro_batch").formula
+
+
+def fitting(total, free):
+    try:
+        return planned(machine(device("cuda", free * MIB)), wish=goal(batch__global_batch=total))
+    except DoesNotFitError:
+        return None
+
+
+def fits(plan):
+    found = re.search(r"([\d,]+) would fit", reason(plan, "batch.micro_batch").formula)
+    return int(found[1].replace(",", "")) if found else 0

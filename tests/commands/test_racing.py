@@ -1,0 +1,103 @@
+"""`plan --trial`: ways to run the model race on real steps, and the fastest is planned."""
+
+import json
+
+import pytest
+
+from autotrain.commands import racing
+from autotrain.probe import child
+from autotrain.schema import Race, Raced, Variant
+
+from .house import PLAN, TASK
+
+PLAIN, HALF = Variant("fp32", "contiguous", 1), Variant("bf16", "contiguous", 1)
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AUTOTRAIN_HOME", str(tmp_path / "home"))
+    (tmp_path / "task.py").write_text(TASK)
+    return tmp_path
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """What the child of a race is to answer; its requests are kept in `answer.asked`."""
+
+    class Answer:
+        def __init__(self):
+            self.asked, self.race = [], None
+
+        def __call__(self, module, request, expected, **limits):
+            if expected is not Race:
+                return real(module, request, expected, **limits)
+            self.asked.append(request)
+            return self.race
+
+    real, made = child.ask, Answer()
+    monkeypatch.setattr(child, "ask", made)
+    return made
+
+
+def raced(*runs, cuts=(), outcome="ok"):
+    return Race(
+        outcome=outcome, message="it broke" if outcome != "ok" else "", micro_batch=8,
+        accum_steps=1, rounds=4, runs=runs, cuts=cuts, seconds=1.0,
+    )  # fmt: skip
+
+
+def planned(at, *more):
+    said = at(*PLAN, "--set", "device.threads=1", "--set", "batch.global_batch=8", "--json", *more)
+    assert said.code == 0, said.err
+    return json.loads(said.out), said.err
+
+
+def test_what_is_fastest_is_planned_and_the_next_plan_knows(task, at, answer, monkeypatch):
+    answer.race = raced(
+        Raced(PLAIN, 0.010, 0.001), Raced(HALF, 0.005, 0.001), cuts=((8, 0.005), (4, 0.004))
+    )
+    plan, err = planned(at, "--trial")
+    assert plan["precision"]["dtype"] == "bf16"
+    assert (plan["batch"]["micro_batch"], plan["batch"]["accum_steps"]) == (4, 2)
+    reason = plan["because"]["precision"]["dtype"]
+    assert reason["kind"] == "measured"
+    assert reason["formula"].startswith("bf16 took 6 ms a step at micro_batch 8, fp32 11 ms")
+    why = plan["because"]["batch"]["micro_batch"]
+    assert why["formula"].startswith("8 samples took 5 ms at once and 4 ms in parts of 4 (a race)")
+    assert "bf16 on 1 thread is 1.83 x as fast as fp32 on 1 thread" in err
+    monkeypatch.delenv("AUTOTRAIN_TRIAL")
+    again, err = planned(at)
+    assert again["precision"]["dtype"] == plan["precision"]["dtype"]
+    assert "compared" not in err
+    assert len(answer.asked) == 1
+
+
+def test_what_the_user_fixes_does_not_compete(task, at, answer):
+    answer.race = raced(Raced(PLAIN, 0.010, 0.001))
+    plan, _ = planned(at, "--trial", "--set", "precision.dtype=fp32")
+    assert plan["precision"]["dtype"] == "fp32"
+    assert all(variant.dtype == "fp32" for each in answer.asked for variant in each.variants)
+
+
+def test_a_race_that_fails_leaves_the_plain_way(task, at, answer):
+    answer.race = raced(outcome="failed")
+    plan, err = planned(at, "--trial")
+    assert plan["precision"]["dtype"] == "fp32"
+    assert "ways to run the model were not compared (it broke); it runs the plain way" in err
+
+
+def test_a_race_by_the_real_thing(task, at):
+    _, err = planned(at, "--trial")
+    (line,) = [each for each in err.splitlines() if each.startswith("compared ")]
+    assert " ways to take a step in " in line
+
+
+def test_without_a_trial_there_is_no_race(task, at, answer):
+    planned(at, "--no-trial")
+    assert answer.asked == []
+
+
+def test_one_line_says_what_came_of_it():
+    plain, half = Raced(PLAIN, 0.010, 0.0), Raced(HALF, 0.0099, 0.0)
+    assert racing.told(raced(plain, half)).endswith("none beats fp32 on 1 thread")
