@@ -178,4 +178,5 @@ def _filled(value: Any) -> Any:
 
 
 def _on_one_line(found: re.Match[str]) -> str:
-    return f"[{', '.join(line.strip().rstrip(',') for line in found[1].splitlines())}]"
+    words = [line.strip().rstrip(",") for line in found[1].strip().split("\n")]
+    return f"[{', '.join(words)}]"

@@ -2,7 +2,7 @@ import os
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from autotrain import files
@@ -45,6 +45,7 @@ def machine(name="m", path="runs", total=8, free=4, flops=1e11, feature="avx2"):
 
 
 @given(texts, texts, counts, counts, st.floats(1e-300, 1e300), texts)
+@example("m", "", 1, 1, 1.0, "\x85")  # ends a line for Python, not for TOML
 def test_a_profile_reads_back_equal(tmp_path_factory, name, path, total, free, flops, feature):
     profile = machine(name, path, total, free, flops, feature)
     file = tmp_path_factory.getbasetemp() / "machine.toml"
