@@ -162,7 +162,9 @@ def _time(sizing: Sizing) -> list[_Line]:
     accum = _mean(sizing.micro_batches())
     update = time.update_seconds()
     evaluations, saves = time.occasions("evaluate"), time.occasions("checkpoint")
-    rates = sizing.device.rates.source
+    by = f"the traced step's FLOPs and bytes over the device's {sizing.device.rates.source} rates"
+    if sizing.device.rates.timings:
+        by = "the traced step's operators, each by those like it that were timed on this device"
     start = runs.start_seconds(time.pace(), sizing.device).expected
     return [
         (
@@ -170,7 +172,7 @@ def _time(sizing: Sizing) -> list[_Line]:
             time.step_seconds(),
             f"{accum} x (model {seconds_text(model)}, loading {seconds_text(loading)} {beside}) + "
             f"optimizer {seconds_text(update)} + loop {seconds_text(compute.LOOP_SECONDS)}",
-            f"the traced step's FLOPs and bytes over the device's {rates} rates",
+            by,
         ),
         (
             "run_seconds",
