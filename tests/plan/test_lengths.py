@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autotrain.plan import lengths
 from autotrain.plan.memory import Setup, tensor_peak_bytes
-from autotrain.schema import LengthProfile
+from autotrain.schema import LengthProfile, Work
 
 from .profiles import MIB, model, trace
 
@@ -152,3 +152,16 @@ def test_the_padding_said_is_about_what_a_run_pads():
     said = lengths.padding(profile(values), order.buckets, 4000)
     assert said == pytest.approx(real, rel=0.25)
     assert lengths.padding(profile(values), order.buckets) > 5 * real
+
+
+def test_between_two_lengths_the_work_lies_between():
+    def of(length, size):
+        step = trace(8, 1e6, 1e5, 1e6)
+        return step.model_copy(update={"length": length, "work": (copy(10, size),)})
+
+    def copy(calls, size):
+        return Work("copy", "fp32", calls, 0, size)
+
+    short, long = of(100.0, 1e6), of(300.0, 3e6)
+    assert lengths._between(short, long, 200.0).work == (copy(5, 1e6), copy(5, 3e6))
+    assert lengths._shorter(short, 50.0).work == (copy(5, 1e6),)

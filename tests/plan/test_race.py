@@ -5,6 +5,8 @@ import pytest
 from autotrain.plan import race
 from autotrain.schema import Race, Raced, Variant
 
+from .profiles import goal, model, planned
+
 PLAIN = Variant("fp32", "contiguous", 2)
 HALF = Variant("bf16", "contiguous", 2)
 LAST = Variant("bf16", "channels_last", 2)
@@ -42,6 +44,27 @@ def test_the_update_counts_once_a_step():
     many = one.model_copy(update={"accum_steps": 50})
     assert race.winner(one, {}).variant == ALONE
     assert race.winner(many, {}).variant == PLAIN
+
+
+def test_a_smaller_cut_wins_only_where_it_is_clearly_faster():
+    def cut(*cuts):
+        return race.preferred(of(0.1).model_copy(update={"cuts": cuts}))
+
+    assert cut((48, 0.100), (24, 0.090), (12, 0.091))[0] == 12
+    assert cut((48, 0.100), (24, 0.090), (12, 0.095))[0] == 24
+    assert cut((48, 0.100), (24, 0.099), (12, 0.098)) is None
+    assert race.preferred(None) is None
+
+
+def test_a_batch_is_cut_for_speed_only_where_nothing_else_changes():
+    def sizes(fixed=(), **more):
+        plan = planned(of=model(**more), wish=goal(batch__global_batch=32))
+        return race.cuts(plan, model(**more), frozenset(fixed))
+
+    assert sizes() == (16, 8)
+    assert sizes(batch_norm=True) == ()
+    assert sizes(mixes=True) == ()
+    assert sizes({"batch.micro_batch"}) == ()
 
 
 @pytest.mark.parametrize(("place", "value"), [(0, "bf16"), (1, "channels_last"), (2, "2")])
