@@ -39,6 +39,7 @@ def calls():
             yield ATEN.gelu_backward, (gradient, y)
             yield ATEN.threshold_backward, (gradient, y, 0)
             yield ATEN.leaky_relu_backward, (gradient, y, 0.1, False)
+            yield ATEN.elu_backward, (gradient, 1.0, 1, 1, False, y)
     yield ATEN.silu_backward, (new(3, 7, 8), new(3, 7, 8, dtype=torch.bfloat16))
 
 
@@ -57,7 +58,7 @@ def test_a_shortcut_makes_what_the_fake_kernel_makes():
                 name,
                 args,
             )
-    assert len(seen) == 8
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize("name", RULES)

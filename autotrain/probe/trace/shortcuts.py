@@ -63,6 +63,8 @@ def _three(inputs: torch.Tensor, weight: torch.Tensor | None, wanted: Any) -> An
 def _elementwise_backward(run: Run, args: Any, kwargs: dict[str, Any]) -> Any:
     """As large as the gradient that came, which is as large as the input was."""
     gradient, other = args[0], args[1]
+    if not isinstance(other, torch.Tensor):  # elu_backward has its numbers first
+        other = args[-1]
     plain = gradient.shape == other.shape and gradient.dtype == other.dtype
     if not plain or gradient.stride() != other.stride():
         return run(*args, **kwargs)
