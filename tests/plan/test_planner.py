@@ -361,3 +361,11 @@ def test_run_seconds_are_at_least_the_sum_of_what_a_run_does():
     assert plan.predicted.run_seconds.expected > 1 + steps * plan.predicted.step_seconds.expected
     # Seeding and collating 8 samples, and the loop's own work.
     assert plan.predicted.step_seconds.expected > 8 * 20e-6 + 0.2e-3
+
+
+def test_what_does_not_fit_in_the_one_precision_that_was_traced_is_an_error_with_words():
+    """Leaving the precision out would need traces in fp32, which nobody made: no remedy."""
+    of = model(each=900 * MIB, dtypes=("bf16",))
+    with pytest.raises(DoesNotFitError) as refused:
+        planned(machine(device(free=0.5 * GIB)), of, goal(precision__dtype="bf16"))
+    assert "precision.dtype" not in refused.value.hint
