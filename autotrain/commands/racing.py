@@ -87,7 +87,7 @@ def told(race: Race) -> str:
     best = races.winner(race, {})
     assert best is not None
     plain = race.runs[0]
-    ratio = races.seconds(plain, race.accum_steps) / races.seconds(best, race.accum_steps)
+    ratio = plain.step_seconds(race.accum_steps) / best.step_seconds(race.accum_steps)
     which = (
         f"{spelled(best.variant)} is {ratio:.2f} x as fast as" if best != plain else "none beats"
     )

@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from autotrain.schema import Timing, Work
+from autotrain.schema import FRESH, OVERHEAD, Timing, Work
 
-OVERHEAD, FRESH = "overhead", "fresh"
 _FREE = ("view", "call")  # but for the overhead
 # The neighbours in shape that count, and how fast a neighbour's say falls with its distance.
 NEIGHBOURS, FALL = 4, 4.0

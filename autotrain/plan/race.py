@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import Device, Dtype, MemoryFormat, ModelProfile, Plan, Race, Raced, Variant
+from autotrain.schema import (
+    Device,
+    Dtype,
+    MemoryFormat,
+    ModelProfile,
+    Plan,
+    Race,
+    Raced,
+    Variant,
+    clear_winner,
+)
 from autotrain.units import seconds_text
 
 # The plain way is left only for one that is faster by more than what a race cannot tell apart.
@@ -73,11 +83,6 @@ def answers(race: Race, plan: Plan, ways: list[Variant]) -> bool:
     return race.micro_batch == plan.batch.micro_batch and tried >= set(ways[:1])
 
 
-def seconds(raced: Raced, accum_steps: int) -> float:
-    """Of an optimizer step: its micro-batches and the update."""
-    return accum_steps * raced.micro_seconds + raced.update_seconds
-
-
 def winner(race: Race, fixed: dict[str, Any]) -> Raced | None:
     """The fastest of those that agree with what is fixed; the plain one within MARGIN of it."""
 
@@ -92,10 +97,7 @@ def winner(race: Race, fixed: dict[str, Any]) -> Raced | None:
     able = [raced for raced in race.runs if agrees(raced.variant)]
     if not able:
         return None
-    best = min(able, key=lambda raced: seconds(raced, race.accum_steps))
-    plain = able[0]
-    close = (1 - MARGIN) * seconds(plain, race.accum_steps)
-    return plain if seconds(best, race.accum_steps) > close else best
+    return clear_winner(able, race.accum_steps, MARGIN)
 
 
 def found(race: Race | None, ledger: Ledger) -> dict[str, tuple[Any, str]]:
@@ -115,7 +117,7 @@ def said(race: Race, best: Raced, place: int) -> str:
     """What each value of one setting took at best, the chosen one first."""
     least: dict[Any, float] = {}
     for raced in race.runs:
-        value, took = raced.variant[place], seconds(raced, race.accum_steps)
+        value, took = raced.variant[place], raced.step_seconds(race.accum_steps)
         least[value] = min(took, least.get(value, took))
     chosen = best.variant[place]
     others = [f"{value} {seconds_text(took)}" for value, took in least.items() if value != chosen]

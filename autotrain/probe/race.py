@@ -8,7 +8,7 @@ in fewer bits or in another order is only timed here, and what it learns is thro
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -21,7 +21,7 @@ from autotrain.prepare import run_as
 from autotrain.probe.child import Request
 from autotrain.probe.steps import Stepper, longest_samples
 from autotrain.probe.trial import fault, serve
-from autotrain.schema import ModelSection, Plan, Race, Raced, Record, Variant
+from autotrain.schema import ModelSection, Plan, Race, Raced, Record, Variant, clear_winner
 from autotrain.task import load_task
 
 # The first round warms every way up and does not count; of the others the median does.
@@ -73,28 +73,21 @@ def _held(stepper: Stepper, request: RaceRequest) -> dict[str, Any]:
     ways = [(variant, whole) for variant in request.variants]
     found = _rounds(stepper, request, ways)
     runs = [
-        Raced(way[0], *map(_middle, zip(*rounds, strict=True))) for way, rounds in found.items()
+        Raced(way[0], *map(statistics.median, zip(*rounds, strict=True)))
+        for way, rounds in found.items()
     ]
     sizes = [size for size in request.cuts if size < whole]
     cuts: dict[_Way, list[_Round]] = {}
     if sizes:
-        best = min(runs, key=lambda raced: _seconds(raced, request))
-        if _seconds(best, request) > (1 - request.margin) * _seconds(runs[0], request):
-            best = runs[0]
+        best = clear_winner(runs, request.take.plan.batch.accum_steps, request.margin)
         cuts = _rounds(stepper, request, [(best.variant, size) for size in (whole, *sizes)])
     return {
         "rounds": max(len(rounds) for rounds in found.values()),
         "runs": tuple(runs),
-        "cuts": tuple((way[1], _middle(r.micro_seconds for r in of)) for way, of in cuts.items()),
+        "cuts": tuple(
+            (way[1], statistics.median(r.micro_seconds for r in of)) for way, of in cuts.items()
+        ),
     }
-
-
-def _middle(times: Iterable[float]) -> float:
-    return statistics.median(times)
-
-
-def _seconds(raced: Raced, request: RaceRequest) -> float:
-    return request.take.plan.batch.accum_steps * raced.micro_seconds + raced.update_seconds
 
 
 def _rounds(stepper: Stepper, request: RaceRequest, ways: list[_Way]) -> dict[_Way, list[_Round]]:

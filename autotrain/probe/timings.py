@@ -24,14 +24,13 @@ from autotrain.probe.trace.counter import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work
 from autotrain.probe.zoo import Pool, by_bytes, products
-from autotrain.schema import Dtype, Timing, Work
+from autotrain.schema import FRESH, OVERHEAD, Dtype, Timing, Work
 
 ROUNDS = 3
 # One burst is at least so long, so that the clock's own cost is lost in it.
 BURST_SECONDS, MOST_CALLS = 200e-6, 50
 # What a step leaves behind it before an operator's output comes round again in the caches.
 RING_BYTES = 48 << 20
-OVERHEAD, FRESH = "overhead", "fresh"
 FRESH_BYTES, PAGE = 16 << 20, mmap.PAGESIZE
 HEAP_BYTES = 31 << 20  # a freed block of this size makes malloc keep such blocks
 # What is smaller was just made by the operator before, and is at hand.

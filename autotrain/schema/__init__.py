@@ -23,7 +23,9 @@ from autotrain.schema.base import (
 from autotrain.schema.data import DatasetProfile, Fault, Percentiles
 from autotrain.schema.goal import Goal, Recipe, Sizes, TaskSection
 from autotrain.schema.machine import (
+    FRESH,
     INTERRUPTION_HOURS,
+    OVERHEAD,
     Cpu,
     Device,
     Disk,
@@ -41,6 +43,7 @@ from autotrain.schema.measured import (
     Suggestion,
     Sweep,
     Variant,
+    clear_winner,
 )
 from autotrain.schema.model import LengthProfile, ModelProfile, StepTrace, Trial, Work
 from autotrain.schema.plan import (
@@ -74,7 +77,9 @@ from autotrain.schema.settings import (
 
 __all__ = [
     "CUDA_LIKE",
+    "FRESH",
     "INTERRUPTION_HOURS",
+    "OVERHEAD",
     "PLAN_SCHEMA",
     "PROFILE_SCHEMA",
     "SETTING_SECTIONS",
@@ -139,5 +144,6 @@ __all__ = [
     "Whole",
     "WholeFloat",
     "Work",
+    "clear_winner",
     "setting_types",
 ]

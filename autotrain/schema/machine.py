@@ -30,6 +30,10 @@ def _hours(said: Any) -> Any:
 InterruptionHours = Annotated[PositiveFloat, BeforeValidator(_hours)]
 
 
+# Kinds of timings that are no operators: asking for one, and fresh pages of memory.
+OVERHEAD, FRESH = "overhead", "fresh"
+
+
 class Timing(NamedTuple):
     """How long one call of an operator took on so many threads (1 on a GPU). Units as in `Work`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autotrain.schema.base import Dtype, OptimizerName, Positive, PositiveFloat, Record, Whole
@@ -99,6 +100,17 @@ class Raced(NamedTuple):
     variant: Variant
     micro_seconds: float
     update_seconds: float
+
+    def step_seconds(self, accum_steps: int) -> float:
+        """Of an optimizer step: its micro-batches and the update."""
+        return accum_steps * self.micro_seconds + self.update_seconds
+
+
+def clear_winner(runs: Sequence[Raced], accum_steps: int, margin: float) -> Raced:
+    """The fastest; the first, which is the plain one, unless it is slower by over `margin`."""
+    best = min(runs, key=lambda raced: raced.step_seconds(accum_steps))
+    close = (1 - margin) * runs[0].step_seconds(accum_steps)
+    return runs[0] if best.step_seconds(accum_steps) > close else best
 
 
 class Race(Record):
