@@ -86,12 +86,16 @@ class Saved(_Stamped):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Healed(_Stamped):
-    """A fault was mended; training goes on. `cost_seconds` is what it took."""
+    """A fault was mended; training goes on. `cost_seconds` is what it took.
+
+    `amends`: what changed in the plan for it: key -> [before, after].
+    """
 
     name: ClassVar = "healed"
     fault: str
     cure: str
     cost_seconds: float
+    amends: dict[str, list[int | str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

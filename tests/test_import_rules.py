@@ -106,6 +106,7 @@ RULES = [
             "batches",
             "trust",
             "planfile",
+            "amending",
             "device",
             "optimizer",
             "prepare",

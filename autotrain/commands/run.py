@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from autotrain import files, planfile
+from autotrain import amending, files, planfile
 from autotrain import trust as trusting
 from autotrain.commands import present, remember, report
 from autotrain.commands.present import Present
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.events import Event, Started, Stopped, Warned, to_json
+from autotrain.events import Event, Healed, Started, Stopped, Warned, to_json
 from autotrain.schema import Plan, TaskSection
 from autotrain.task import Task, file_sha256, load_task
 
@@ -44,6 +44,8 @@ def run(
     task_file = _code(plan.task, folder, accept=trust)
     directory = _directory(plan, path)
     _check_free(plan, directory, resume=resume, fresh=fresh, name=plan_file)
+    if resume and (directory / "plan.toml").exists():
+        plan = amending.applied(plan, planfile.load(directory / "plan.toml"))
     data = located(plan.task.data, folder)
     with data_only() as out:
         task = load_task(task_file, data, plan.task.options)
@@ -244,8 +246,13 @@ def _consumers(
 
     log = stack.enter_context(event_log(directory / "events.jsonl"))
     board = stack.enter_context(scalars(directory / "metrics"))
+
+    def amend(event: Event) -> None:
+        if isinstance(event, Healed) and event.amends:
+            amending.write(event, directory / "plan.toml")
+
     if out is not None:
         lines = Tolerant(out)
-        return [log, board.write, lambda event: lines.line(to_json(event))]
+        return [log, board.write, amend, lambda event: lines.line(to_json(event))]
     show = stack.enter_context(viewer(plan, sys.stderr, max_steps=max_steps))
-    return [log, board.write, show]
+    return [log, board.write, amend, show]

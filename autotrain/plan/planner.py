@@ -16,6 +16,7 @@ from autotrain.plan import (
     choices,
     cutting,
     execution,
+    healing,
     inversion,
     optimizing,
     outlook,
@@ -59,6 +60,7 @@ def make_plan(
     sizing = _sized_or_hint(hardware, model, goal)
     ledger = sizing.ledger
     outlook.loader(ledger, sizing)
+    healing.decide(ledger, sizing)
     limit = inversion.limit(ledger, sizing)
     choice = _chosen_or_hint(limit, sizing, goal) if limit is not None else None
     pace.decide(ledger, sizing)

@@ -37,6 +37,10 @@ MEANINGS: dict[str, str] = {
         "How much the model has seen each time it is changed, where samples differ in length: "
         "the sum of their lengths (frames, tokens)."
     ),
+    "batch.split": (
+        "In how many parts each micro-batch is taken. A run sets it when memory ran out; the "
+        "result is the same."
+    ),
     "model.memory_format": "In which order the numbers of an image lie in memory.",
     "model.compile": "Whether the model is translated into faster code before training.",
     "model.activation_checkpointing": (
@@ -88,6 +92,15 @@ MEANINGS: dict[str, str] = {
     "loader.prefetch": "Batches that each of them keeps ready.",
     "loader.pin_memory": "Whether batches wait where a graphics card fetches them fastest.",
     "loader.start_method": "How these processes are started.",
+    "loader.timeout_seconds": (
+        "After how long without a batch the processes that load data count as hung."
+    ),
+    "heal.spike_score": (
+        "How far above the usual a loss must lie for its step to be undone, counted in the usual "
+        "scatter of the losses."
+    ),
+    "heal.rollbacks": "How often the run may go back to a checkpoint when nothing else helps.",
+    "heal.bad_samples": "The share of the samples that may be unreadable and left out.",
     "data.valid_share": "The part of the data held back to see how the model does on new data.",
     "predicted.tensor_peak_bytes": "The most memory that numbers in use take at once.",
     "predicted.reserved_peak_bytes": "The most a graphics card's allocator sets aside for them.",

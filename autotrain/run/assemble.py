@@ -12,7 +12,7 @@ from autotrain import optimizer, prepare
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
-from autotrain.run import checkpoint, data, faults
+from autotrain.run import checkpoint, data, faults, guard
 from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.data import Feed, Itinerary, Source
@@ -44,8 +44,10 @@ def assemble(
     device = device_of(plan.device)
     model = build_model(plan, task, device)
     form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
-    feed, cadence, counts = _feed(plan, task, model, task_file, max_steps)
+    parts = data.split(task, plan)
+    feed, cadence = _feed(plan, parts, task, model, task_file, max_steps)
     precision = Precision(plan.precision.dtype, device)
+    built = optimizer.build(plan.optimizer, model)
     run = Run(
         plan=plan,
         task=task,
@@ -53,7 +55,7 @@ def assemble(
         model=model,
         form=form,
         parameters=[p for p in model.parameters() if p.requires_grad],
-        optimizer=optimizer.build(plan.optimizer, model),
+        optimizer=built,
         scaler=precision.scaler(),
         precision=precision,
         schedule=Schedule(plan.schedule, plan.optimizer.lr, cadence.total_steps, task.better),
@@ -62,7 +64,8 @@ def assemble(
         keeper=Keeper(directory, plan.checkpoint.keep),
         buffers=Buffers(model),
         memory=Memory(device),
-        counts=counts,
+        guard=guard.Guard(guard.mode_of(device, built), plan.heal.spike_score),
+        parts=parts,
         last=feed.itinerary.last,
     )
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
@@ -85,17 +88,27 @@ def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module
 
 
 def _feed(
-    plan: Plan, task: Task, model: torch.nn.Module, task_file: Path, max_steps: int | None
-) -> tuple[Feed, Cadence, tuple[int, int]]:
-    parts = data.split(task, plan)
-    no_single = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
-    order, valid = _order(plan, parts, no_single=no_single)
+    plan: Plan, parts: data.Split, task: Task, model: torch.nn.Module, task_file: Path,
+    max_steps: int | None,
+) -> tuple[Feed, Cadence]:  # fmt: skip
+    order, valid = _order(plan, parts, no_single=_no_single(model))
     cadence = Cadence.of(plan, order.steps_per_epoch)
     last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
     source = Source(parts, task, plan.run.seed, task_file)
-    itinerary = Itinerary(order, cadence, valid, last)
-    feed = Feed(source, itinerary, plan.loader, device_of(plan.device))
-    return feed, cadence, (parts.train_count, parts.valid_count)
+    way = Itinerary(order, cadence, valid, last)
+    return Feed(source, way, plan.loader, device_of(plan.device)), cadence
+
+
+def itinerary(run: Run) -> Itinerary:
+    """The way through the data from where the run stands, cut as its plan says now."""
+    order, valid = _order(run.plan, run.parts, no_single=_no_single(run.model))
+    place = run.state.step, run.state.evaluated
+    return Itinerary(order, run.cadence, valid, run.last, *place)
+
+
+def _no_single(model: torch.nn.Module) -> bool:
+    """Whether it cannot train on one sample."""
+    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
 
 
 def _order(
@@ -103,11 +116,13 @@ def _order(
 ) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
     """The order of the training samples, and the validation set's micro-batches."""
     cut, seed, lengths = plan.batch, plan.run.seed, data.lengths_of(parts)
-    valid = in_micro_batches(parts.valid_count, cut.micro_batch)
+    split = cut.split or 1
+    micro = -(-cut.micro_batch // split)
+    valid = in_micro_batches(parts.valid_count, micro)
     if lengths is None or cut.buckets is None or cut.target_items is None:
         count = parts.train_count
-        return Order(count, cut.global_batch, cut.micro_batch, seed, no_single, lengths), valid
-    order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single)
+        return Order(count, cut.global_batch, micro, seed, no_single, lengths), valid
+    order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single, split)
     known = data.valid_lengths_of(parts)
     return order, valid if known is None else order.in_turn(known)
 

@@ -30,7 +30,7 @@ class BucketedOrder:
     """The windows of every epoch. `lengths`: float64 [count], what each sample costs.
 
     `no_single`: a bucket that holds a single sample is joined with its neighbour, because
-    BatchNorm cannot train on one.
+    BatchNorm cannot train on one. `split`: each micro-batch is taken in so many parts.
     """
 
     lengths: torch.Tensor
@@ -38,6 +38,7 @@ class BucketedOrder:
     target_items: float
     seed: int
     no_single: bool = False
+    split: int = 1
 
     @cached_property
     def groups(self) -> list[tuple[torch.Tensor, int]]:
@@ -54,19 +55,25 @@ class BucketedOrder:
     def window(self, step: int) -> list[list[int]]:
         """The micro-batches, as sample indices, of the step that `step` others went before."""
         order, edges, first, last = self._span(step)
-        return [order[a:b].tolist() for a, b in pairwise(edges[first : last + 1])]
+        made = (order[a:b] for a, b in pairwise(edges[first : last + 1]))
+        return [part.tolist() for m in made for part in torch.split(m, self._parts(len(m)))]
 
     def sizes(self, step: int) -> list[int]:
         """How many samples each of those micro-batches has."""
         _, edges, first, last = self._span(step)
-        return [b - a for a, b in pairwise(edges[first : last + 1])]
+        made = (b - a for a, b in pairwise(edges[first : last + 1]))
+        return [size for count in made for size in self._parts(count)]
+
+    def _parts(self, count: int) -> list[int]:
+        return [count] if self.split == 1 else even(count, max(-(-count // self.split), 1))
 
     def in_turn(self, lengths: torch.Tensor) -> list[Sequence[int]]:
         """Samples of those lengths, the shortest first, each bucket in its micro-batches."""
         batches: list[Sequence[int]] = []
         for group, size in grouped(lengths, self.buckets):
             ordered = group[torch.argsort(lengths[group], stable=True)]
-            batches += [part.tolist() for part in torch.split(ordered, even(len(ordered), size))]
+            parts = (n for many in even(len(ordered), size) for n in self._parts(many))
+            batches += [part.tolist() for part in torch.split(ordered, [*parts])]
         return batches
 
     def _span(self, step: int) -> tuple[torch.Tensor, list[int], int, int]:

@@ -240,6 +240,11 @@ class Feed:
         """End the workers."""
         self._batches = None
 
+    def restart(self, itinerary: Itinerary) -> None:
+        """Go on along another itinerary, with new workers."""
+        self.close()
+        self.itinerary = itinerary
+
     def _start(self) -> Iterator[Any]:
         workers, method = self.section.workers, self.section.start_method
         try:

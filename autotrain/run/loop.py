@@ -20,13 +20,13 @@ from autotrain.device import settings
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
 from autotrain.optimizer import set_rate
-from autotrain.run import faults
+from autotrain.run import faults, heal
 from autotrain.run.assemble import assemble
 from autotrain.run.evaluate import evaluate
 from autotrain.run.lock import held
 from autotrain.run.meter import Meter
 from autotrain.run.signals import Stop
-from autotrain.run.state import NotFiniteError, Run
+from autotrain.run.state import Run
 from autotrain.run.step import take_step
 from autotrain.schema import Plan
 from autotrain.task import Task
@@ -72,12 +72,16 @@ def train(
 
 def _steps(run: Run, stop: Stop) -> Generator[Event, None, StopReason]:
     """Do what is due, then take a step, until something ends the run."""
-    first = run.state.step
-    yield from _due(run, stop)
-    while (reason := _ending(run, stop)) is None:
-        take_step(run, stop)
-        yield from run.news()
-        yield from _due(run, stop)
+    first, reason = run.state.step, None
+    while reason is None:
+        try:
+            yield from _due(run, stop)
+            reason = _ending(run, stop)
+            if reason is None:
+                take_step(run, stop)
+                yield from run.news()
+        except Exception as error:
+            yield from heal.mend(run, error)
     yield from _last_words(run, stop, reason, took_steps=run.state.step > first)
     return reason
 
@@ -131,16 +135,14 @@ def _save(run: Run, label: str) -> Iterator[Event]:
 def _log(run: Run) -> Iterator[Event]:
     """The Step event of a log point: the only place where the host reads what steps left.
 
-    Raises NotFiniteError after it where the loss is not finite; a loss scaler mends single
-    steps, so with one that takes every micro-batch.
+    After it, what the guard found bad; raises NotFiniteError where that does not end.
     """
     begun, meter, step = perf_counter(), run.meter, run.state.step
-    meter.sums.rows = [{**row} for row in meter.sums.values()]
-    losses = [row["loss"] for row in meter.sums.rows]
-    sums, norm = meter.sums.read(), float(meter.grad_norm)
+    meter.read()
+    sums, norm = {"loss": math.nan, "weight": 0.0} | meter.sums.read(), float(meter.grad_norm)
     means = {name: value / (sums["weight"] or 1.0) for name, value in sums.items()}
     run.state.weight += sums["weight"]
-    run.meter = Meter()
+    run.meter, run.step_seconds = Meter(), meter.step_seconds()
     now, peak = run.memory.now_and_peak()
     yield Step(
         step=step,
@@ -156,19 +158,11 @@ def _log(run: Run) -> Iterator[Event]:
         device_bytes=now,
         peak_bytes=peak,
     )
-    broken = all if run.scaler.is_enabled() else any
-    if broken(not math.isfinite(loss) for loss in losses):
-        raise NotFiniteError(
-            f"the loss became {means['loss']} between steps {step - meter.steps + 1} and {step}",
-            "a lower optimizer.lr, optimizer.clip_norm, or bf16 in place of fp16",
-        )
+    yield from heal.look(run, meter.taken)
 
 
 def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, bool]:
-    """The Evaluated event; returns whether the monitored figure is the best so far.
-
-    Raises NotFiniteError after it where the loss is not finite.
-    """
+    """The Evaluated event; returns whether the monitored figure is the best so far."""
     begun, state = perf_counter(), run.state
     figures = evaluate(run, stop)
     if figures is None:
@@ -187,11 +181,7 @@ def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, bool]:
         bad_evaluations=state.bad_evaluations,
         seconds=perf_counter() - begun,
     )
-    if not math.isfinite(figures.loss):
-        raise NotFiniteError(
-            f"the validation loss is {figures.loss} after step {state.step}",
-            "a lower optimizer.lr or optimizer.clip_norm; look at the validation samples",
-        )
+    yield from heal.look_at_figure(run, figures.loss)
     return improved
 
 

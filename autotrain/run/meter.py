@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -47,8 +47,16 @@ class Tally:
 
 
 def detached(value: Number) -> Number:
-    """A scalar without its history."""
-    return value.detach() if isinstance(value, torch.Tensor) else value
+    """A scalar without its history; on a CPU a number, read where it lies."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    bare = value.detach()
+    if bare.device.type != "cpu":
+        return bare
+    try:
+        return float(bare.numpy())
+    except TypeError:  # numpy has no bfloat16
+        return float(bare.float().numpy())
 
 
 def _sum(values: list[float]) -> float:
@@ -72,11 +80,26 @@ def _to_host(scalars: Sequence[torch.Tensor]) -> list[float]:
     return found
 
 
+class Taken(NamedTuple):
+    """A step as the host sees it at a log point: its loss per weight, and whether it counted."""
+
+    step: int
+    loss: float
+    bad: bool
+
+
+class _Unread(NamedTuple):
+    step: int
+    rows: list[dict[str, Number]]
+    bad: Number
+
+
 @dataclass
 class Meter:
     """What the steps since the last log point left, a row of sums for each micro-batch.
 
-    `untimed` steps, in which something was compiled, are not in `seconds`.
+    What a step that was not committed left counts in `taken` alone. `untimed` steps, in which
+    something was compiled, are not in `seconds`.
     """
 
     sums: Tally = field(default_factory=Tally)
@@ -86,17 +109,34 @@ class Meter:
     waited: float = 0.0
     grad_norm: Number = math.nan
     untimed: int = 0
+    taken: list[Taken] = field(default_factory=list)
+    unread: list[_Unread] = field(default_factory=list, repr=False)
 
     def add(
-        self, rows: list[dict[str, Number]], samples: int, seconds: float, waited: float
-    ) -> None:
+        self, step: int, rows: list[dict[str, Number]], bad: Number, samples: int,
+        seconds: float, waited: float,
+    ) -> None:  # fmt: skip
         """Count one more step, of a row per micro-batch."""
-        for row in rows:
-            self.sums.add(row)
+        self.unread.append(_Unread(step, rows, bad))
         self.steps += 1
         self.samples += samples
         self.seconds += seconds
         self.waited += waited
+        if len(self.unread) >= FOLD:
+            self.read()
+
+    def read(self) -> None:
+        """Bring what the steps left to the host."""
+        unread, self.unread = self.unread, []
+        rows = iter(Tally([row for each in unread for row in each.rows]).values())
+        flags = Tally([{"bad": each.bad} for each in unread]).values()
+        for each, flag in zip(unread, flags, strict=True):
+            mine = [next(rows) for _ in each.rows]
+            loss, weight = (_sum([row[name] for row in mine]) for name in ("loss", "weight"))
+            self.taken.append(Taken(each.step, loss / (weight or 1.0), flag["bad"] > 0))
+            if not flag["bad"]:
+                for row in mine:
+                    self.sums.add({**row})
 
     def step_seconds(self, more: float = 0.0) -> float:
         """Of a step, on average; `more` seconds were spent on all of them. 0: none was timed."""
@@ -105,6 +145,7 @@ class Meter:
 
     def state(self) -> dict[str, Any]:
         """As JSON, so that a log point after a resume reads as if nothing had happened."""
+        self.read()
         return {
             "sums": self.sums.values(),
             "steps": self.steps,
@@ -113,6 +154,7 @@ class Meter:
             "waited": self.waited,
             "grad_norm": float(self.grad_norm),
             "untimed": self.untimed,
+            "taken": [[*each] for each in self.taken],
         }
 
     @classmethod
@@ -120,4 +162,5 @@ class Meter:
         """The inverse of `state`."""
         sums = Tally([*state["sums"]])
         rest = {key: state[key] for key in ("steps", "samples", "seconds", "waited", "grad_norm")}
-        return cls(sums, **rest, untimed=state.get("untimed", 0))
+        taken = [Taken(*each) for each in state.get("taken", [])]
+        return cls(sums, **rest, untimed=state.get("untimed", 0), taken=taken)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
+from torch.utils.data import Subset
 
 from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
@@ -19,7 +20,8 @@ from autotrain.prepare import Prepared
 from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.checkpoint import Snapshot
-from autotrain.run.data import Feed
+from autotrain.run.data import Feed, Split
+from autotrain.run.guard import Guard
 from autotrain.run.keeper import Keeper
 from autotrain.run.meter import Meter
 from autotrain.run.schedule import Schedule
@@ -30,7 +32,7 @@ from autotrain.run.tensors import (
     restore_model,
     restore_optimizer,
 )
-from autotrain.schema import Plan
+from autotrain.schema import Dtype, Plan
 from autotrain.task import Loss, Task
 
 
@@ -38,12 +40,18 @@ class NotFiniteError(AutotrainError):
     """A loss or a weight is NaN or infinite."""
 
 
+class ScaleGoneError(AutotrainError):
+    """Gradients overflow fp16 at every scale of the loss."""
+
+
 @dataclass
 class RunState:
     """Where a run stands, between two steps. `evaluated` is the step of the last evaluation.
 
     `weight` counts up to the last log point. `reference` is the figure that patience compares
-    with: it moves by `min_delta` at least, `best` by anything.
+    with: it moves by `min_delta` at least, `best` by anything. `bad_streak`: steps in a row that
+    were not committed, up to the last log point; `rollbacks`: how often the run went back;
+    `broken_evaluations`: those in a row whose loss was not finite.
     """
 
     step: int = 0
@@ -54,6 +62,9 @@ class RunState:
     best_step: int | None = None
     reference: float | None = None
     bad_evaluations: int = 0
+    bad_streak: int = 0
+    rollbacks: int = 0
+    broken_evaluations: int = 0
 
     def judge(self, figure: float, better: str, min_delta: float) -> bool:
         """Take note of an evaluation's monitored figure; True if it is the best so far."""
@@ -100,6 +111,14 @@ class Buffers:
                 self._kept = [buffer.clone() for buffer in now]
 
     @torch.no_grad()
+    def settle(self, bad: torch.Tensor) -> None:
+        """Put them back where `bad` is 1, on the device: nothing is read."""
+        if not self._places:
+            return
+        for now, kept in zip(self._now(), self._kept, strict=True):
+            now.copy_(torch.where(bad.reshape(()) > 0, kept, now))
+
+    @torch.no_grad()
     def restore(self) -> None:
         """Put them back as they were kept."""
         for (owner, name), kept in zip(self._places, self._kept, strict=True):
@@ -129,13 +148,25 @@ class Run:
     keeper: Keeper
     buffers: Buffers
     memory: Memory
-    counts: tuple[int, int]
+    guard: Guard
+    parts: Split
     last: int
     state: RunState = field(default_factory=RunState)
     meter: Meter = field(default_factory=Meter)
     notes: list[Event] = field(default_factory=list)
     resumed_from: Path | None = None
     committing: bool = False
+    mixes: bool = False
+    step_seconds: float = 0.0
+    # Of healing: where it was needed last and how often there, and how far the run went back.
+    mended_at: tuple[int, int] | None = None
+    tries: int = 0
+    went_back_to: int | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Samples to train on, and held out."""
+        return self.parts.train_count, self.parts.valid_count
 
     @property
     def epoch(self) -> int:
@@ -151,7 +182,17 @@ class Run:
                 f"the task's loss returned {type(made).__name__}, not autotrain.Loss",
                 "return Loss(total=the sum, weight=how many items it was summed over)",
             )
+        self.mixes = made.mixes
         return made
+
+    def set_precision(self, dtype: Dtype) -> None:
+        """Compute in another precision from here on, with a loss scale of its own."""
+        self.precision = Precision(dtype, self.device)
+        self.scaler = self.precision.scaler()
+
+    def forget_interval(self) -> None:
+        """Nothing since the last log point counts."""
+        self.meter = Meter()
 
     def news(self) -> Iterator[Event]:
         """What has turned out about how the model runs, each thing once."""
@@ -196,6 +237,7 @@ class Run:
             "schedule": self.schedule.state(),
             "scaler": self.scaler.state_dict(),
             "meter": self.meter.state(),
+            "guard": self.guard.state(),
             "model": self.plan.model.model_dump(),
         }
         return Snapshot(self.state.step, model, flatten_optimizer(self.optimizer), state)
@@ -204,18 +246,30 @@ class Run:
         """Go on from a snapshot. Raises AutotrainError where it is of another run."""
         try:
             _refuse_changes(snapshot.state["fixed"], self.fixed())
-            restore_model(self.model, snapshot.model)
-            restore_optimizer(self.optimizer, snapshot.optimizer)
+            self.take_back(snapshot)
             self.state = RunState(**{name: snapshot.state[name] for name in asdict(RunState())})
             self.schedule.load(snapshot.state["schedule"])
-            self.scaler.load_state_dict(snapshot.state["scaler"])
             self.meter = Meter.from_state(snapshot.state["meter"])
+            self.guard.load(snapshot.state["guard"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AutotrainError(
                 f"the checkpoint of step {snapshot.step} lacks what a resume needs: {error!r}",
                 "start a fresh run",
             ) from error
         set_rate(self.optimizer, self.schedule.at(self.state.step))
+
+    def take_back(self, snapshot: Snapshot) -> None:
+        """What was learned, as it was then; where the run stands stays."""
+        restore_model(self.model, snapshot.model)
+        restore_optimizer(self.optimizer, snapshot.optimizer)
+        self.scaler.load_state_dict(snapshot.state["scaler"])
+
+    def samples_of(self, step: int) -> list[int]:
+        """The training samples that the step-th step learned from, as the task counts them."""
+        window = self.feed.itinerary.order.window(step - 1)
+        train = self.parts.train
+        own = train.indices if type(train) is Subset else None
+        return [own[i] if own is not None else i for part in window for i in part]
 
 
 def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

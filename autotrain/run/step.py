@@ -13,18 +13,21 @@ import torch
 
 from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
-from autotrain.run import faults
+from autotrain.run import faults, guard
 from autotrain.run.meter import Number, detached
 from autotrain.run.seeds import MICRO_BATCH, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
 from autotrain.task import Loss
 
+Rows = list[dict[str, Number]]
+
 
 def take_step(run: Run, stop: Stop) -> None:
     """One optimizer step: backward over the window's micro-batches, then the update.
 
-    If asked to stop on the way, or at an exception, all is as it was before the step.
+    If asked to stop on the way, or at an exception, all is as it was before the step. So it is
+    too where the guard finds the step bad: the next one goes on behind its samples.
     """
     begun, run.feed.waited, compiled = perf_counter(), 0.0, run.form.compiled
     window = run.feed.itinerary.order.sizes(run.state.step)
@@ -39,27 +42,27 @@ def take_step(run: Run, stop: Stop) -> None:
         raise
     if done is None:
         return run.rewind()
-    rows, correction = done
-    _update(run, correction)
+    rows, weight, correction = done
+    bad = _update(run, rows, weight, correction)
     run.state.samples += sum(window)
     seconds = perf_counter() - begun
     if run.form.compiled > compiled:  # no step like the others
         run.meter.untimed += 1
         seconds = 0.0
-    run.meter.add(rows, sum(window), seconds, run.feed.waited)
+    run.meter.add(run.state.step, rows, bad, sum(window), seconds, run.feed.waited)
     return None
 
 
 def _accumulate(
     run: Run, window: list[int], stop: Stop
-) -> tuple[list[dict[str, Number]], Number | None] | None:
-    """Gradients of the window, and what they are to be multiplied with; None: asked to stop.
+) -> tuple[Rows, Number, Number | None] | None:
+    """Gradients of the window, its weight, and what they are to be multiplied with.
 
-    The window's weight is known only after its last micro-batch, and asking the device for it
-    would make the host wait. So each loss is divided by what the first one makes us expect,
-    which keeps fp16 in range, and the gradients are set right once, at the end.
+    None: asked to stop. The window's weight is known only after its last micro-batch, and asking
+    the device for it would make the host wait. So each loss is divided by what the first one
+    makes us expect, which keeps fp16 in range, and the gradients are set right once, at the end.
     """
-    rows: list[dict[str, Number]] = []
+    rows: Rows = []
     weight: Number = 0.0
     expected: Number = 1.0
     epoch = run.state.step // run.cadence.steps_per_epoch
@@ -76,14 +79,16 @@ def _accumulate(
             torch.autograd.backward(run.scaler.scale(loss.total / expected))
         weight = weight + this
         parts = {f"part {name}": detached(value) for name, value in loss.parts.items()}
-        rows.append({"loss": loss.total.detach(), "weight": this, **parts})
-    return rows, expected / _not_zero(weight) if len(window) > 1 else None
+        rows.append({"loss": detached(loss.total), "weight": this, **parts})
+    return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None
 
 
 def _weight(loss: Loss) -> Number:
     """As a number, or on the loss's device in its precision (at least fp32)."""
     if not isinstance(loss.weight, torch.Tensor):
         return float(loss.weight)
+    if loss.weight.device.type == "cpu":
+        return detached(loss.weight)
     dtype = torch.promote_types(loss.total.dtype, torch.float32)
     return loss.weight.detach().to(loss.total.device, dtype)
 
@@ -95,24 +100,47 @@ def _not_zero(weight: Number) -> Number:
     return weight if weight > 0 else 1.0
 
 
-def _update(run: Run, correction: Number | None) -> None:
-    """Unscale, clip by norm, step, update the scaler, set the next rate, drop the gradients."""
-    run.committing = True
+def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> Number:
+    """Unscale, clip by norm, judge, step, update the scaler, set the next rate, drop the gradients.
+
+    Returns the guard's verdict.
+    """
     run.scaler.unscale_(run.optimizer)
-    clip, logs = run.plan.optimizer.clip_norm, run.cadence.logs(run.state.step + 1)
+    gradients = [p.grad for p in run.parameters if p.grad is not None]
     if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
-        torch._foreach_mul_(_gradients(run), correction)
-    if clip is not None:
-        run.meter.grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, clip)
-    elif logs:
-        run.meter.grad_norm = torch.nn.utils.get_total_norm(_gradients(run))
-    run.scaler.step(run.optimizer)
+        torch._foreach_mul_(gradients, correction)
+    total = sum(row["loss"] for row in rows)
+    bad = run.guard.bad(total / _not_zero(weight), _size(run, gradients))
+    run.committing = True
+    _commit(run, bad)
     run.scaler.update()
     run.state.step += 1
     set_rate(run.optimizer, run.schedule.at(run.state.step))
     run.optimizer.zero_grad(set_to_none=True)
     run.committing = False
+    return bad
 
 
-def _gradients(run: Run) -> list[torch.Tensor]:
-    return [p.grad for p in run.parameters if p.grad is not None]
+def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
+    """What is finite where the gradients are: their norm, where it is needed anyway."""
+    clip, logs = run.plan.optimizer.clip_norm, run.cadence.logs(run.state.step + 1)
+    if clip is not None:
+        run.meter.grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, clip)
+    elif logs:
+        run.meter.grad_norm = torch.nn.utils.get_total_norm(gradients)
+    elif run.guard.mode == "log" or not gradients:
+        return 0.0
+    else:
+        return run.guard.size(gradients)
+    return detached(run.meter.grad_norm)
+
+
+def _commit(run: Run, bad: Number) -> None:
+    """The optimizer's step, unless it is bad: then all is as it was before."""
+    if isinstance(bad, torch.Tensor) and run.guard.mode == "device" and not run.scaler.is_enabled():
+        guard.commit(run.optimizer, bad)
+        run.buffers.settle(bad)
+    elif isinstance(bad, torch.Tensor) or not bad:
+        run.scaler.step(run.optimizer)
+    else:
+        run.buffers.restore()

@@ -57,6 +57,7 @@ from autotrain.schema.plan import (
 )
 from autotrain.schema.settings import (
     VALID_SHARE,
+    Amendment,
     BatchSection,
     Bucket,
     CheckpointSection,
@@ -64,6 +65,7 @@ from autotrain.schema.settings import (
     DeviceSection,
     EarlyStopSection,
     EvaluateSection,
+    HealSection,
     LoaderSection,
     MemoryFormat,
     MemorySection,
@@ -84,6 +86,7 @@ __all__ = [
     "PROFILE_SCHEMA",
     "SETTING_SECTIONS",
     "VALID_SHARE",
+    "Amendment",
     "BatchSection",
     "Beside",
     "Bucket",
@@ -101,6 +104,7 @@ __all__ = [
     "Fault",
     "Goal",
     "HardwareProfile",
+    "HealSection",
     "InputsSection",
     "Kind",
     "LengthProfile",

@@ -15,12 +15,14 @@ from autotrain.schema.base import (
 )
 from autotrain.schema.goal import TaskSection
 from autotrain.schema.settings import (
+    Amendment,
     BatchSection,
     CheckpointSection,
     DataSection,
     DeviceSection,
     EarlyStopSection,
     EvaluateSection,
+    HealSection,
     LoaderSection,
     MemorySection,
     ModelSection,
@@ -106,11 +108,13 @@ class Plan(Record):
     evaluate: EvaluateSection
     checkpoint: CheckpointSection
     loader: LoaderSection
+    heal: HealSection = HealSection()
     data: DataSection
     inputs: InputsSection
     predicted: PredictedSection
     notes: tuple[str, ...] = ()
     because: dict[str, dict[str, Reason]] = {}
+    amendments: tuple[Amendment, ...] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -130,6 +134,7 @@ SETTING_SECTIONS = (
     "evaluate",
     "checkpoint",
     "loader",
+    "heal",
     "data",
 )
 

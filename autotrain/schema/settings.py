@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool
 
@@ -46,6 +46,7 @@ class BatchSection(Record):
 
     With buckets a step takes `target_items`, the sum of its samples' lengths, which is
     `global_batch` samples on average. Absent: every micro-batch has `micro_batch` samples.
+    `split`: each micro-batch is taken in so many parts; set where memory ran out.
     """
 
     micro_batch: Positive
@@ -54,6 +55,7 @@ class BatchSection(Record):
     global_batch: Positive
     buckets: Annotated[tuple[Bucket, ...], Field(min_length=1)] | None = None
     target_items: PositiveFloat | None = None
+    split: Positive | None = None
 
 
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -135,10 +137,35 @@ class CheckpointSection(Record):
 
 
 class LoaderSection(Record):
+    """`timeout_seconds`: workers that bring nothing for so long count as hung; absent: never."""
+
     workers: Whole
     prefetch: Positive
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
+    timeout_seconds: PositiveFloat | None = None
+
+
+class HealSection(Record):
+    """What a run mends by itself. `spike_score`: a step whose loss lies so many robust standard
+    deviations above those before it is not committed; absent: only NaN and infinity are not.
+    `rollbacks`: how often a run may go back to a checkpoint. `bad_samples`: the share of the
+    samples that may fail to load and be put aside.
+    """
+
+    spike_score: PositiveFloat | None = None
+    rollbacks: Whole = 3
+    bad_samples: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.01
+
+
+class Amendment(Record):
+    """What a run changed in its own plan after `step` steps, and why."""
+
+    step: Whole
+    key: str
+    before: Any
+    after: Any
+    why: str
 
 
 # Of the training samples, where neither the task nor the plan says what is held out.

@@ -66,7 +66,7 @@ def test_explain_covers_every_setting(folder, at):
     one = at("explain", "plan.toml", "batch.micro_batch").out
     assert one.startswith("batch.micro_batch = 8 ")
     assert "(set by you)" in one
-    assert at("explain", "plan.toml", "batch").out.count("\nbatch.") == 5
+    assert at("explain", "plan.toml", "batch").out.count("\nbatch.") == 6
 
 
 @pytest.mark.parametrize(

@@ -195,10 +195,17 @@ def test_an_error_within_the_update_saves_nothing_half_made(tmp_path, monkeypatc
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
     ],
 )
-def test_running_out_of_memory_says_what_would_fit(tmp_path, error):
+def test_running_out_of_memory_at_every_size_says_what_would_fit(tmp_path, error):
     """Exit status 4, and the hint is a smaller micro_batch."""
+    task = noisy_task()
+
+    def loss(model, batch):
+        if model.training:
+            raise error
+        return task.loss(model, batch)
+
     seen, raised = until_error(
-        make_plan(), failing_at(noisy_task(), 5, error), tmp_path, DoesNotFitError
+        make_plan(), dataclasses.replace(task, loss=loss), tmp_path, DoesNotFitError
     )
     assert (seen[-1].reason, raised.exit_code) == ("out_of_memory", 4)
     assert "micro_batch" in raised.hint
@@ -221,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path)
         return dataclasses.replace(made, total=made.total * poison)
 
     seen = []
-    plan = make_plan(checkpoint={"every_steps": 1})
+    plan = make_plan(checkpoint={"every_steps": 1}, train={"epochs": 9})
     got, error = until_error(plan, dataclasses.replace(task, loss=loss), tmp_path)
     assert got[-1].reason == "not_finite"
     path, torn = checkpoint.newest_good(tmp_path)
@@ -232,13 +239,13 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(tmp_path)
     assert "not finite" in error.message or "nan" in error.message
 
 
-def test_a_validation_loss_that_is_not_finite_stops(tmp_path):
-    """Named with its step."""
-    plan = make_plan(batch=WHOLE)
-    seen, error = until_error(plan, steady([1.0, float("inf")]), tmp_path)
-    assert (seen[-1].reason, seen[-1].step) == ("not_finite", 2)
-    assert "after step 2" in error.message
-    assert checkpoint.steps(tmp_path) == [1]
+def test_a_validation_loss_that_is_not_finite_is_told(tmp_path):
+    """With its step; it is not the best, and training goes on."""
+    seen = run(make_plan(batch=WHOLE), steady([1.0, float("inf"), 0.5]), tmp_path)
+    told = [event.message for event in named(seen, "warned")]
+    assert told == ["the validation loss is inf after step 2"]
+    assert [event.best for event in named(seen, "evaluated")] == [True, False, True]
+    assert seen[-1].reason == "finished"
 
 
 def test_a_second_run_in_the_same_directory_is_refused(tmp_path):

@@ -38,9 +38,12 @@ def test_opposite_infinities_read_as_nan():
 def test_a_meter_goes_on_from_its_state():
     """The log point after a resume reads as if nothing had happened."""
     one = Meter()
-    one.add([{"loss": torch.tensor(1.5), "weight": 2}], samples=2, seconds=0.5, waited=0.25)
+    rows = [{"loss": torch.tensor(1.5), "weight": 2}]
+    one.add(1, rows, 0.0, samples=2, seconds=0.5, waited=0.25)
     two = Meter.from_state(one.state())
     for meter in (one, two):
-        meter.add([{"loss": torch.tensor(0.1), "weight": 3}], samples=3, seconds=0.5, waited=0.25)
+        rows = [{"loss": torch.tensor(0.1), "weight": 3}]
+        meter.add(2, rows, 0.0, samples=3, seconds=0.5, waited=0.25)
+        meter.read()
     assert one.sums.read() == two.sums.read()
     assert (two.steps, two.samples, two.seconds, two.waited) == (2, 5, 1.0, 0.5)
