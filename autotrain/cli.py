@@ -5,6 +5,39 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from autotrain.flags import (
+    Compare,
+    Data,
+    Endpoint,
+    Events,
+    FindLr,
+    For,
+    Fresh,
+    Json,
+    Machine,
+    MaxSteps,
+    MeasureNoise,
+    NNodes,
+    NoCalibrate,
+    NodeRank,
+    NProc,
+    Output,
+    PlanFile,
+    Price,
+    RecipeName,
+    Refresh,
+    Resume,
+    Settings,
+    StageName,
+    Stages,
+    TaskFile,
+    TemplateName,
+    Trial,
+    Trust,
+    TrustRefreshed,
+    Within,
+)
+
 
 class Commands(TyperGroup):
     """A `--help` that is not asked for is False: for a None, Typer 0.29 loads pydantic (100 ms)."""
@@ -29,93 +62,6 @@ app = typer.Typer(
 )
 bench = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench", help="Measure here how good the predictions are.")
-
-Data = Annotated[str | None, typer.Argument(metavar="DATA", help="Your data: a folder or file.")]
-PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan, such as plan.toml.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-NoCalibrate = Annotated[
-    bool, typer.Option("--no-calibrate", help="Skip the 10-second measurement of this machine.")
-]
-Within = Annotated[
-    str | None,
-    typer.Option("--within", metavar="TIME", help="Train as many epochs as fit: 6h, 90m, 1d12h."),
-]
-For = Annotated[
-    str | None, typer.Option("--for", metavar="MONEY", help="As many epochs as 5usd pay for.")
-]
-Price = Annotated[
-    str | None, typer.Option("--price", metavar="MONEY", help="Dollars for an hour, such as 0.35.")
-]
-TemplateName = Annotated[
-    str | None,
-    typer.Option(
-        "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
-    ),
-]
-TaskFile = Annotated[
-    str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
-]
-Machine = Annotated[
-    str | None,
-    typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
-]
-Compare = Annotated[
-    str | None,
-    typer.Option(
-        "--compare",
-        metavar="M1,M2,...",
-        help="One table of several machines, no plan: names, files, here; t4=0.5 says a price.",
-    ),
-]
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME",
-        help="conservative, aggressive, regularized, overfit, finetune; yours; a TOML file.",
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
-]
-Refresh = Annotated[
-    str | None,
-    typer.Option(
-        "--refresh",
-        metavar="PLAN",
-        help="Decide a plan anew for what is here now; what you set or edited stays.",
-    ),
-]
-TrustRefreshed = Annotated[
-    bool, typer.Option("--trust", help="With --refresh: its code may run though it is new.")
-]
-Output = Annotated[
-    str | None,
-    typer.Option(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="Where the plan goes (plan.toml, or the one refreshed).",
-    ),
-]
-Trial = Annotated[
-    bool | None,
-    typer.Option(
-        "--trial/--no-trial",
-        help="Take a few real steps and correct the plan by them (by default: where that"
-        " takes seconds).",
-        show_default=False,
-    ),
-]
-FindLr = Annotated[
-    bool,
-    typer.Option("--find-lr", help="Find the learning rate by real steps; draw the curve."),
-]
-MeasureNoise = Annotated[
-    bool,
-    typer.Option("--measure-noise", help="Take the batch from how far gradients scatter."),
-]
 
 
 def _version(asked: bool) -> None:
@@ -162,6 +108,7 @@ def plan(
     compare: Compare = None,
     recipe: RecipeName = None,
     settings: Settings = None,
+    stages: Stages = None,
     within: Within = None,
     spend: For = None,
     price: Price = None,
@@ -180,7 +127,7 @@ def plan(
     from autotrain.commands.measuring import Measures
 
     said = as_settings(settings or (), within, spend, price)
-    wish = command.Wish(data, template, task, machine, recipe, said)
+    wish = command.Wish(data, template, task, machine, recipe, said, tuple(stages or ()))
     if refresh is not None or trust:
         from autotrain.commands import refresh as again
 
@@ -196,13 +143,9 @@ def plan(
         several.alone({"--machine": machine is not None, "-o": output != "plan.toml", **steps})
         return several.compare(wish, compare, json_asked=as_json, calibrate=not no_calibrate)
     return command.plan(
-        wish,
-        output,
-        as_json=as_json,
-        calibrate=not no_calibrate,
-        trial=trial,
+        wish, output, as_json=as_json, calibrate=not no_calibrate, trial=trial,
         measures=Measures(find_lr, measure_noise),
-    )
+    )  # fmt: skip
 
 
 @app.command()
@@ -221,26 +164,28 @@ def explain(
 @app.command()
 def run(
     plan_file: PlanFile,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")
-    ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")
-    ] = False,
-    max_steps: Annotated[
-        int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")
-    ] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the plan's code though it is new here.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one event a line.")] = False,
+    resume: Resume = False,
+    fresh: Fresh = False,
+    max_steps: MaxSteps = None,
+    trust: Trust = False,
+    stage: StageName = None,
+    nproc: NProc = None,
+    nnodes: NNodes = None,
+    rdzv_endpoint: Endpoint = None,
+    node_rank: NodeRank = None,
+    as_json: Events = False,
 ) -> int:
     """Carry out a plan."""
     from autotrain.commands import run as command
+    from autotrain.commands.places import Asked, Processes
 
-    return command.run(
-        plan_file, resume=resume, fresh=fresh, max_steps=max_steps, trust=trust, as_json=as_json
-    )
+    asked = Asked(plan_file, resume, fresh, max_steps, trust, as_json, stage)
+    processes = Processes(nproc, nnodes, rdzv_endpoint, node_rank)
+    if processes.asked:
+        from autotrain.commands import launch
+
+        return launch.launch(asked, processes)
+    return command.run(asked)
 
 
 @app.command()

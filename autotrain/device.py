@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import multiprocessing
 import re
 import sys
@@ -18,7 +19,16 @@ from torch.amp.grad_scaler import GradScaler
 from autotrain.errors import AutotrainError
 from autotrain.schema import DeviceSection, Dtype, Plan
 
-_CPU_ALLOCATOR = ("not enough memory: you tried to allocate", "can't allocate memory")
+# What torch says of it in errors of no type of their own: its CPU allocator, the driver itself,
+# libraries that allocate beside the allocator, and MPS.
+_RAN_OUT = re.compile(
+    r"not enough memory: you tried to allocate|can't allocate memory|std::bad_alloc"
+    r"|(CUDA|HIP|MPS backend)\b.*out of memory|(CUBLAS|CUDNN|CUFFT|CUSPARSE)_STATUS_ALLOC_FAILED"
+    r"|CUFFT_ALLOC_FAILED"
+)
+# A step that makes the allocator give its cache back and begin anew waits for the device; now and
+# then (a library trying out an algorithm) that is nothing, in every fourth step it is the rule.
+_THRASHING = 0.25
 _M_MMAP_THRESHOLD, _OWN_PAGES_BYTES = -3, 1 << 20  # malloc.h; bytes from which on
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,12 +50,24 @@ def device_of(section: DeviceSection) -> torch.device:
     return device
 
 
+def nvidia_uuid(device: torch.device) -> str | None:
+    """As the driver names it, whatever CUDA_VISIBLE_DEVICES makes of the numbers; else None."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
 @dataclass(frozen=True)
 class Precision:
     """fp32 and tf32 compute as they are; bf16 casts; fp16 casts and scales the loss."""
 
     dtype: Dtype
     device: torch.device
+
+    @property
+    def casts(self) -> bool:
+        """Whether a forward pass is cast at all."""
+        return self.dtype in AUTOCAST
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around each forward pass."""
@@ -95,11 +117,52 @@ def _give_back_at_once() -> None:
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
 
 
+@contextmanager
+def capped(plan: Plan) -> Iterator[None]:
+    """Have CUDA's allocator keep to the plan's budget, within.
+
+    Drivers of Windows would rather spill into RAM than fail; a failure can be mended.
+    """
+    if plan.device.kind != "cuda":
+        yield
+        return
+    index, predicted = plan.device.index, plan.predicted
+    beside = predicted.device_peak_bytes.expected - predicted.reserved_peak_bytes.expected
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(
+        share_of(plan.memory.budget_bytes, int(beside), total), index
+    )
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
+
+
+def share_of(budget: int, beside: int, total: int) -> float:
+    """Of a device's `total` bytes, what the allocator may have: the budget without the context.
+
+    1 where that leaves nothing to cap.
+    """
+    share = (budget - beside) / total
+    return share if 0.0 < share < 1.0 else 1.0
+
+
+class ThrashingError(RuntimeError):
+    """The allocator finds room only by giving its cache back, again and again."""
+
+
+def thrashes(retries: int, steps: int) -> bool:
+    """Whether so many times in so many steps are too often."""
+    return retries > max(_THRASHING * steps, 1)
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: CUDA's, Python's or torch's CPU allocator's word for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether memory ran out: by torch's, Python's or the system's word for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError | ThrashingError):
         return True
-    return isinstance(error, RuntimeError) and any(s in str(error) for s in _CPU_ALLOCATOR)
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _RAN_OUT.search(str(error)) is not None
 
 
 class Memory:
@@ -115,6 +178,7 @@ class Memory:
         self._peak = 0
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        self._retries = self._all_retries()
         _forget_own_peak()
 
     def now_and_peak(self) -> tuple[int, int]:
@@ -130,6 +194,16 @@ class Memory:
         own = self._process.memory_info()
         self._peak = max(self._peak, own.rss + workers, _own_peak(own) + workers)
         return own.rss + workers, self._peak
+
+    def retries(self) -> int:
+        """How often the allocator gave its cache back to find room, since this was asked last."""
+        before, self._retries = self._retries, self._all_retries()
+        return self._retries - before
+
+    def _all_retries(self) -> int:
+        if self.device.type != "cuda":
+            return 0
+        return int(torch.cuda.memory_stats(self.device).get("num_alloc_retries", 0))
 
     def tensor_peak(self) -> int | None:
         """The most bytes of tensors alive at once in this session, where the allocator counts."""

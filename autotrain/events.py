@@ -25,7 +25,11 @@ class _Stamped:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started(_Stamped):
-    """The loop is about to take its first step. `resumed_from` names a checkpoint or None."""
+    """The loop is about to take its first step. `resumed_from` names a checkpoint or None.
+
+    `weights_from`: the checkpoint of another run whose weights this one begins with, and
+    `weights_taken` what of it fits. `stage`: of a plan with stages, the one that this is.
+    """
 
     name: ClassVar = "started"
     total_steps: int
@@ -38,6 +42,9 @@ class Started(_Stamped):
     valid_count: int
     resumed_from: str | None = None
     parameters: int | None = None
+    weights_from: str | None = None
+    weights_taken: str | None = None
+    stage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +52,10 @@ class Step(_Stamped):
     """A log point: means over the steps since the last one, bytes now and at the peak.
 
     `loss` and `parts` are per weight; `weight` and `samples` are sums since the last point;
-    `step_seconds` and `wait_seconds` are means per step.
+    `step_seconds` and `wait_seconds` are means per step. What no system tells is None:
+    `gpu_utilisation` is the share of the last moments in which the GPU computed anything,
+    `gpu_slowed` why it holds its clock down, `others_cpu` the share of the cores' time that
+    other programs took.
     """
 
     name: ClassVar = "step"
@@ -59,6 +69,11 @@ class Step(_Stamped):
     wait_seconds: float
     device_bytes: int
     peak_bytes: int
+    gpu_utilisation: float | None = None
+    gpu_celsius: float | None = None
+    gpu_watts: float | None = None
+    gpu_slowed: str | None = None
+    others_cpu: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

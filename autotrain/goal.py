@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from autotrain.schema import (
     Record,
     Scalar,
     Sizes,
+    StageWish,
     WholeFloat,
     setting_types,
 )
@@ -46,6 +48,7 @@ class Template(Record):
     source: str
     settings: dict[str, Any] = Field(default_factory=dict)
     sizes: tuple[Sizes, ...] = ()
+    stage: tuple[StageWish, ...] = ()
 
     def recipe(self) -> Recipe:
         """Its settings as a recipe."""
@@ -59,6 +62,7 @@ def read_template(folder: Path) -> Template:
     problems = check_settings(template.settings)
     for size in template.sizes:
         problems += check_settings(size.settings)
+    problems += check_stages(template.stage)
     if problems:
         raise UsageError(*(f"{path}: {line}" for line in problems))
     return template
@@ -95,6 +99,41 @@ def check_settings(settings: dict[str, Any]) -> list[str]:
         except UsageError as error:
             problems += error.faults
     return problems
+
+
+def check_stages(stages: Sequence[StageWish]) -> list[str]:
+    """Every fault of these stages' settings; sound ones are put in their types.
+
+    An option of the task may stand there as `task.NAME`.
+    """
+    names = [stage.name for stage in stages]
+    problems = [
+        f"stage.{name}: named twice" for name in dict.fromkeys(names) if names.count(name) > 1
+    ]
+    for stage in stages:
+        plain = _flat(stage.settings)
+        options = {key: plain.pop(key) for key in [*plain] if is_option(key)}
+        lines = [
+            f"{key}: {value!r} should be a text, a number, true or false"
+            for key, value in options.items()
+            if not isinstance(value, bool | int | float | str)
+        ]
+        lines += check_settings(plain)
+        problems += [f"stage.{stage.name}: {line}" for line in lines]
+        stage.settings.clear()
+        stage.settings.update(plain)
+        stage.settings.update({f"task.{option_name(key)}": v for key, v in options.items()})
+    return problems
+
+
+def is_option(key: str) -> bool:
+    """Whether a key names an option of the task: `task.NAME`, or `task.options.NAME`."""
+    return key.startswith("task.") and key not in _FROM_ELSEWHERE
+
+
+def option_name(key: str) -> str:
+    """`task.width`, `task.options.width` -> `width`."""
+    return key.removeprefix("task.").removeprefix("options.")
 
 
 def _flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -139,8 +178,8 @@ def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]
             problems.append(f"--set {pair}: expected key=value")
             continue
         value = parse_value(raw)
-        if key.startswith("task.") and key not in _FROM_ELSEWHERE:
-            options[key.removeprefix("task.").removeprefix("options.")] = value
+        if is_option(key):
+            options[option_name(key)] = value
             continue
         try:
             settings[key] = checked(key, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from pydantic import ValidationError
 
 from autotrain import files
 from autotrain.errors import UsageError
-from autotrain.schema import PLAN_SCHEMA, BatchSection, Plan, Record
+from autotrain.schema import (
+    PLAN_SCHEMA,
+    BatchSection,
+    Plan,
+    Record,
+    Stage,
+    overlaid,
+    setting_types,
+)
 
 # tomli_w gives every number a line of its own; pairs in a list read better on one.
 _PAIR = re.compile(r"^( +)\[\n +([\d.e+-]+),\n +([\d.e+-]+),\n +\]", re.MULTILINE)
@@ -22,6 +31,11 @@ _HEADER = """\
 # `autotrain run {name}` carries it out.
 
 """
+# Which code and data, and where the run goes, are the whole plan's.
+_SAME_IN_ALL = (
+    "schema", "made_by", "stage", "amendments", "task.template", "task.file", "task.sha256",
+    "task.data", "run.name", "run.directory",
+)  # fmt: skip
 _SCHEDULE_NEEDS = {
     "plateau": ("factor", "patience"),
     "exponential": ("factor", "period_steps"),
@@ -31,11 +45,7 @@ _SCHEDULE_NEEDS = {
 
 def text(plan: Plan, name: str) -> str:
     """The plan as TOML. What is off is left out."""
-    data = plan.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for reasons in data["because"].values():
-        for key, reason in reasons.items():
-            reasons[key] = {name: part for name, part in reason.items() if part not in ("", [])}
-    return _HEADER.format(name=name) + _PAIR.sub(r"\1[\2, \3]", tomli_w.dumps(data))
+    return _HEADER.format(name=name) + _PAIR.sub(r"\1[\2, \3]", tomli_w.dumps(plan.plain()))
 
 
 def save(plan: Plan, path: Path) -> None:
@@ -58,8 +68,11 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
     try:
         plan = Plan.model_validate(data)
     except ValidationError as error:
-        raise UsageError(*(f"{path}: {line}" for line in faults(error, Plan))) from None
-    inconsistent = _inconsistencies(plan) if consistent else []
+        found = [*_named(faults(error, Plan), data), *_stage_faults(data)]
+        raise UsageError(*(f"{path}: {line}" for line in found)) from None
+    if found := _stage_faults(data):
+        raise UsageError(*(f"{path}: {line}" for line in found))
+    inconsistent = _all_inconsistencies(plan) if consistent else []
     follow = f"`autotrain plan --refresh {path}` keeps what you edited; the rest follows"
     if (plan.task.template is None) == (plan.task.file is None):
         inconsistent.append("task: give exactly one of template and file")
@@ -67,6 +80,81 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
     if inconsistent:
         raise UsageError(*(f"{path}: {line}" for line in inconsistent), hint=follow)
     return plan
+
+
+def stages(plan: Plan) -> list[tuple[Stage, Plan]]:
+    """Every stage of a plan, each with its settings as a plan by itself; often none."""
+    base = _base(plan.plain())
+    return [
+        (stage, Plan.model_validate(overlaid(base, stage.own, stage.off))) for stage in plan.stage
+    ]
+
+
+def _base(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("stage", "amendments")}
+
+
+def _stage_faults(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong in the stages of a file, each `stage.NAME.key: problem`."""
+    lines: list[str] = []
+    raw = data.get("stage", [])
+    base, seen = _base(data), set[str]()
+    for held in raw if isinstance(raw, list) else []:
+        try:
+            stage = Stage.model_validate(held)
+        except ValidationError:  # the plan's own faults name it
+            continue
+        found = ["named twice"] if stage.name in seen else []
+        seen.add(stage.name)
+        where = f"stage.{stage.name}"
+        lines += [f"{where}: {line}" for line in found]
+        lines += [f"{where}.{line}" for line in _faults_of(stage, base)]
+    return lines
+
+
+def _faults_of(stage: Stage, base: dict[str, Any]) -> list[str]:
+    """Each `key: problem`; of the plan's own faults none."""
+    leaves = _keys(stage.own)
+    lines = [f"{key}: is the same in every stage" for key in leaves if key in _SAME_IN_ALL]
+    known = [*setting_types(), *(f"task.options.{name}" for name in _options(base))]
+    for key in stage.off:
+        if key not in known:
+            lines.append(f"off: {key!r} is no setting of the plan{near_name(key, known)}")
+    try:
+        Plan.model_validate(overlaid(base, stage.own, stage.off))
+    except ValidationError as error:
+        parts = (*(f"{key}:" for key in stage.own), *(f"{key}." for key in leaves))
+        mine = (*parts, *(f"{key}:" for key in (*leaves, *stage.off)))
+        lines += [line for line in faults(error, Plan) if line.startswith(mine)]
+    return lines
+
+
+def _keys(own: Mapping[str, Any]) -> list[str]:
+    """`section.key` for each that stands there, or the name of what is no section."""
+    found: list[str] = []
+    for section, held in own.items():
+        inner = [f"{section}.{key}" for key in held] if isinstance(held, Mapping) else []
+        found += inner or [section]
+    return found
+
+
+def _options(base: Mapping[str, Any]) -> Iterable[str]:
+    task = base.get("task")
+    options = task.get("options") if isinstance(task, Mapping) else None
+    return options if isinstance(options, Mapping) else ()
+
+
+def _named(lines: list[str], data: Mapping[str, Any]) -> list[str]:
+    """Faults of a stage by its name, not by its place in the file."""
+    raw = data.get("stage")
+    names = {
+        f"stage.{place}.": f"stage.{held['name']}."
+        for place, held in enumerate(raw if isinstance(raw, list) else [])
+        if isinstance(held, Mapping) and isinstance(held.get("name"), str)
+    }
+    for place, name in names.items():
+        lines = [line.replace(place, name, 1) if line.startswith(place) else line for line in lines]
+    return lines
 
 
 def faults(error: ValidationError, record: type[Record]) -> list[str]:
@@ -114,6 +202,14 @@ def _bucket_faults(cut: BatchSection) -> list[str]:
         )
     if cut.target_items is None:
         lines.append("batch.target_items: missing, batch.buckets needs it")
+    return lines
+
+
+def _all_inconsistencies(plan: Plan) -> list[str]:
+    """Of the plan and of its stages; what a stage has of the plan is said once."""
+    lines = _inconsistencies(plan)
+    for stage, own in stages(plan):
+        lines += [f"stage.{stage.name}.{x}" for x in _inconsistencies(own) if x not in lines]
     return lines
 
 

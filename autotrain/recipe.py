@@ -9,18 +9,20 @@ from pydantic import Field
 
 from autotrain import files
 from autotrain.errors import UsageError
-from autotrain.goal import check_settings, read_record
+from autotrain.goal import check_settings, check_stages, read_record
+from autotrain.plan.stages import adopted
 from autotrain.planfile import near_name
-from autotrain.schema import OptimizerName, Positive, Recipe, Record, Scalar, Sizes
+from autotrain.schema import OptimizerName, Positive, Recipe, Record, Scalar, Sizes, StageWish
 
 _FOLDER = "recipes"
 
 
 class Wanted(NamedTuple):
-    """Recipes to adopt in this order, and the options that they have for the task."""
+    """Recipes to adopt in this order, the options that they have for the task, and stages."""
 
     recipes: tuple[Recipe, ...]
     options: dict[str, Scalar]
+    stages: tuple[StageWish, ...] = ()
 
 
 class _File(Record):
@@ -35,6 +37,7 @@ class _File(Record):
     sizes: tuple[Sizes, ...] = ()
     optimizers: dict[OptimizerName, dict[str, Any]] = Field(default_factory=dict)
     options: dict[str, Scalar] = Field(default_factory=dict)
+    stage: tuple[StageWish, ...] = ()
 
 
 def own_folder() -> Path:
@@ -94,11 +97,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> Wanted:
         optimizers=file.optimizers,
         most_samples=file.most_samples,
     )
-    return Wanted((*base.recipes, recipe), {**base.options, **file.options})
+    stages = adopted(base.stages, file.stage)
+    return Wanted((*base.recipes, recipe), {**base.options, **file.options}, stages)
 
 
 def _faults(file: _File) -> list[str]:
-    problems = check_settings(file.settings)
+    problems = [*check_settings(file.settings), *check_stages(file.stage)]
     for number, size in enumerate(file.sizes, start=1):
         problems += [f"sizes {number}: {line}" for line in check_settings(size.settings)]
     for name, settings in file.optimizers.items():

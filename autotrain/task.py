@@ -34,6 +34,7 @@ __all__ = [
     "load_module",
     "load_task",
     "map_tensors",
+    "precise",
     "subset",
     "user_error",
 ]
@@ -78,6 +79,13 @@ class Task:
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
 
+    def __post_init__(self) -> None:
+        if self.valid is None and getattr(self.train, "for_training_only", False):
+            raise AutotrainError(
+                f"{type(self.train).__name__} samples are for training: none can be held out",
+                "split first: `train, valid = held_out(dataset)` (autotrain.blocks.augment)",
+            )
+
     @classmethod
     def classification(
         cls,
@@ -88,7 +96,7 @@ class Task:
         label_smoothing: float = 0.0,
         **more: Any,
     ) -> Task:
-        """Samples are (input, class index); the model returns [batch, classes] logits."""
+        """Samples are (input, class index, or mixup's probabilities); the model returns logits."""
         losses = _Classification(label_smoothing)
         return cls(
             model=model,
@@ -117,21 +125,30 @@ class _Classification:
         from torch.nn import functional
 
         inputs, labels = batch
-        logits = model(inputs).float()
+        logits = precise(model(inputs))
+        labels = labels.to(logits.dtype) if labels.is_floating_point() else labels
         smoothing = self.label_smoothing if model.training else 0.0
         total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
         return Loss(total=total, weight=len(labels))
 
     def measure(self, model: torch.nn.Module, batch: Any) -> Sums:
         inputs, labels = batch
+        labels = labels.argmax(dim=-1) if labels.is_floating_point() else labels
         right = (model(inputs).argmax(dim=-1) == labels).sum()
         return {"accuracy": (right, len(labels))}
 
 
 def _squared_error(model: torch.nn.Module, batch: Any) -> Loss:
     inputs, targets = batch
-    error = model(inputs).float() - targets
+    error = precise(model(inputs)) - targets
     return Loss(total=error.square().sum(), weight=targets.numel())
+
+
+def precise(values: torch.Tensor) -> torch.Tensor:
+    """In fp32 at least: half precision loses small probabilities."""
+    import torch
+
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:

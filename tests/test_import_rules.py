@@ -71,10 +71,10 @@ def rooms(*names: str) -> tuple[str, ...]:
 # all, must answer without torch, and so imports them inside functions.
 TRACING = rooms(
     "probe.model", "probe.steps", "probe.trial", "probe.trace", "probe.draws", "probe.range_test",
-    "probe.noise", "probe.timings", "probe.zoo", "probe.race",
+    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.own",
 )  # fmt: skip
 TORCHSIDE = rooms(
-    "device", "optimizer", "prepare", "recompute", "repeats"
+    "averaging", "depth", "device", "freezing", "optimizer", "prepare", "recompute", "repeats"
 )  # of the run, and of a trial of it
 UPSTAIRS = rooms("cli", "__main__", "commands")
 RULES = [
@@ -107,12 +107,22 @@ RULES = [
             "trust",
             "planfile",
             "amending",
+            "averaging",
+            "depth",
             "device",
+            "freezing",
             "optimizer",
             "prepare",
             "recompute",
             "repeats",
         )
+    ),
+    *(
+        Rule(
+            f"autotrain/{name}.py",
+            never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS, *TORCH),
+        )
+        for name in ("nvml", "sensors")
     ),
     Rule("autotrain/bench", never=UPSTAIRS),
     Rule("autotrain/commands", never=rooms("cli", "__main__")),
@@ -190,9 +200,10 @@ def test_templates_come_in_by_the_users_own_door() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["__init__", "__main__", "cli"])
+@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "flags"])
 def test_the_command_line_imports_nothing_heavy_at_module_level(name: str) -> None:
-    light = (*STANDARD, "typer", "autotrain.__version__", "autotrain.cli", "autotrain.errors")
+    ours = rooms("__version__", "cli", "errors", "flags")
+    light = (*STANDARD, "typer", *ours)
     early = [i for i in imports_of(PACKAGE / f"{name}.py") if i.at_module_level]
     assert not [i.name for i in early if not i.typing_only and not i.of(*light)]
 

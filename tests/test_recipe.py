@@ -43,14 +43,14 @@ def test_five_recipes_are_shipped():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_recipe_reads(name):
-    (recipe,), _ = read_recipe(name)
+    (recipe,), _, _ = read_recipe(name)
     assert recipe.name == name
     assert recipe.source
 
 
 def test_a_recipe_of_ones_own_is_found_by_its_name(write):
     write("mine", '[settings]\n"optimizer.lr" = 1\n[options]\nwidth = 3\n')
-    (recipe,), options = read_recipe("mine")
+    (recipe,), options, _ = read_recipe("mine")
     assert (recipe.name, recipe.source) == ("mine", "the recipe mine.toml")
     assert recipe.settings == {"optimizer.lr": 1.0}
     assert options == {"width": 3}
@@ -59,7 +59,7 @@ def test_a_recipe_of_ones_own_is_found_by_its_name(write):
 
 def test_a_recipe_is_read_by_path_too(write, tmp_path):
     own = write("mine", 'source = "me"\n[settings]\n"train.epochs" = 3\n', tmp_path)
-    (recipe,), _ = read_recipe(str(own))
+    (recipe,), _, _ = read_recipe(str(own))
     assert (recipe.source, recipe.settings) == ("me", {"train.epochs": 3})
     with pytest.raises(AutotrainError, match=r"none\.toml: No such file"):
         read_recipe(str(tmp_path / "none.toml"))

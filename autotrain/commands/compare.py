@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from autotrain.commands import stages
 from autotrain.commands.decide import Case, Source
 from autotrain.commands.limits import dollars
 from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
+from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import parse_settings
 from autotrain.plan.choices import choose_device
 from autotrain.plan.inversion import priced
 from autotrain.report.compare_text import Row, as_json, best, show
-from autotrain.schema import Goal, HardwareProfile
+from autotrain.schema import Goal, HardwareProfile, Plan, whole
 
 HERE = "here"
 _PRICE = "train.price_per_hour"
@@ -34,12 +36,14 @@ class Machine(NamedTuple):
 
 def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> int:
     """Plan for each machine and print the table. 4 where the task fits none of them."""
-    settings, options = parse_settings(list(wish.settings))
+    pairs, own = stages.apart(wish.settings)
+    settings, options = parse_settings(pairs)
     with data_only() as out:
         asked = _asked(machines, calibrate)
         source = source_of(wish)
         goal = goal_of(wish, source, settings, options, Path("plan.toml"))
-        rows = _rows(asked, source, goal)
+        several = Several(stages.asked(source, wish.recipe, wish.stages), options, own)
+        rows = _rows(asked, source, stages.goals(goal, several))
         if json_asked:
             print(json.dumps(as_json(rows), indent=1), file=out)
         else:
@@ -93,23 +97,27 @@ def _one(item: str, calibrate: bool) -> Machine:
     return Machine(called, hardware, price)
 
 
-def _rows(asked: list[Machine], source: Source, goal: Goal) -> list[Row]:
+def _rows(asked: list[Machine], source: Source, goals: list[Goal]) -> list[Row]:
     """A row for each machine. What is wrong with the task, or with all of them, is raised."""
     rows: list[Row] = []
     errors: list[AutotrainError] = []
-    case: Case | None = None
+    cases: list[Case | None] = [None] * len(goals)
     for machine in asked:
-        hardware, wish = priced(machine.hardware, machine.price), _at_price(goal, machine.price)
+        hardware = priced(machine.hardware, machine.price)
+        wishes = [_at_price(goal, machine.price) for goal in goals]
         row = Row(machine.called, hardware.name, "", None)
         try:
-            row = row._replace(device=choose_device(hardware, wish).name)
+            row = row._replace(device=choose_device(hardware, wishes[0]).name)
         except AutotrainError as error:
             errors.append(error)
             rows.append(row._replace(why=error.message, remedy=error.hint))
             continue
         try:
-            case = _case(case, source, hardware, wish)
-            rows.append(row._replace(plan=case.decide().plan))
+            plans = []
+            for place, wish in enumerate(wishes):
+                cases[place] = case = _case(cases[place], source, hardware, wish)
+                plans.append(case.decide().plan)
+            rows.append(row._replace(plan=_whole(plans)))
         except DoesNotFitError as error:
             rows.append(row._replace(why=error.message, remedy=_mildest(error.hint)))
         except UsageError as error:
@@ -118,6 +126,14 @@ def _rows(asked: list[Machine], source: Source, goal: Goal) -> list[Row]:
     if len(errors) == len(rows):
         raise errors[0]
     return rows
+
+
+def _whole(plans: list[Plan]) -> Plan:
+    """Of stages the one that takes the most memory, with the time of all of them."""
+    largest = max(plans, key=lambda plan: plan.predicted.device_peak_bytes.high)
+    seconds = whole([plan.predicted.run_seconds for plan in plans])
+    predicted = largest.predicted.model_copy(update={"run_seconds": seconds})
+    return largest.model_copy(update={"predicted": predicted})
 
 
 def _case(case: Case | None, source: Source, hardware: HardwareProfile, goal: Goal) -> Case:
@@ -144,5 +160,6 @@ def _command(wish: Wish, machine: str) -> str:
     words = ["autotrain", "plan", *([wish.data] if wish.data is not None else [])]
     named = {"--template": wish.template, "--task": wish.task, "--recipe": wish.recipe}
     words += [part for flag, value in named.items() if value for part in (flag, value)]
+    words += [part for stage in wish.stages for part in ("--stage", stage)]
     words += [part for pair in wish.settings for part in ("--set", pair)]
     return shlex.join([*words, *(["--machine", machine] if machine != HERE else [])])

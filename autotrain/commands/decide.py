@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from autotrain import __version__, planfile
-from autotrain.commands import measuring, racing, trying
+from autotrain.commands import measuring, own_times, racing, trying
 from autotrain.commands.measuring import NOTHING, Measures
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import Template
@@ -21,6 +21,7 @@ from autotrain.plan.execution import computed_again, untraced
 from autotrain.plan.planner import (
     dtype_in_force,
     form_in_force,
+    freeze_in_force,
     lengths_in_question,
     machine_digest,
     make_plan,
@@ -87,11 +88,13 @@ class Case:
 
     @classmethod
     def open(
-        cls, source: Source, hardware: HardwareProfile, goal: Goal, *, insist: bool = False
-    ) -> Case:
+        cls, source: Source, hardware: HardwareProfile, goal: Goal, *, insist: bool = False,
+        loaded: int = 0,
+    ) -> Case:  # fmt: skip
         """Load the task and trace it at the first sizes. Raises AutotrainError.
 
-        `insist`: also where that takes real steps for which memory may not do.
+        `insist`: also where that takes real steps for which memory may not do. `loaded`: bytes
+        known to be loaded for this task, where some are already.
         """
         from autotrain.probe.limits import resident_bytes
         from autotrain.probe.model import ModelTracer
@@ -101,7 +104,7 @@ class Case:
         task = load_task(source.task_file, source.data, goal.task.options)
         device = choose_device(hardware, goal)
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
-        tracer.loaded_bytes = max(resident_bytes() - before, 0)
+        tracer.loaded_bytes = max(resident_bytes() - before, loaded)
         dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
         case = cls(source, hardware, goal, tracer, dataset)
         case._look()
@@ -128,7 +131,11 @@ class Case:
 
     def _look(self) -> None:
         """The first traces, from which a plan can be made."""
+        from autotrain.probe.task_data import total_count
+
         hardware, tracer, goal = self.hardware, self.tracer, self.goal
+        count = total_count(tracer.task, tracer.path)
+        tracer.freeze(freeze_in_force(hardware, goal, count))
         dtype, form = self._dtype(goal), form_in_force(hardware, goal)
         self._trace(FIRST_TRACES[0], dtype, form)
         self._trace(_second(hardware, tracer, goal), dtype, form)
@@ -159,12 +166,21 @@ class Case:
         made = self.tracer.trace(micro_batch, dtype, length, form)
         self.seen[(*self._looks(), micro_batch, dtype, length, form)] = made
 
+    def replace(self, trace: StepTrace, better: StepTrace) -> None:
+        """Know a trace by another one, of which more is known."""
+        own = self.tracer.traces
+        own[:] = [better if t is trace else t for t in own]
+        for key, known in self.seen.items():
+            if known is trace:
+                self.seen[key] = better
+
     def _looks(self) -> tuple[object, ...]:
-        """All that a trace depends on of the device; nothing where steps run for real, here."""
+        """All that a trace depends on of the device (nothing where steps run for real, here), and
+        what is frozen in it."""
         device, tracer = self.tracer.device, self.tracer
         if tracer.mode is None or device is None:
-            return (tracer.mode is None,)
-        return (device.kind, device.compute_capability)
+            return (tracer.mode is None, tracer.patterns)
+        return (device.kind, device.compute_capability, tracer.patterns)
 
     def decide(self, trials: tuple[Trial, ...] = (), goal: Goal | None = None) -> Decision:
         """Plan in the light of these trials, and trace what was chosen until it stays."""
@@ -232,6 +248,7 @@ def decide(
     trial: bool | None = False,
     here: bool = False,
     measures: Measures = NOTHING,
+    loaded: int = 0,
 ) -> Decision:
     """The plan. `trial`: corrected by real steps (True), by the trace alone (False), or as
     AUTOTRAIN_TRIAL says: by default, where the device is here and the steps take seconds (None).
@@ -248,10 +265,12 @@ def decide(
             f"a trial for {hardware.name} cannot be made on another machine",
             "leave --trial out, or --machine",
         )
-    case = Case.open(source, hardware, goal, insist=bool(wish))
+    case = Case.open(source, hardware, goal, insist=bool(wish), loaded=loaded)
     if measures.noise:
         case = measuring.noise_measured(case)
     made = case.decide()
+    if own_times.alone(trial, here, made.plan) and (this or _is_here(hardware)):
+        made = own_times.timed(case, made)
     if here:
         case = racing.raced(case, made, forced=bool(wish))
         made = case.decide() if "race" in case.measured else made

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autotrain import files, planfile, trust
-from autotrain.commands.decide import Source, decide
-from autotrain.commands.measuring import NOTHING, Measures, write_curve
+from autotrain.commands import stages
+from autotrain.commands.decide import Decision, Source
+from autotrain.commands.measuring import NOTHING, Measures
+from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import (
@@ -21,6 +22,7 @@ from autotrain.goal import (
     template_for,
 )
 from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.stages import together
 from autotrain.recipe import read_recipe
 from autotrain.schema import DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
 from autotrain.task import file_sha256
@@ -35,6 +37,7 @@ class Wish(NamedTuple):
     machine: str | None
     recipe: str | None
     settings: tuple[str, ...]
+    stages: tuple[str, ...] = ()
 
 
 def plan(
@@ -49,27 +52,54 @@ def plan(
     """Make a plan, write it to `output`, and print what it says."""
     from autotrain.report.plan_text import plan_summary
 
-    settings, options = parse_settings(list(wish.settings))
+    pairs, own = stages.apart(wish.settings)
+    settings, options = parse_settings(pairs)
     target = Path(output)
     keep = look_at(target)
     with data_only() as out:
         source = source_of(wish)
         hardware = hardware_of(wish.machine, existing(target), calibrate)
         goal = goal_of(wish, source, settings, options, target)
-        dataset, model, made = decide(
-            source, hardware, goal, trial=trial, here=wish.machine is None, measures=measures
+        several = Several(stages.asked(source, wish.recipe, wish.stages), options, own)
+        here = wish.machine is None
+        decisions, made = made_of(
+            source, hardware, goal, several, wish, target, trial=trial, here=here, measures=measures
         )
-        made = with_asked(made, wish, settings, target, measures)
         kept = write(made, target, keep=keep)
-        if model.range_test is not None:
-            print("curve: {}, {}".format(*write_curve(model.range_test, target)), file=sys.stderr)
+        for line in stages.write_curves(decisions, several, target):
+            print(line, file=sys.stderr)
         if as_json:
-            print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
+            print(stages.as_json(made), file=out)
         else:
+            dataset, model, _ = decisions[0]
             print(plan_summary(made, hardware, dataset, model, output), file=sys.stderr)
     if kept is not None:
         print(f"the plan that you had edited is kept as {kept}", file=sys.stderr)
     return 0
+
+
+def made_of(
+    source: Source,
+    hardware: HardwareProfile,
+    goal: Goal,
+    several: Several,
+    wish: Wish,
+    target: Path,
+    *,
+    trial: bool | None,
+    here: bool,
+    measures: Measures,
+) -> tuple[list[Decision], Plan]:
+    """What was decided, for each stage if there are any, and the one plan of it all."""
+    goals = stages.goals(goal, several)
+    found = stages.decide_each(
+        source, hardware, goals, several, trial=trial, here=here, measures=measures
+    )
+    plans = [
+        with_asked(decision.plan, wish, own.user, target, measures)
+        for decision, own in zip(found, goals, strict=True)
+    ]
+    return found, together(several.stages, plans) if several.stages else plans[0]
 
 
 def with_asked(
@@ -77,12 +107,13 @@ def with_asked(
 ) -> Plan:
     """The plan with what it does not say by itself of how it was asked for: a refresh needs it.
 
-    That is the recipe's name or file, what was to be measured, and what was set in epochs and
-    stands there in steps.
+    That is the recipe's name or file, the stages of the command line, what was to be measured, and
+    what was set in epochs and stands there in steps.
     """
     asked: dict[str, Any] = {key: settings[key] for key in IN_EPOCHS.values() if key in settings}
     asked = {key: value for key, value in asked.items() if value is not None}
     asked |= {name: True for name, on in measures._asdict().items() if on}
+    asked |= {"stages": list(wish.stages)} if wish.stages else {}
     if wish.recipe is not None:
         is_file = wish.recipe.endswith(".toml")
         folder = target.parent.resolve()
@@ -226,7 +257,8 @@ def look_at(target: Path) -> bool:
     if not plan:
         raise AutotrainError(f"{target}: exists and is not a plan", "choose another name with -o")
     try:
-        return bool(edited(planfile.load(target)))
+        old = planfile.load(target)
+        return any(map(edited, (old, *(plan for _, plan in planfile.stages(old)))))
     except UsageError:
         return True
 

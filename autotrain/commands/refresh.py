@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from autotrain import files, planfile
 from autotrain import trust as trusting
 from autotrain.commands import plan as planning
-from autotrain.commands.decide import decide
-from autotrain.commands.measuring import NOTHING, Measures, write_curve
+from autotrain.commands import stages
+from autotrain.commands.measuring import NOTHING, Measures
+from autotrain.commands.places import is_runs_own, located
 from autotrain.commands.plan import Wish
-from autotrain.commands.run import located
+from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import parse_settings, read_template
 from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.stages import Fixed, common
 from autotrain.plan.stale import Change, changes
-from autotrain.schema import Plan
+from autotrain.schema import Plan, StageWish
 from autotrain.task import file_sha256
 
-_NAMED = {"data": "DATA", "template": "--template", "task": "--task", "recipe": "--recipe"}
+_NAMED = {
+    "data": "DATA",
+    "template": "--template",
+    "task": "--task",
+    "recipe": "--recipe",
+    "stages": "--stage",
+}
 
 
 def refresh(
@@ -50,24 +58,28 @@ def refresh(
     old, target = planfile.load(path, consistent=False), Path(output or plan_file)
     _not_a_runs_own(target)
     keep = planning.look_at(target)
-    settings, options = parse_settings(list(wish.settings))
-    user = {**_without(kept(old, path), settings), **settings}
+    pairs, own = stages.apart(wish.settings)
+    settings, options = parse_settings(pairs)
+    before, parts = kept_of(old, path)
+    user = {**_without(before.settings, settings), **settings}
     full = _named(old, path, wish, trust=trust)
     with data_only() as out:
         source = planning.source_of(full)
         hardware = planning.hardware_of(full.machine, planning.existing(target), calibrate)
-        options = {**old.task.options, **options}
+        options = {**before.options, **options}
         goal = planning.goal_of(full, source, user, options, target)
+        wishes = _wishes(old, stages.asked(source, full.recipe, full.stages))
+        several = Several(wishes, options, _over(parts, own))
         here = wish.machine is None
         again = _again(old, measures) if here else measures
-        decision = decide(source, hardware, goal, trial=trial, here=here, measures=again)
-        made = planning.with_asked(decision.plan, full, user, target, again)
+        decisions, made = planning.made_of(
+            source, hardware, goal, several, full, target, trial=trial, here=here, measures=again
+        )
         aside = planning.write(made, target, keep=keep)
-        if decision.model.range_test is not None:
-            curve = write_curve(decision.model.range_test, target)
-            print("curve: {}, {}".format(*curve), file=sys.stderr)
+        for line in stages.write_curves(decisions, several, target):
+            print(line, file=sys.stderr)
         if as_json:
-            print(json.dumps(made.model_dump(mode="json", by_alias=True), indent=1), file=out)
+            print(stages.as_json(made), file=out)
     print(
         refreshed(old, made, [*_code(old, made), *changes(old.inputs, made.inputs)]),
         file=sys.stderr,
@@ -76,6 +88,34 @@ def refresh(
         print(f"the plan that you had edited is kept as {aside}", file=sys.stderr)
     print(f"\nnext        autotrain run {shlex.quote(str(target))}", file=sys.stderr)
     return 0
+
+
+def kept_of(plan: Plan, path: Path) -> tuple[Fixed, dict[str, Fixed]]:
+    """What a person fixed, for the plan, and by name for a stage alone."""
+    parts = {
+        stage.name: Fixed(kept(own, path), dict(own.task.options))
+        for stage, own in planfile.stages(plan)
+    }
+    return common(parts) if parts else (Fixed(kept(plan, path), dict(plan.task.options)), {})
+
+
+def _wishes(plan: Plan, known: Sequence[StageWish]) -> tuple[StageWish, ...]:
+    """The stages of the plan, in its order, with the settings that are known of them."""
+    settings = {stage.name: stage.settings for stage in known}
+    return tuple(
+        StageWish(name=x.name, weights=x.weights, settings=settings.get(x.name, {}))
+        for x in plan.stage
+    )
+
+
+def _over(parts: dict[str, Fixed], own: dict[str, Fixed]) -> dict[str, Fixed]:
+    """What was fixed for each stage, and over it what is now."""
+    found = {**parts}
+    for name, now in own.items():
+        before = parts.get(name, Fixed({}, {}))
+        settings = {**_without(before.settings, now.settings), **now.settings}
+        found[name] = Fixed(settings, {**before.options, **now.options})
+    return found
 
 
 def kept(plan: Plan, path: Path) -> dict[str, Any]:
@@ -90,7 +130,7 @@ def kept(plan: Plan, path: Path) -> dict[str, Any]:
     }
     values = settings(plan)
     found = {key: values[key] for key in values if key in fixed and not key.startswith("task.")}
-    if Path(plan.run.directory).is_absolute() and _is_runs_own(path):
+    if Path(plan.run.directory).is_absolute() and is_runs_own(path):
         found.pop("run.directory", None)
     for steps, epochs in IN_EPOCHS.items():
         if epochs in plan.inputs.asked and steps not in edited(plan):
@@ -120,10 +160,11 @@ def _alone(plan_file: str | None, wish: Wish, compare: str | None) -> str:
         raise UsageError(
             "--trust goes with --refresh", hint="--task my_task.py trusts the code that it names"
         )
-    said = [flag for field, flag in _NAMED.items() if getattr(wish, field) is not None]
+    said = [flag for field, flag in _NAMED.items() if getattr(wish, field) not in (None, ())]
     if said:
         raise UsageError(
-            f"--refresh and {', '.join(said)}: the plan itself says which code, data and recipe",
+            f"--refresh and {', '.join(said)}: the plan itself says which code, data, recipe"
+            " and stages",
             hint="--set and --machine go with --refresh; for other code or data plan without it",
         )
     if compare is not None:
@@ -145,6 +186,7 @@ def _named(plan: Plan, path: Path, wish: Wish, *, trust: bool) -> Wish:
         template=plan.task.template,
         task=str(file) if plan.task.template is None else None,
         recipe=_recipe(plan, folder, file),
+        stages=tuple(plan.inputs.asked.get("stages", ())),
     )
 
 
@@ -179,11 +221,7 @@ def _code(old: Plan, made: Plan) -> list[Change]:
     return [Change("task code", *texts)] if before != now else []
 
 
-def _is_runs_own(path: Path) -> bool:
-    return path.name == "plan.toml" and (path.resolve().parent / "events.jsonl").is_file()
-
-
 def _not_a_runs_own(target: Path) -> None:
     """Raise UsageError for the copy in a run's folder: it says what ran."""
-    if _is_runs_own(target):
+    if is_runs_own(target):
         raise UsageError(f"{target}: says what ran, and stays", hint="another place with -o")

@@ -55,7 +55,7 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     before, made = made, case.decide(known) if known else made
     for _ in range(TRIES):
         done = any(_is_of(t, setup_of(made.plan)) and knows_memory(t) for t in known)
-        if done or not (forced or _quick(made.plan)):
+        if done or not (forced or quick(made.plan)):
             break
         before, trial = made, take(case.source, made.plan, case.hardware, forced=forced)
         _insist(trial)
@@ -87,7 +87,8 @@ def predicted_seconds(plan: Plan) -> float:
     return START_SECONDS + (STEPS + 1) * share * plan.predicted.step_seconds.high
 
 
-def _quick(plan: Plan) -> bool:
+def quick(plan: Plan) -> bool:
+    """Whether a trial of it is short enough to be made unasked."""
     return predicted_seconds(plan) < UNASKED_SECONDS
 
 

@@ -199,7 +199,7 @@ def settle(ledger: Ledger, sizing: Sizing, choice: Choice, total: int) -> None:
 def _shown(sizing: Sizing, parts: tuple[Bucket, ...]) -> str:
     said = ", ".join(f"{micro} up to {end:.4g}" for end, micro in parts)
     high = max(sizing.device_peak(sizing.setup(micro, 2, end)).high for end, micro in parts)
-    budget = sizing.get("memory.budget_bytes")
+    budget = sizing.budget()
     return (
         f"samples at once by length: {said}; no more than fit and than a step needs; the largest "
         f"possible batch takes up to {bytes_text(high)} of the budget of {bytes_text(budget)}"

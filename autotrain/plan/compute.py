@@ -43,7 +43,7 @@ def micro_batch_seconds(
 
     def priced(trace: StepTrace) -> float:
         fresh = host.fresh_bytes(trace, model.trainable_sizes) if trace.tape else 0.0
-        return known.seconds(trace.work, threads) + page * fresh
+        return known.knowing(trace.timings).seconds(trace.work, threads) + page * fresh
 
     return affine(model.at(dtype), priced, micro_batch)
 
@@ -55,7 +55,11 @@ def forward_seconds(
     if not _timed(model, device, dtype):
         return FORWARD_SHARE * roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
-    return affine(model.at(dtype), lambda t: known.seconds(t.evaluate_work, threads), micro_batch)
+
+    def priced(trace: StepTrace) -> float:
+        return known.knowing(trace.timings).seconds(trace.evaluate_work, threads)
+
+    return affine(model.at(dtype), priced, micro_batch)
 
 
 def _timed(model: ModelProfile, device: Device, dtype: Dtype) -> bool:

@@ -73,7 +73,7 @@ def relevant(trials: Sequence[Trial], device: Device, setup: Setup) -> list[Tria
     def about(trial: Trial) -> bool:
         where = (trial.device, trial.index, trial.dtype, trial.optimizer, trial.implementation)
         told = trial.outcome in ("ok", "out_of_memory")
-        same = trial.momentum == setup.momentum and trial.form == setup.form
+        same = (trial.momentum, trial.form, trial.ema) == (setup.momentum, setup.form, setup.ema)
         return told and where == wanted and same
 
     return [trial for trial in trials if about(trial)]
@@ -83,7 +83,7 @@ def setups(trial: Trial, like: Setup) -> list[Setup]:
     """The steps that a trial took: one, or one of each bucket. Settings are those of `like`."""
     parts = trial.buckets or ((0.0, trial.micro_batch),)
     return [
-        like._replace(micro_batch=size, accum_steps=trial.accum_steps, length=end)
+        like._replace(micro_batch=size, accum_steps=trial.accum_steps, length=end, several=False)
         for end, size in parts
     ]
 

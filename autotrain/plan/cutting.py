@@ -160,7 +160,7 @@ def _fastest_micro(sizing: Sizing, wanted: Wanted) -> int:
 
 def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNotFitError:
     needed = sizing.device_peak(sizing.setup(micro, accum))
-    budget = sizing.get("memory.budget_bytes")
+    budget = sizing.budget()
     what = "one sample needs" if micro == 1 else f"{micro} samples at once need"
     held = ", with the gradients held while accumulating" if accum > 1 else ""
     return DoesNotFitError(
@@ -174,7 +174,7 @@ def _settle_micro(
 ) -> None:
     accum = max(cut.accum, 2) if choice.parts else cut.accum
     high = sizing.device_peak(sizing.setup(cut.micro, accum)).high
-    budget = sizing.get("memory.budget_bytes")
+    budget = sizing.budget()
     short = cut.fit < wanted.share
     fits = count_text(cut.fit) if cut.fit < MOST_SAMPLES else "any number"
     kind: Kind = "rule"

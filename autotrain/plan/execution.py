@@ -69,7 +69,7 @@ def untraced(model: ModelProfile) -> bool:
 
 def over(sizing: Sizing) -> bool:
     """Whether the step in force may take more than the budget: a size the user fixed can."""
-    return sizing.device_peak(sizing.planned()).high > sizing.get("memory.budget_bytes")
+    return sizing.device_peak(sizing.planned()).high > sizing.budget()
 
 
 def explain(sizing: Sizing, model: ModelProfile) -> None:
@@ -79,7 +79,7 @@ def explain(sizing: Sizing, model: ModelProfile) -> None:
     seen = traced_as(model, kept, setup.dtype)
     plain = replace(sizing, model=seen, seen={}, said={})
     without, within = plain.device_peak(setup._replace(form=kept)), sizing.device_peak(setup)
-    budget, samples = sizing.get("memory.budget_bytes"), setup.micro_batch
+    budget, samples = sizing.budget(), setup.micro_batch
     what = "one sample needs" if samples == 1 else f"{samples} samples at once need"
     ledger.settle(
         _AGAIN,

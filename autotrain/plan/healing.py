@@ -29,7 +29,8 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
     ledger.settle(
         "heal.spike_score",
         SPIKE_SCORE,
-        formula="loss > median + score x 1.4826 x MAD of the steps before, and > 2 x the median",
+        formula="loss > median + max(score x 1.4826 x MAD, 5 x (highest - median), |median|) of "
+        "the last 128 steps",
         source="Iglewicz and Hoaglin 1993 on the median absolute deviation; our score",
         kind="fixed",
     )

@@ -7,7 +7,7 @@ affine in the micro_batch; everything else is arithmetic on the model's sizes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from autotrain.schema import (
@@ -75,7 +75,9 @@ class Setup(NamedTuple):
 
     `length` of its longest sample: 0 for the longest there is, or where none is known. The
     model is to be seen at it (`lengths.at_length`). `decays`: with weight decay. `form`: how the
-    model is run; its profile is to be that of the form (`ModelProfile.run_as`).
+    model is run; its profile is to be that of the form (`ModelProfile.run_as`). `ema`: with
+    averaged weights. `groups`: of how many parameters each of the optimizer's groups is, in its
+    order, and whether they decay; none: one of all. `several`: processes train together.
     """
 
     micro_batch: int
@@ -87,6 +89,9 @@ class Setup(NamedTuple):
     length: float = 0.0
     decays: bool = True
     form: ModelSection = ModelSection()
+    ema: bool = False
+    groups: tuple[tuple[int, bool], ...] = ()
+    several: bool = False
 
 
 def optimizer_state_bytes(
@@ -103,24 +108,52 @@ def optimizer_state_bytes(
     return copies * trainable_bytes + counters
 
 
-def optimizer_step_bytes(
-    name: OptimizerName, implementation: str, model: ModelProfile, *, decays: bool = True
-) -> int:
-    """Bytes that an optimizer step makes for a moment.
+def average_bytes(model: ModelProfile) -> int:
+    """Bytes of averaged weights: one more of each that is trained, and of norms' statistics."""
+    return model.trainable_bytes + model.statistics_bytes
 
-    foreach Rprop works on all gradients' signs, and on one parameter and its mask at a time.
-    """
+
+def optimizer_step_bytes(
+    name: OptimizerName,
+    implementation: str,
+    model: ModelProfile,
+    *,
+    decays: bool = True,
+    groups: tuple[tuple[int, bool], ...] = (),
+) -> int:
+    """Bytes that an optimizer step makes for a moment: of several groups, the most of one."""
     if implementation == "fused":
         return 0
-    largest = model.largest_parameter_bytes
-    if implementation == "foreach" and name == "rprop":
-        return model.trainable_bytes + largest * 5 // 4
-    if implementation == "foreach":
-        times = FOREACH_TEMPORARIES[name] - (name in FOREACH_DECAY and not decays)
-        return times * model.trainable_bytes
+    if implementation == "for-loop":
+        largest = model.largest_parameter_bytes
+        sizes = model.trainable_sizes or (largest, largest)
+        return max(_loop_bytes(name, *part) for part in in_groups(sizes, groups, decays=decays))
+    if not groups or not model.trainable_sizes:
+        return _foreach_bytes(name, model.trainable_bytes, model.largest_parameter_bytes, decays)
+    parts = in_groups(model.trainable_sizes, groups, decays=decays)
+    return max(_foreach_bytes(name, sum(sizes), max(sizes), own) for sizes, own in parts)
+
+
+def in_groups(
+    sizes: tuple[int, ...], groups: tuple[tuple[int, bool], ...], *, decays: bool
+) -> list[tuple[tuple[int, ...], bool]]:
+    """Each group's sizes, and whether it decays; `decays`: of all, where there are no groups."""
+    if sum(count for count, _ in groups) != len(sizes):
+        return [(sizes, decays)]
+    rest = iter(sizes)
+    return [(tuple(islice(rest, count)), own) for count, own in groups]
+
+
+def _foreach_bytes(name: OptimizerName, total: int, largest: int, decays: bool) -> int:
+    """Rprop works on all gradients' signs, and on one parameter and its mask at a time."""
+    if name == "rprop":
+        return total + largest * 5 // 4
+    return (FOREACH_TEMPORARIES[name] - (name in FOREACH_DECAY and not decays)) * total
+
+
+def _loop_bytes(name: OptimizerName, sizes: tuple[int, ...], decays: bool) -> int:
     left = int(name in LOOP_LEFT)
     own = LOOP_TEMPORARIES[name] - left - (name in LOOP_DECAY and not decays)
-    sizes = model.trainable_sizes or (largest, largest)
     return max(own * size + left * before for before, size in pairwise((0, *sizes)))
 
 
@@ -160,15 +193,22 @@ def tensor_peak_bytes(model: ModelProfile, setup: Setup) -> int:
     """Most bytes of tensors alive at once in a training step.
 
     The larger of two moments: backward (activations) and the optimizer's step (all
-    gradients and its temporaries). Its states are there in both.
+    gradients and its temporaries). Its states and averaged weights are there in both.
     """
-    micro, accum, dtype, optimizer, implementation, momentum, _, decays, _ = setup
-    state = optimizer_state_bytes(optimizer, model.trainable_bytes, model.tensors, momentum)
+    micro, dtype, optimizer = setup.micro_batch, setup.dtype, setup.optimizer
+    state = optimizer_state_bytes(optimizer, model.trainable_bytes, model.tensors, setup.momentum)
+    average = average_bytes(model) if setup.ema else 0
     resident = model.parameter_bytes + model.buffer_bytes
     batch = round(affine(model.at(dtype), lambda t: t.batch_bytes, micro))
-    temporaries = optimizer_step_bytes(optimizer, implementation, model, decays=decays)
+    temporaries = optimizer_step_bytes(
+        optimizer, setup.implementation, model, decays=setup.decays, groups=setup.groups
+    )
     updating = resident + batch + model.trainable_bytes + temporaries
-    return state + max(step_peak_bytes(model, micro, accum, dtype), updating)
+    passing = step_peak_bytes(model, micro, setup.accum_steps, dtype)
+    # DistributedDataParallel's buckets stay; each rank's own gradients move into them in the
+    # last backward pass.
+    passing += model.trainable_bytes if setup.several else 0
+    return state + average + max(passing, updating)
 
 
 def tensor_interval(peak: int, *, compiled: bool = False) -> Prediction:

@@ -8,6 +8,10 @@ from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE, Prediction, Reason
 from autotrain.units import bytes_text, seconds_text
 
+# Samples stay in memory where they take no more than this share of what is free, where loading
+# takes more than that share of the model's time, and reading one more than a copy of it.
+KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
+
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, and how they start."""
@@ -29,6 +33,7 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
         kind="measured",
         limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
     )
+    _keep(ledger, sizing)
     ledger.settle(
         "loader.prefetch",
         2,
@@ -51,6 +56,30 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
+def _keep(ledger: Ledger, sizing: Sizing) -> None:
+    """Decide whether samples stay in memory: where reading them is felt and there is room."""
+    size = sizing.model.sample_bytes * (sizing.train_count + sizing.valid_count)
+    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
+    said = f"a fifth of the free RAM, {bytes_text(room)}"
+    if sizing.device.kind == "cpu":
+        # There they count in the peak that is predicted, and not every set can be kept.
+        room = min(room, 0.1 * sizing.device_peak(sizing.planned()).expected)
+        said = f"{bytes_text(room)}, what the predicted peak does not notice"
+    loading, model = sizing.time.loading_seconds(), sizing.time.micro_seconds()
+    each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
+    slow = loading > KEPT_FROM * model and each > KEPT_SECONDS
+    pays = slow and sizing.time.workers() <= 1 and size <= room
+    ledger.settle(
+        "loader.keep",
+        "ram" if pays else None,
+        formula=f"{bytes_text(size)} of samples within {said}; loading takes over {KEPT_FROM:.0%} "
+        f"of the model's time ({seconds_text(loading)} to {seconds_text(model)}) and reading a "
+        f"sample over {seconds_text(KEPT_SECONDS)} ({seconds_text(max(each, 0.0))}); at most one "
+        "worker, because each keeps its own",
+        source="our choice; a run keeps only what two readings gave alike without random numbers",
+    )
+
+
 def _mean(count: float) -> str:
     return f"{count:.0f}" if count == round(count) or count >= 10 else f"{count:.1f}"
 
@@ -59,7 +88,7 @@ def _room(sizing: Sizing) -> float:
     """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
     if sizing.device.kind != "cpu":
         return 0.5 * sizing.hardware.ram_available_bytes
-    return sizing.get("memory.budget_bytes") - sizing.device_peak(sizing.planned()).high
+    return sizing.budget() - sizing.device_peak(sizing.planned()).high
 
 
 def predictions(ledger: Ledger, sizing: Sizing) -> None:
@@ -114,6 +143,8 @@ def _memory(sizing: Sizing) -> list[_Line]:
         )
     size = sizing.checkpoint_bytes()
     saved = " + ".join(f"{name} {bytes_text(shares[name])}" for name in ("weights", "optimizer"))
+    if sizing.averages():
+        saved += f" + the averaged model {bytes_text(shares['weights'])}"
     return [
         ("tensor_peak_bytes", tensors, parts, "a traced training step"),
         (
@@ -143,7 +174,8 @@ def _reserved_parts(sizing: Sizing, tensors: str) -> str:
         return "1.06 x tensors + 22 MiB: whole segments and workspaces"
     model = sizing.model
     known = model.parameter_bytes + model.buffer_bytes + model.trainable_bytes
-    rest = found.allocated - known - sizing.state_bytes() - found.cublas
+    known += sizing.state_bytes() + sizing.average_bytes()
+    rest = found.allocated - known - found.cublas
     head = tensors.partition(" + activations")[0]
     takes = bytes_text(found.allocated + found.idle)
     unsure = "; MPS publishes no figures: taken for CUDA, with more doubt"

@@ -16,6 +16,7 @@ from autotrain.plan import (
     choices,
     cutting,
     execution,
+    grouping,
     healing,
     inversion,
     optimizing,
@@ -95,6 +96,12 @@ def dtype_in_force(hardware: HardwareProfile, goal: Goal, held: Race | None = No
     return "fp32" if dtype == "tf32" else dtype
 
 
+def freeze_in_force(hardware: HardwareProfile, goal: Goal, count: int) -> tuple[str, ...]:
+    """The patterns by which parameters are frozen in the traces that a plan needs."""
+    device = choices.choose_device(hardware, goal)
+    return grouping.freeze_in_force(Ledger(goal, count, device.kind))
+
+
 def form_in_force(hardware: HardwareProfile, goal: Goal) -> ModelSection:
     """How the model is run in the traces that a plan needs first."""
     device = choices.choose_device(hardware, goal)
@@ -145,6 +152,9 @@ def model_digest(model: ModelProfile) -> str:
         "lengths",
         "sample_seconds",
         "sample_bytes",
+        "statistics_bytes",
+        "trainable_dims",
+        "trainable_depths",
     }
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)
@@ -216,7 +226,10 @@ def _sized(
     dtype = choices.precision(ledger, device)
     model = execution.traced_as(model, form, dtype)
     assert model.at(dtype), f"the model was not traced in {dtype}"
-    sizing = Sizing(ledger, hardware, device, model, train_count, valid_count)
+    grouping.decide(ledger, model)
+    model = grouping.in_order(ledger, model)
+    groups = grouping.groups(ledger, model)
+    sizing = Sizing(ledger, hardware, device, model, train_count, valid_count, groups)
     cutting.decide(ledger, sizing)
     return sizing
 

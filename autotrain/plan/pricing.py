@@ -8,6 +8,7 @@ doublings of each dimension.
 
 from __future__ import annotations
 
+import copy
 import functools
 import heapq
 import math
@@ -61,6 +62,20 @@ class Prices:
         self.threads = tuple(sorted({timing.threads for timing in timings}))
         self.tables = {key: _table(group) for key, group in grouped.items()}
         self.known: dict[tuple[Work, int], float] = {}
+
+    def knowing(self, own: Sequence[Timing]) -> Prices:
+        """The same, but for operators that were timed themselves."""
+        if not own:
+            return self
+        made = copy.copy(self)
+        made.known = {
+            (Work(t.kind, t.dtype, 1, t.flops, t.bytes, t.shape), t.threads): t.seconds for t in own
+        }
+        return made
+
+    def nearest(self, threads: int) -> int:
+        """Of the numbers of threads that were timed, the nearest to so many."""
+        return min(self.threads, key=lambda many: abs(many - threads))
 
     def seconds(self, work: Sequence[Work], threads: int) -> float:
         """All the work, one operator after the other, on so many threads."""

@@ -7,10 +7,11 @@ model, steps with the optimizer's states and temporaries, and evaluations betwee
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from autotrain.plan.memory import KEEP_MOMENTUM, LOOP_TEMPORARIES, STATES, Setup
+from autotrain.plan.memory import KEEP_MOMENTUM, LOOP_TEMPORARIES, STATES, Setup, in_groups
 from autotrain.schema import OptimizerName, StepTrace
 
 # What a foreach step makes (+) and drops (-), each a list as large as all parameters, in the
@@ -32,6 +33,9 @@ FOREACH: dict[OptimizerName, str] = {
 FUSED_COUNTERS: frozenset[OptimizerName] = frozenset({"adam", "adamw", "adagrad"})
 COUNTER = 4
 STEPS = 3  # states are born in the first; from the second on a step repeats itself
+# Of DistributedDataParallel: torch/distributed/__init__.py, `_DEFAULT_FIRST_BUCKET_BYTES`, and its
+# `bucket_cap_mb`.
+FIRST_BUCKET_BYTES, BUCKET_BYTES = 1 << 20, 25 << 20
 
 
 class Scene(NamedTuple):
@@ -127,12 +131,21 @@ def _parts(trace: StepTrace) -> _Parts:
 def run_tape(
     trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene
 ) -> tuple[int, ...]:
-    """The tape of a short run: a model of these trainable `sizes`, `scene.steps` steps."""
+    """The tape of a short run: `scene.steps` steps of a model of these trainable `sizes`, in the
+    order in which its optimizer sees them.
+    """
     parts, run = _parts(trace), _Run()
     run.play(parts.model, 0, {}, {})
-    states = _States(run, sizes, setup, scene)
+    states = _States(run, sizes, setup)
     if setup.optimizer == "adagrad":
-        states.born()
+        for group in states.groups:
+            states.born(group)
+    if setup.ema:
+        for size in sizes:
+            run.born(size)
+    if setup.several:
+        for size in _buckets(sizes):
+            run.born(size)
     due: dict[int, int] = {}
     batch: list[int] = []
     for step in range(scene.steps):
@@ -143,6 +156,17 @@ def run_tape(
             run.play(parts.evaluation, parts.starts[4], names, {})
             run.dies([*names.values(), *loaded])
     return tuple(run.tape)
+
+
+def _buckets(sizes: tuple[int, ...]) -> list[int]:
+    """Sizes of the buckets of DistributedDataParallel: torch's defaults, the last trained first."""
+    found, cap, held = [], FIRST_BUCKET_BYTES, 0
+    for size in reversed(sizes):
+        held += size
+        if held >= cap:
+            found.append(held)
+            cap, held = BUCKET_BYTES, 0
+    return [*found, held] if held else found
 
 
 def _load(run: _Run, parts: _Parts) -> list[int]:
@@ -189,20 +213,20 @@ def _step(
 class _States:
     """An optimizer's step: its states, born with the first one, and what it makes meanwhile."""
 
-    def __init__(self, run: _Run, sizes: tuple[int, ...], setup: Setup, scene: Scene) -> None:
-        self.run, self.sizes, self.setup, self.scene = run, sizes, setup, scene
-        self.there = False
+    def __init__(self, run: _Run, sizes: tuple[int, ...], setup: Setup) -> None:
+        self.run, self.sizes, self.setup = run, sizes, setup
+        self.groups = [_Group(*g) for g in in_groups(sizes, setup.groups, decays=setup.decays)]
         self.workspaces: list[int] = []
 
-    def born(self) -> None:
-        """All states of all parameters, unless they are there."""
-        if self.there:
+    def born(self, group: _Group) -> None:
+        """All states of a group's parameters, unless they are there."""
+        if group.there:
             return
-        self.there = True
+        group.there = True
         name, momentum = self.setup.optimizer, self.setup.momentum
         copies = STATES[name] + bool(name in KEEP_MOMENTUM and momentum)
         counts = self.setup.implementation == "fused" and name in FUSED_COUNTERS
-        for size in self.sizes:
+        for size in group.sizes:
             if counts:
                 self.run.born(COUNTER)
             for _ in range(copies):
@@ -210,29 +234,41 @@ class _States:
 
     def update(self) -> None:
         """One step of the optimizer."""
-        name, implementation = self.setup.optimizer, self.setup.implementation
         # The gradients' norm: one number for each.
         self.run.dies([self.run.born(COUNTER) for _ in self.sizes])
+        for group in self.groups:
+            self._update(group)
+
+    def _update(self, group: _Group) -> None:
+        name, implementation = self.setup.optimizer, self.setup.implementation
         late = name == "sgd" and implementation == "foreach"
         if not late:
-            self.born()
+            self.born(group)
         if implementation == "foreach":
-            self._foreach(FOREACH[name].split())
+            self._foreach(FOREACH[name].split(), group)
         elif implementation == "for-loop":
-            for size in self.sizes:
+            for size in group.sizes:
                 made = [self.run.born(size) for _ in range(LOOP_TEMPORARIES[name])]
                 self.run.dies(made)
 
-    def _foreach(self, steps: list[str]) -> None:
+    def _foreach(self, steps: list[str], group: _Group) -> None:
         lists: dict[str, list[int]] = {}
-        decays = self.setup.decays
         for step in steps:
             name = step[-1]
             if step == "S":
-                self.born()
-            elif (name == "G" and not decays) or (name == "N" and decays):
+                self.born(group)
+            elif (name == "G" and not group.decays) or (name == "N" and group.decays):
                 continue
             elif step[0] == "+":
-                lists[name] = [self.run.born(size) for size in self.sizes]
+                lists[name] = [self.run.born(size) for size in group.sizes]
             else:
                 self.run.dies(lists.pop(name))
+
+
+@dataclass
+class _Group:
+    """Parameters that an optimizer works on together; `there`: their states are."""
+
+    sizes: tuple[int, ...]
+    decays: bool
+    there: bool = False

@@ -25,6 +25,7 @@ class Sizing:
     model: ModelProfile
     train_count: int
     valid_count: int
+    groups: tuple[tuple[int, bool], ...] = ()
     seen: dict[float, ModelProfile] = field(default_factory=dict, repr=False)
     said: dict[tuple[object, ...], Prediction] = field(default_factory=dict, repr=False)
 
@@ -51,7 +52,33 @@ class Sizing:
             length=length,
             decays=bool(chosen["weight_decay"]),
             form=ModelSection.model_validate(self.ledger.values.get("model", {})),
+            ema=self.averages(),
+            groups=self.groups,
+            several=self.processes() > 1,
         )
+
+    def processes(self) -> int:
+        """How many train together, as far as it is fixed."""
+        return int(self.ledger.fixed("batch.world_size") or 1)
+
+    def budget(self) -> float:
+        """Bytes that each process may use: those on a CPU share its memory."""
+        return self.get("memory.budget_bytes") / self._sharing()
+
+    def threads(self) -> int:
+        """Threads that each process computes on."""
+        return max(self.count("device.threads") // self._sharing(), 1)
+
+    def _sharing(self) -> int:
+        return self.processes() if self.device.kind == "cpu" else 1
+
+    def averages(self) -> bool:
+        """Whether the run keeps averaged weights."""
+        return self.ledger.value("train.ema_decay") is not None
+
+    def average_bytes(self) -> int:
+        """Bytes of the averaged weights."""
+        return memory.average_bytes(self.model) if self.averages() else 0
 
     def buckets(self) -> tuple[Bucket, ...]:
         """(up to this length, micro_batch), rising; none where there are none, or none yet."""
@@ -145,18 +172,23 @@ class Sizing:
             "gradients": float(model.trainable_bytes),
             "optimizer": float(state),
         }
+        if self.averages():
+            known["averaged weights"] = float(self.average_bytes())
+        if setup.several:
+            known["gradients of all processes"] = float(model.trainable_bytes)
         rest = self.tensors(setup).expected - sum(known.values())
         return {**known, "activations and the batch": max(rest, 0.0)}
 
     def saved_bytes(self) -> int:
-        """Tensors of a checkpoint: weights, buffers and the optimizer's states."""
-        return self.model.parameter_bytes + self.model.buffer_bytes + self.state_bytes()
+        """Tensors of a checkpoint: weights, buffers, the optimizer's states, an averaged model."""
+        whole = self.model.parameter_bytes + self.model.buffer_bytes
+        return whole * (1 + self.averages()) + self.state_bytes()
 
     def fit(self, accum_steps: int, length: float = 0.0, most: int = MOST_SAMPLES) -> int:
         """The largest micro_batch whose high prediction is within the budget; 0 if none is."""
         return memory.largest_fit(
             lambda size: self.device_peak(self.setup(size, accum_steps, length)).high,
-            self.get("memory.budget_bytes"),
+            self.budget(),
             most,
         )
 

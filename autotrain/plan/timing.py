@@ -59,11 +59,12 @@ class Timing(NamedTuple):
         return self._interval(expected)
 
     def update_seconds(self) -> float:
-        """Expected seconds of clipping and the optimizer."""
-        state = self.sizing.state_bytes()
-        return self.pace().update * compute.optimizer_seconds(
-            self.sizing.model, self.sizing.device, state
-        )
+        """Expected seconds of clipping, the optimizer, and following its steps in averages."""
+        return self.pace().update * self._update_seconds()
+
+    def _update_seconds(self) -> float:
+        kept = self.sizing.state_bytes() + self.sizing.average_bytes()
+        return compute.optimizer_seconds(self.sizing.model, self.sizing.device, kept)
 
     def pace(self) -> correction.Pace:
         """How true the predicted seconds proved in a trial, or in runs."""
@@ -71,16 +72,13 @@ class Timing(NamedTuple):
             self.sizing.count("batch.micro_batch"), self.sizing.count("batch.accum_steps")
         )
         trials = correction.relevant(self.sizing.model.trials, self.sizing.device, setup)
-        update = compute.optimizer_seconds(
-            self.sizing.model, self.sizing.device, self.sizing.state_bytes()
-        )
-        return runs.pace(trials, setup, self._micro_seconds, update)
+        return runs.pace(trials, setup, self._micro_seconds, self._update_seconds())
 
     def _micro_seconds(self, setup: memory.Setup) -> float:
         return self._seconds(setup, compute.micro_batch_seconds)
 
     def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
-        model, threads = self.sizing.at_length(setup.length), self.sizing.count("device.threads")
+        model, threads = self.sizing.at_length(setup.length), self.sizing.threads()
         return seconds(model, self.sizing.device, setup.micro_batch, setup.dtype, threads)
 
     def evaluation_seconds(self) -> Prediction:

@@ -56,6 +56,7 @@ def setup_of(plan: Plan) -> dict[str, Any]:
         "implementation": plan.optimizer.implementation,
         "momentum": plan.optimizer.momentum,
         "form": plan.model,
+        "ema": plan.train.ema_decay is not None,
     }
 
 

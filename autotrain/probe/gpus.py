@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotrain.probe.nvml import NvmlGpu, nvml_driver, nvml_gpus
+from autotrain.nvml import NvmlGpu, nvml_driver, nvml_gpus
 from autotrain.schema import DeviceKind, Dtype, Neighbour
 
 # AMD architectures whose matrix units take bf16: CDNA 1 to 4, RDNA 3 and 4.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from autotrain import __version__
+from autotrain.nvml import nvml_driver
 from autotrain.probe.calibrate import calibration
 from autotrain.probe.disk import probe_disk
 from autotrain.probe.gpus import Gpu, usable_gpus
 from autotrain.probe.limits import usable_memory
 from autotrain.probe.machines import load_machine, profile_toml
-from autotrain.probe.nvml import nvml_driver
 from autotrain.probe.power import has_battery
 from autotrain.probe.processor import native_dtypes, probe_cpu
 from autotrain.schema import Device, HardwareProfile, Rates

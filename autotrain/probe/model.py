@@ -16,21 +16,24 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from autotrain import freezing
 from autotrain.errors import AutotrainError
-from autotrain.prepare import convolutions, laid_out, run_as
+from autotrain.freezing import Frozen
+from autotrain.prepare import laid_out, run_as
 from autotrain.probe.lengths import Lengths, read_lengths
 from autotrain.probe.limits import usable_memory
-from autotrain.probe.task_data import load_samples, loaded, sample_count, valid_count
+from autotrain.probe.task_data import collated, load_samples, loaded, sample_count, valid_count
 from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, read_here, watched
 from autotrain.probe.trace.counter import Counter
+from autotrain.probe.trace.examples import Example, Examples
 from autotrain.probe.trace.phases import Phase, phase
 from autotrain.probe.trace.quiet import undisturbed
 from autotrain.probe.trace.scratch import Scratch, runs_here
+from autotrain.probe.trace.sizes import sizes
 from autotrain.probe.trace.values import Values
 from autotrain.recompute import unlike
-from autotrain.repeats import blocks
 from autotrain.schema import Device, Dtype, ModelProfile, ModelSection, StepTrace
 from autotrain.task import Task, map_tensors, user_error
 
@@ -71,6 +74,9 @@ class ModelTracer:
     scratch: Scratch = field(default_factory=Scratch)
     loaded_bytes: int = 0
     insist: bool = False
+    examples: dict[int, list[Example]] = field(default_factory=dict, repr=False)  # by trace
+    patterns: tuple[str, ...] = ()
+    frozen: Frozen = field(default_factory=Frozen)
 
     @classmethod
     def open(
@@ -88,6 +94,11 @@ class ModelTracer:
         return cls(
             task, path, samples, seconds, model, mode, device, lengths=lengths, insist=insist
         )
+
+    def freeze(self, patterns: tuple[str, ...]) -> None:
+        """From here on, parameters of such names are not trained, and no others were frozen."""
+        self.frozen.thaw()
+        self.patterns, self.frozen = patterns, freezing.freeze(self.model, patterns)
 
     def trace(
         self,
@@ -112,6 +123,7 @@ class ModelTracer:
                     self.traces.append(made)
                     return made
                 self.mode, self.model = None, real_model(self.task, self.path)
+                self.frozen = freezing.freeze(self.model, self.patterns)
                 self.outside = []
                 earlier, self.traces = self.traces, []
                 for each in earlier:
@@ -169,23 +181,10 @@ class ModelTracer:
 
     def profile(self) -> ModelProfile:
         """The model's sizes, with every trace made so far."""
-        parameters = list(self.model.parameters())
-        trainable = [p for p in parameters if p.requires_grad]
-        kinds = [type(m) for m in self.model.modules()]
         widest = max(t.batch_bytes / t.micro_batch for t in self.traces)
         return ModelProfile(
-            name=type(self.model).__name__,
-            parameters=sum(p.numel() for p in parameters),
-            parameter_bytes=sum(p.nbytes for p in parameters),
-            trainable_bytes=sum(p.nbytes for p in trainable),
-            largest_parameter_bytes=max(p.nbytes for p in trainable),
-            tensors=len(trainable),
-            trainable_sizes=tuple(p.nbytes for p in trainable),
-            buffer_bytes=sum(b.nbytes for b in self.model.buffers()),
+            **sizes(self.model),
             loaded_bytes=self.loaded_bytes,
-            blocks=len(blocks(self.model)),
-            convolutions=convolutions(self.model),
-            batch_norm=any(issubclass(k, nn.modules.batchnorm._BatchNorm) for k in kinds),
             mixes=self.mixes,
             traced="concrete" if self.mode is None else "fake",
             traces=tuple(self.traces),
@@ -228,6 +227,7 @@ class ModelTracer:
             resident, holding = counter.now, len(counter.tape)
             map_tensors(lambda tensor: counter.hold([tensor]), batch)
             held = counter.now - resident
+            counter.examples = examples = Examples()
             first, later, evaluate = self._phases(batch, dtype, counter)
         counter.off()
         work = first.work
@@ -250,13 +250,18 @@ class ModelTracer:
             tape=tuple(counter.tape),
             marks=(holding, first.start, later.start, evaluate.start),
         )
-        return self.scratch.added(made, counter.calls) if counter.calls is not None else made
+        if counter.calls is None:
+            return made
+        made = self.scratch.added(made, counter.calls)
+        self.examples[id(made)] = examples.all()
+        return made
 
     def _phases(self, batch: Any, dtype: Dtype, counter: Counter) -> tuple[Phase, Phase, Phase]:
         self.model.zero_grad(set_to_none=True)
         self.model.train()
         with watched(self.model, counter) as watch:
             first = phase(counter, lambda: self._forward_backward(batch, dtype))
+        counter.examples = None
         if self.mode is not None:
             watch.check(self.path)
         later = phase(counter, lambda: self._forward_backward(batch, dtype))
@@ -291,10 +296,4 @@ class ModelTracer:
 
     def _batch(self, micro_batch: int) -> Any:
         samples = self.shorter.get(self.length, self.samples)
-        picked = [samples[i % len(samples)] for i in range(micro_batch)]
-        collate = self.task.collate or torch.utils.data.default_collate
-        try:
-            # A copy: a collate may hand out the dataset's own tensors, which a step may change.
-            return map_tensors(torch.clone, collate(picked))
-        except Exception as error:
-            raise user_error(self.path, error, "the collate refuses a batch: ") from error
+        return collated(self.task, self.path, samples, micro_batch)

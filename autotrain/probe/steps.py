@@ -13,8 +13,9 @@ import numpy
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from autotrain import freezing, prepare
 from autotrain import optimizer as optimizers
-from autotrain import prepare
+from autotrain.averaging import Average
 from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
 from autotrain.probe.child import Request
@@ -40,6 +41,7 @@ class Stepper:
     optimizer: torch.optim.Optimizer = field(init=False)
     form: prepare.Prepared = field(init=False)
     memory: Memory | None = None
+    average: Average | None = None
     losses: list[float] = field(default_factory=list)
     micro_seconds: list[float] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
@@ -60,8 +62,11 @@ class Stepper:
             torch.cuda.set_per_process_memory_fraction(min(free / total, 1.0), self.device)
         seed(plan.run.seed)
         self.model = self.task.model().to(self.device).train()
+        freezing.freeze(self.model, plan.train.freeze)
         self.form = prepare.prepare(self.model, plan.model, varying=prepare.varies(self.task))
         self.optimizer = optimizers.build(plan.optimizer, self.model)
+        if plan.train.ema_decay is not None:
+            self.average = Average(self.model, plan.train.ema_decay)
         self.memory = Memory(self.device)
         warmup = plan.schedule.warmup_steps
         optimizers.set_rate(self.optimizer, plan.optimizer.lr / max(warmup, 1))
@@ -104,7 +109,7 @@ class Stepper:
         self.update()
 
     def update(self) -> None:
-        """Unscale, clip, step, drop the gradients."""
+        """Unscale, clip, step, average, drop the gradients."""
         begun, clip = self.now(), self.request.plan.optimizer.clip_norm
         self.doing = "the optimizer: "
         self.scaler.unscale_(self.optimizer)
@@ -112,6 +117,8 @@ class Stepper:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
             torch.nn.utils.clip_grad_norm_(wanted, clip)
         self.scaler.step(self.optimizer)
+        if self.average is not None:
+            self.average.update()
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.update_seconds.append(self.now() - begun)
@@ -129,11 +136,16 @@ class Stepper:
         self.model.train()
 
     def copy(self) -> list[torch.Tensor]:
-        """Weights, buffers and the optimizer's states in RAM, as before they are saved."""
+        """Weights, buffers, averages and the optimizer's states in RAM, as before a save."""
         states = self.optimizer.state_dict()["state"].values()
         kept = [value for entries in states for value in entries.values()]
+        kept += self.averaged()
         tensors = [t for t in (*self.model.state_dict().values(), *kept) if torch.is_tensor(t)]
         return [t.detach().to("cpu", copy=True) for t in tensors]
+
+    def averaged(self) -> list[torch.Tensor]:
+        """The averaged weights; none where the plan makes no average."""
+        return [] if self.average is None else [*self.average.tensors().values()]
 
     def now(self) -> float:
         """Seconds, when the device has done what it was told."""

@@ -14,7 +14,7 @@ from typing import Any
 from autotrain.errors import AutotrainError
 from autotrain.probe.lengths import Lengths
 from autotrain.schema import DatasetProfile
-from autotrain.task import Task, user_error
+from autotrain.task import Task, map_tensors, user_error
 
 _SAMPLES = 8
 _TIMING_SECONDS = 0.5
@@ -125,6 +125,24 @@ def sample_count(dataset: Any, which: str, path: Path) -> int:
         ) from error
 
 
+def total_count(task: Task, path: Path) -> int:
+    """Samples of the task's own, to train on and held out."""
+    return sample_count(task.train, "training", path) + valid_count(task, path)
+
+
 def valid_count(task: Task, path: Path) -> int:
     """Samples of the task's own validation set; 0 where it has none."""
     return 0 if task.valid is None else sample_count(task.valid, "validation", path)
+
+
+def collated(task: Task, path: Path, samples: list[Any], count: int) -> Any:
+    """A batch of so many, the samples over and over. Raises AutotrainError, naming the line."""
+    from torch import clone
+    from torch.utils.data import default_collate
+
+    collate = task.collate or default_collate
+    try:
+        # A copy: a collate may hand out the dataset's own tensors, which a step may change.
+        return map_tensors(clone, collate([samples[i % len(samples)] for i in range(count)]))
+    except Exception as error:
+        raise user_error(path, error, "the collate refuses a batch: ") from error

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from autotrain.probe.trace.counter import flops_of
+from autotrain.probe.trace.flops import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work
 from autotrain.probe.zoo import Pool, by_bytes, products

@@ -22,9 +22,9 @@ import torch
 
 from autotrain.device import device_of, out_of_memory, settings
 from autotrain.errors import AutotrainError
+from autotrain.nvml import used_bytes
 from autotrain.probe.allocated import most_alive
 from autotrain.probe.child import Request, setup_of
-from autotrain.probe.nvml import used_bytes
 from autotrain.probe.steps import NotFiniteError, Stepper, insist_on_input, longest_samples
 from autotrain.schema import CUDA_LIKE, Plan, Record, Trial
 from autotrain.task import Task, load_task, user_error
@@ -106,7 +106,9 @@ def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
     lent = _lent(before, _used(device)) if device.type == "cuda" else peak
     insist_on_input(stepper, batch)
     if request.tensors and on_cpu:
-        tensors = most_alive(stepper.model, stepper.optimizer, lambda: stepper.step(window))
+        tensors = most_alive(
+            stepper.model, stepper.optimizer, lambda: stepper.step(window), stepper.averaged()
+        )
     first = len(window)
     return {
         "steps": request.steps,

@@ -66,6 +66,8 @@ class Pool:
         if numbers is None:
             numbers = self.numbers[dtype] = self.numbers[torch.float32].to(dtype)
         size = 1 + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
+        if size > len(numbers):
+            numbers = self.numbers[dtype] = numbers.repeat(-(-size // len(numbers)))
         if self.place + size > len(numbers):
             self.place = 0
         view = numbers.as_strided(sizes, strides, self.place)

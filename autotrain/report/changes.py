@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from autotrain import planfile
 from autotrain.report.explain import same, settings
 from autotrain.report.text import clean, labelled, literal, page_width, setting, shorten
 from autotrain.schema import Plan, Prediction, Reason
@@ -17,10 +18,23 @@ def refreshed(old: Plan, made: Plan, since: Sequence[object]) -> str:
     """What had changed since the old plan, what follows from it, and what a person had set."""
     blocks = [
         _listed("changed", since) or [labelled("changed", "neither machine, nor data, nor code")],
-        _settings(old, made),
-        _listed("kept", _kept(made)),
+        *(_by_stage(old, made) if made.stage else (_settings(old, made), _kept_lines(made))),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _by_stage(old: Plan, made: Plan) -> list[list[str]]:
+    """The same of every stage under its name; one that is new is held against the plan before."""
+    before = {stage.name: own for stage, own in planfile.stages(old)}
+    blocks = []
+    for number, (stage, own) in enumerate(planfile.stages(made), start=1):
+        head = labelled(f"stage {number}", stage.name)
+        blocks.append([head, *_settings(before.get(stage.name, old), own), *_kept_lines(own)])
+    return blocks
+
+
+def _kept_lines(made: Plan) -> list[str]:
+    return _listed("kept", _kept(made))
 
 
 def differences(old: Plan, made: Plan) -> dict[str, tuple[Any, Any]]:

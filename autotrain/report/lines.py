@@ -31,6 +31,12 @@ def folder_name(path: str) -> str:
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
+def _source(path: str) -> str:
+    """A run's folder and its checkpoint."""
+    parts = path.replace("\\", "/").rstrip("/").split("/")
+    return f"{parts[-3]} at {parts[-1]}" if len(parts) > 2 else parts[-1]
+
+
 def line(event: Event, progress: Progress) -> str | None:
     """What happened, in one line without control characters; None for a step."""
     text = _text(event, progress)
@@ -62,9 +68,13 @@ def _started(event: Started) -> str:
         where = f"step {event.step:,} of {event.total_steps:,} on {event.device}"
         return f"resuming from {folder_name(event.resumed_from)}: {where}"
     valid = f", {event.valid_count:,} to validate on" if event.valid_count else ""
+    begins = ""
+    if event.weights_from:
+        begins = f"; weights of {_source(event.weights_from)}: {event.weights_taken}"
     return (
         f"training on {event.device}: {plural(event.epochs, 'epoch')} of "
         f"{plural(event.steps_per_epoch, 'step')}, {plural(event.train_count, 'sample')}{valid}"
+        f"{begins}"
     )
 
 

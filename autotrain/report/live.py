@@ -21,6 +21,7 @@ from autotrain.report.stream import Tolerant
 from autotrain.report.text import percent, watched_memory
 
 REFRESH_SECONDS = 0.1
+INDENT = "    "
 STYLES: dict[type, str] = {Saved: "dim", Warned: "yellow", Healed: "yellow", Stopped: "bold"}
 
 
@@ -44,7 +45,7 @@ def live(progress: Progress, console: Console) -> Iterator[Callable[[Event], Non
         nonlocal drawn
         progress.see(event)
         if not isinstance(event, Step):
-            console.print(_styled(event, progress), soft_wrap=False)
+            console.print(_hanging(_styled(event, progress), console))
         now = time.monotonic()
         if not isinstance(event, Step) or now - drawn >= REFRESH_SECONDS:
             view.update(_picture(progress, console.width), refresh=True)
@@ -60,6 +61,14 @@ def _styled(event: Event, progress: Progress) -> Text:
     if isinstance(event, Evaluated) and event.best:
         style = "green"
     return Text(line(event, progress) or "", style=style)
+
+
+def _hanging(text: Text, console: Console) -> Text:
+    """Wrapped at words, all but the first line indented: where an event begins is seen."""
+    if text.cell_len <= console.width:
+        return text
+    lines = text.wrap(console, console.width - len(INDENT))
+    return Text(f"\n{INDENT}").join(line for line in lines)
 
 
 def _picture(progress: Progress, width: int) -> Group:

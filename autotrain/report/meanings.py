@@ -65,6 +65,14 @@ MEANINGS: dict[str, str] = {
     ),
     "optimizer.implementation": "How the step is computed; the result is the same.",
     "optimizer.clip_norm": "The longest step allowed: longer gradients are cut to this length.",
+    "optimizer.decays": (
+        "Which weights are pulled back: all of them, or matrices and kernels alone and not the "
+        "biases and the gains of norms."
+    ),
+    "optimizer.layer_decay": (
+        "What is left of the learning rate at each level further from the output, so that a model "
+        "which knows something already keeps what its first layers know."
+    ),
     "schedule.name": "How the learning rate changes while training goes on.",
     "schedule.warmup_steps": "Over how many steps the learning rate rises from near zero.",
     "schedule.min_lr": "The learning rate never falls below this.",
@@ -75,6 +83,14 @@ MEANINGS: dict[str, str] = {
     "train.within_seconds": "The time that the run may take: epochs are chosen to fit it.",
     "train.spend_dollars": "What the run may cost: epochs are chosen to fit it.",
     "train.price_per_hour": "What an hour of the machine costs, in dollars.",
+    "train.ema_decay": (
+        "Beside the weights a running average of them is kept, which is what is tried on the "
+        "validation data and what you use afterwards; it keeps this share of itself at each step."
+    ),
+    "train.freeze": (
+        "Patterns over names of parameters that stay as they are, such as encoder.*; less memory "
+        "and time, where those know enough already."
+    ),
     "early_stop.patience": "Training ends after this many evaluations without progress.",
     "early_stop.min_delta": "The least improvement that counts as progress.",
     "evaluate.every_epochs": "After how many epochs the model is tried on the validation data.",
@@ -92,8 +108,12 @@ MEANINGS: dict[str, str] = {
     "loader.prefetch": "Batches that each of them keeps ready.",
     "loader.pin_memory": "Whether batches wait where a graphics card fetches them fastest.",
     "loader.start_method": "How these processes are started.",
+    "loader.keep": (
+        "Samples stay in memory (ram) once they were read, so that later epochs need not read them "
+        "again; only where they are the same each time."
+    ),
     "loader.timeout_seconds": (
-        "After how long without a batch the processes that load data count as hung."
+        "After how long at one sample a process that loads data counts as hung."
     ),
     "heal.spike_score": (
         "How far above the usual a loss must lie for its step to be undone, counted in the usual "

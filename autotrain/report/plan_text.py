@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from autotrain import planfile
 from autotrain.report.compare_text import money
 from autotrain.report.text import (
     LABEL,
@@ -23,6 +24,7 @@ from autotrain.schema import (
     ModelProfile,
     Plan,
     Reason,
+    whole,
 )
 from autotrain.units import bytes_text, count_text, seconds_text
 
@@ -46,15 +48,19 @@ def plan_summary(
             labelled("data", _data(dataset, " (autotrain probe names them)")),
             _model(model),
         ],
-        _settings(plan),
-        _predictions(plan),
-        _bullets("notes", plan.notes),
+        *(_stages(plan) if plan.stage else (_settings(plan), _predictions(plan))),
+        _bullets("notes", _notes(plan)),
         [
-            literal("next", f"autotrain run {shlex.quote(path)}"),
+            literal("next", f"autotrain run {shlex.quote(path)}{_processes(plan)}"),
             literal("", f"autotrain explain {shlex.quote(path)} batch.micro_batch"),
         ],
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+def _processes(plan: Plan) -> str:
+    world = plan.batch.world_size
+    return f" --nproc {world}" if world > 1 else ""
 
 
 def probe_text(hardware: HardwareProfile, dataset: DatasetProfile | None = None) -> str:
@@ -68,6 +74,38 @@ def probe_text(hardware: HardwareProfile, dataset: DatasetProfile | None = None)
     root = shlex.quote(dataset.root) if dataset is not None and dataset.root else "DATA"
     blocks.append([literal("next", f"autotrain plan {root}")])
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def _stages(plan: Plan) -> list[list[str]]:
+    """Every stage as a plan by itself, then all together."""
+    blocks: list[list[str]] = []
+    before, parts = "", planfile.stages(plan)
+    for number, (stage, own) in enumerate(parts, start=1):
+        begins = f"begins with the {stage.weights} weights of {before}"
+        taken = begins if before and stage.weights != "none" else "begins anew"
+        count = own.inputs.parameters
+        size = f"; {count_text(count)} parameters" if count is not None else ""
+        head = labelled(f"stage {number}", f"{stage.name}: {taken}{size}")
+        blocks += [[head, *_settings(own)], _predictions(own)]
+        before = stage.name
+    run = whole([own.predicted.run_seconds for _, own in parts])
+    said = f"about {seconds_text(run.expected)} ({interval('seconds', run)})"
+    spent = [_cost(own) for _, own in parts]
+    if all(cost is not None for cost in spent):
+        low, cost, high = (money(sum(part)) for part in zip(*filter(None, spent), strict=True))
+        said += f", about {cost} ({low} to {high})"
+    return [*blocks, [labelled("in all", f"{plural(len(parts), 'stage')}: {said}")]]
+
+
+def _notes(plan: Plan) -> list[str]:
+    """The plan's, and by its name what a stage's says besides."""
+    others = (
+        f"stage {stage.name}: {note}"
+        for stage, own in planfile.stages(plan)
+        for note in own.notes
+        if note not in plan.notes
+    )
+    return [*plan.notes, *others]
 
 
 def _machine(plan: Plan, hardware: HardwareProfile) -> str:
@@ -186,13 +224,10 @@ def _predictions(plan: Plan) -> list[str]:
 
 def _limit(plan: Plan) -> list[str]:
     """What the run costs, where a price is known, and what a limit of time or money led to."""
-    train, run = plan.train, plan.predicted.run_seconds
+    train, spent = plan.train, _cost(plan)
     lines = []
-    if train.price_per_hour is not None:
-        low, cost, high = (
-            money(seconds * train.price_per_hour / 3600)
-            for seconds in (run.low, run.expected, run.high)
-        )
+    if spent is not None and train.price_per_hour is not None:
+        low, cost, high = map(money, spent)
         said = f"about {cost} ({low} to {high}) at {money(train.price_per_hour)} an hour"
         lines.append(labelled("cost", said))
     for key in ("within_seconds", "spend_dollars"):
@@ -200,6 +235,15 @@ def _limit(plan: Plan) -> list[str]:
         if reason is not None and reason.value is not None:
             lines.append(labelled("limit", reason.formula))
     return lines
+
+
+def _cost(plan: Plan) -> tuple[float, float, float] | None:
+    """Dollars that the run takes at least, about, and at most, where a price is known."""
+    price, run = plan.train.price_per_hour, plan.predicted.run_seconds
+    if price is None:
+        return None
+    low, expected, high = (s * price / 3600 for s in (run.low, run.expected, run.high))
+    return low, expected, high
 
 
 def _bullets(label: str, items: tuple[str, ...] | list[str]) -> list[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from autotrain.events import Evaluated, Event, Started, Step
+from autotrain.events import Evaluated, Event, Started, Step, Stopped
 from autotrain.report.text import interval, number, percent, quantity, watched_memory
 from autotrain.schema import Plan
 from autotrain.units import bytes_text, count_text, seconds_text
+
+# Less of the cores than this, in other programs, is what any desktop takes.
+TOLD_SHARE = 0.1
 
 
 def epoch_of(step: int, steps_per_epoch: int) -> int:
@@ -32,6 +35,7 @@ class Progress:
         self.max_steps = max_steps
         self.started: Started | None = None
         self.point: Step | None = None
+        self.took: float | None = None
         self.step = 0
         self.now = 0.0
         self.rate = 0.0
@@ -44,6 +48,7 @@ class Progress:
         elif isinstance(event, Step):
             self._measure(event)
             self.point = event
+        self.took = event.seconds if isinstance(event, Stopped) else None
         self.step, self.now = event.step, event.time
 
     def _measure(self, point: Step) -> None:
@@ -84,7 +89,7 @@ class Progress:
         rate = count_text(self.rate) if self.rate >= 1000 else f"{self.rate:.3g}"
         return (
             f"loss {number(self.point.loss)}  lr {self.point.lr:.3g}  {rate} samples/s  "
-            f"data wait {percent(self.wait_share)}"
+            f"data wait {percent(self.wait_share)}{sensed(self.point)}"
         )
 
     def memory(self) -> str:
@@ -96,7 +101,9 @@ class Progress:
         return f"memory {now}, peak {peak} (predicted {predicted})"
 
     def left(self) -> str:
-        """Time left, beside what the plan predicted for the same steps."""
+        """Time left, beside what the plan predicted for the same steps; at the end, time taken."""
+        if self.took is not None:
+            return f"took {seconds_text(self.took)}"
         steps = self.started.total_steps if self.started else 0
         part = max(self.last - self.step, 0) / steps if steps else 1.0
         predicted = self.plan.predicted.run_seconds.expected * part
@@ -104,6 +111,16 @@ class Progress:
         if measured is None:
             return f"{seconds_text(predicted)} left as predicted"
         return f"{seconds_text(measured)} left (predicted {seconds_text(predicted)})"
+
+
+def sensed(point: Step) -> str:
+    """What the GPU does, or what other programs take of the cores; nothing where nobody tells."""
+    gpu = [percent(point.gpu_utilisation)] if point.gpu_utilisation is not None else []
+    gpu += [f"{point.gpu_celsius:.0f} C"] if point.gpu_celsius is not None else []
+    if gpu:
+        return f"  gpu {' '.join(gpu)}"
+    taken = point.others_cpu
+    return f"  others {percent(taken)} cpu" if taken is not None and taken >= TOLD_SHARE else ""
 
 
 def monitored(event: Evaluated, monitor: str) -> float:

@@ -136,6 +136,34 @@ class RunResult:
         return float(sum(getattr(point, name) * steps for point, steps in pairs))
 
     @cached_property
+    def sensed(self) -> dict[str, float | dict[str, float] | None]:
+        """Means over the steps, the highest temperature, and in which share of them the GPU was
+        slowed down for which reason; None where nobody told.
+        """
+        heats = [p.gpu_celsius for p in self.points if p.gpu_celsius is not None]
+        return {
+            "gpu_utilisation": self._mean("gpu_utilisation"),
+            "gpu_celsius_highest": max(heats, default=None),
+            "gpu_watts": self._mean("gpu_watts"),
+            "gpu_slowed": self._slowed() if heats else None,
+            "others_cpu": self._mean("others_cpu"),
+        }
+
+    def _mean(self, name: str) -> float | None:
+        """Of the log points that have it, each weighed by its steps."""
+        pairs = zip(self.points, self.windows, strict=True)
+        known = [(value, n) for p, n in pairs if (value := getattr(p, name)) is not None]
+        return sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
+
+    def _slowed(self) -> dict[str, float]:
+        """Why -> share of the steps."""
+        steps: dict[str, int] = {}
+        for point, window in zip(self.points, self.windows, strict=True):
+            if point.gpu_slowed:
+                steps[point.gpu_slowed] = steps.get(point.gpu_slowed, 0) + window
+        return {why: count / sum(self.windows) for why, count in steps.items()}
+
+    @cached_property
     def checkpoint_bytes(self) -> int | None:
         """Size of the newest checkpoint."""
         return self.saves[-1].bytes if self.saves else None

@@ -114,6 +114,7 @@ def figures(event: Event) -> dict[str, float]:
             "speed/wait_seconds": event.wait_seconds,
             "memory/now_bytes": event.device_bytes,
             "memory/peak_bytes": event.peak_bytes,
+            **{tag: value for tag, value in _sensed(event).items() if value is not None},
         }
     if isinstance(event, Evaluated):
         others = {f"valid/{name}": float(value) for name, value in event.metrics.items()}
@@ -121,3 +122,12 @@ def figures(event: Event) -> dict[str, float]:
     if isinstance(event, Saved):
         return {"speed/save_seconds": event.seconds}
     return {}
+
+
+def _sensed(event: Step) -> dict[str, float | None]:
+    return {
+        "gpu/utilisation": event.gpu_utilisation,
+        "gpu/celsius": event.gpu_celsius,
+        "gpu/watts": event.gpu_watts,
+        "speed/others_cpu": event.others_cpu,
+    }

@@ -25,6 +25,7 @@ from autotrain.schema import Plan, Prediction
 from autotrain.units import seconds_text
 
 REPORT_SCHEMA = 1
+LISTED = 6
 NAMES = {
     "tensor_peak_bytes": "tensor peak",
     "reserved_peak_bytes": "reserved",
@@ -108,6 +109,7 @@ def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
             "samples_per_second": result.samples_per_second,
             "data_wait_share": result.wait_share,
             "checkpoint_bytes": result.checkpoint_bytes,
+            **result.sensed,
         },
         "predictions": {k: asdict(c) for k, c in comparisons(result, plan).items()},
         "evaluations": _evaluations(result),
@@ -171,9 +173,17 @@ def _outcome(result: RunResult, plan: Plan) -> list[str]:
     if result.samples_per_second is not None and result.wait_share is not None:
         waited = f"{percent(result.wait_share)} of the time spent waiting for data"
         lines.append(labelled("speed", f"{result.samples_per_second:,.3g} samples/s, {waited}"))
-    if result.healed:
-        lines.append(labelled("mended", "; ".join(f"{e.fault}: {e.cure}" for e in result.healed)))
-    return lines
+    lines += _listed("warned", [event.message for event in result.warned])
+    return lines + _listed("mended", [f"{event.fault}: {event.cure}" for event in result.healed])
+
+
+def _listed(label: str, texts: list[str]) -> list[str]:
+    """One below the other, the label at the first; of many the first few, and how many more."""
+    shown = texts if len(texts) <= LISTED else texts[: LISTED - 1]
+    if shown != texts:
+        shown = [*shown, f"and {len(texts) - len(shown)} more, in report.json"]
+    dash = "- " if len(shown) > 1 else ""
+    return [labelled("" if n else label, f"{dash}{text}") for n, text in enumerate(shown)]
 
 
 def _steps(result: RunResult) -> str:

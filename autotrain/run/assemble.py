@@ -8,18 +8,24 @@ from pathlib import Path
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autotrain import optimizer, prepare
+from autotrain import freezing, optimizer, prepare
+from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
-from autotrain.run import checkpoint, data, faults, guard
+from autotrain.run import checkpoint, data, faults, guard, handover
+from autotrain.run.aside import Aside
 from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
-from autotrain.run.data import Feed, Itinerary, Source
+from autotrain.run.checkpoint import Snapshot
+from autotrain.run.feed import Feed
+from autotrain.run.itinerary import Itinerary
 from autotrain.run.keeper import Keeper
-from autotrain.run.order import Order, in_micro_batches
+from autotrain.run.order import Order, dealt, in_micro_batches
+from autotrain.run.ranks import Ranks, from_first
 from autotrain.run.schedule import Schedule
-from autotrain.run.seeds import BUILD, mixed, seed_all
+from autotrain.run.seeds import BUILD, Draws, mixed, seed_all
+from autotrain.run.source import Source
 from autotrain.run.state import Buffers, Run
 from autotrain.schema import Plan
 from autotrain.task import Task
@@ -33,19 +39,17 @@ def assemble(
     task_file: Path,
     resume: bool,
     max_steps: int | None,
+    weights: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Run:
     """A run, standing where its next step begins. Raises AutotrainError."""
-    if not resume and checkpoint.steps(directory):
-        raise AutotrainError(
-            f"{directory}: holds a run already",
-            "`--resume` to go on with it, `--fresh` to replace it",
-        )
-    checkpoint.sweep(directory)
+    _make_ready(directory, ranks, resume=resume)
     device = device_of(plan.device)
     model = build_model(plan, task, device)
+    taken = handover.begin(model, directory, weights, resume=resume)
     form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
     parts = data.split(task, plan)
-    feed, cadence = _feed(plan, parts, task, model, task_file, max_steps)
+    feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
     built = optimizer.build(plan.optimizer, model)
     run = Run(
@@ -64,23 +68,49 @@ def assemble(
         keeper=Keeper(directory, plan.checkpoint.keep),
         buffers=Buffers(model),
         memory=Memory(device),
+        draws=Draws(plan.run.seed, device),
         guard=guard.Guard(guard.mode_of(device, built), plan.heal.spike_score),
         parts=parts,
         last=feed.itinerary.last,
+        taken=taken,
+        ranks=ranks,
     )
+    _stand(run, directory, resume=resume)
+    return run
+
+
+def _stand(run: Run, directory: Path, *, resume: bool) -> None:
+    """At the beginning, or where the newest checkpoint says."""
+    if run.ranks is not None:
+        run.draws.shared = True
+        run.keeper.idle = None if run.ranks.first else run.insist_finite
+    if run.plan.train.ema_decay is not None:
+        run.average = Average(run.model, run.plan.train.ema_decay)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
     if resume:
         _resume(run, directory)
     _note_processes(run)
     _note_longer(run)
-    return run
+
+
+def _make_ready(directory: Path, ranks: Ranks | None, *, resume: bool) -> None:
+    if ranks is not None and not ranks.first:
+        return
+    if not resume and checkpoint.steps(directory):
+        raise AutotrainError(
+            f"{directory}: holds a run already",
+            "`--resume` to go on with it, `--fresh` to replace it",
+        )
+    checkpoint.sweep(directory)
 
 
 def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module:
     """The task's model with the weights of the run's seed, on the device, in training mode."""
     seed_all(mixed(plan.run.seed, BUILD), device)
     try:
-        return task.model().to(device).train()
+        model = task.model().to(device).train()
+        freezing.freeze(model, plan.train.freeze)
+        return model
     except AutotrainError:
         raise
     except Exception as error:
@@ -89,21 +119,30 @@ def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module
 
 def _feed(
     plan: Plan, parts: data.Split, task: Task, model: torch.nn.Module, task_file: Path,
-    max_steps: int | None,
+    directory: Path, max_steps: int | None, ranks: Ranks | None,
 ) -> tuple[Feed, Cadence]:  # fmt: skip
-    order, valid = _order(plan, parts, no_single=_no_single(model))
+    share = _share(ranks)
+    order, valid = _order(plan, parts, no_single=_no_single(model), world=share[1])
     cadence = Cadence.of(plan, order.steps_per_epoch)
     last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
     source = Source(parts, task, plan.run.seed, task_file)
-    way = Itinerary(order, cadence, valid, last)
-    return Feed(source, way, plan.loader, device_of(plan.device)), cadence
+    way = Itinerary(order, cadence, valid, last, share=share)
+    aside = Aside(source, (parts.train_count, parts.valid_count), plan.heal.bad_samples)
+    feed = Feed(source, way, plan.loader, device_of(plan.device), aside, directory)
+    return feed, cadence
 
 
 def itinerary(run: Run) -> Itinerary:
     """The way through the data from where the run stands, cut as its plan says now."""
-    order, valid = _order(run.plan, run.parts, no_single=_no_single(run.model))
+    share = _share(run.ranks)
+    order, valid = _order(run.plan, run.parts, no_single=_no_single(run.model), world=share[1])
     place = run.state.step, run.state.evaluated
-    return Itinerary(order, run.cadence, valid, run.last, *place)
+    return Itinerary(order, run.cadence, valid, run.last, *place, share)
+
+
+def _share(ranks: Ranks | None) -> tuple[int, int]:
+    """Of the micro-batches, which this process takes: the n-th of every so many."""
+    return (0, 1) if ranks is None else (ranks.rank, ranks.world)
 
 
 def _no_single(model: torch.nn.Module) -> bool:
@@ -112,7 +151,7 @@ def _no_single(model: torch.nn.Module) -> bool:
 
 
 def _order(
-    plan: Plan, parts: data.Split, *, no_single: bool
+    plan: Plan, parts: data.Split, *, no_single: bool, world: int
 ) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
     """The order of the training samples, and the validation set's micro-batches."""
     cut, seed, lengths = plan.batch, plan.run.seed, data.lengths_of(parts)
@@ -121,6 +160,7 @@ def _order(
     valid = in_micro_batches(parts.valid_count, micro)
     if lengths is None or cut.buckets is None or cut.target_items is None:
         count = parts.train_count
+        micro = dealt(micro, cut.global_batch, world, no_single=no_single)
         return Order(count, cut.global_batch, micro, seed, no_single, lengths), valid
     order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single, split)
     known = data.valid_lengths_of(parts)
@@ -146,22 +186,27 @@ def _note_longer(run: Run) -> None:
 
 def _resume(run: Run, directory: Path) -> None:
     """Go on from the newest checkpoint that verifies; what is passed over becomes a note."""
-    path, torn = checkpoint.newest_good(directory)
-    run.keeper.torn = set(checkpoint.steps(directory)[: len(torn)])
-    if path is None:
+    path, torn, snapshot = from_first(run.ranks, lambda: _newest(run.keeper), "resuming")
+    if path is None or snapshot is None:
         nothing = f"no checkpoint to resume from in {directory}: starting from the beginning"
         run.notes.append(Warned(step=0, epoch=0, message=nothing))
     else:
-        snapshot = checkpoint.load(path)
         run.restore(snapshot)
         run.resumed_from = path
         run.keeper.good = {snapshot.step}
         _note_form(run, snapshot.state.get("model", {}))
-    for error in torn:
-        message = f"passed over a torn checkpoint: {error.message}"
+    for said in torn:
+        message = f"passed over a torn checkpoint: {said}"
         run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
     run.feed.itinerary.step = run.state.step
     run.feed.itinerary.evaluated = run.state.evaluated
+
+
+def _newest(keeper: Keeper) -> tuple[Path | None, list[str], Snapshot | None]:
+    """The newest checkpoint that verifies, what is wrong with newer ones, what it holds."""
+    path, torn = checkpoint.newest_good(keeper.directory)
+    keeper.torn = set(checkpoint.steps(keeper.directory)[: len(torn)])
+    return path, [error.message for error in torn], checkpoint.load(path) if path else None
 
 
 def _note_form(run: Run, before: Mapping[str, object]) -> None:
@@ -179,7 +224,32 @@ def _note_form(run: Run, before: Mapping[str, object]) -> None:
 
 
 def _note_processes(run: Run) -> None:
-    world = run.plan.batch.world_size
-    if world > 1:
-        message = f"the plan is for {world} processes and this is one: the same steps, each slower"
+    message = processes_note(run)
+    if message:
         run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
+
+
+def processes_note(run: Run) -> str:
+    """What is other than planned about the processes, and what of it one may notice."""
+    planned = run.plan.batch.world_size
+    world = 1 if run.ranks is None else run.ranks.world
+    notes = []
+    if world != planned:
+        here = "this is one" if world == 1 else f"these are {world}"
+        for_ = f"{planned} process{'es' if planned > 1 else ''}"
+        notes.append(f"the plan is for {for_} and {here}: the same steps, {_cut_here(run, world)}")
+    if world > 1 and _no_single(run.model):
+        notes.append("BatchNorm's statistics are those of process 0's part of each batch")
+    return "; ".join(notes)
+
+
+def _cut_here(run: Run, world: int) -> str:
+    order = run.feed.itinerary.order
+    if isinstance(order, BucketedOrder):
+        return f"their micro-batches shared by {world}" if world > 1 else "each slower"
+    accum = -(-order.global_batch // (order.micro_batch * world))
+    each = f" in each of {world} processes" if world > 1 else ""
+    split = run.plan.batch.split or 1
+    other = order.micro_batch != -(-run.plan.batch.micro_batch // split)
+    draws = ", by which dropout draws otherwise" if other else ""
+    return f"accumulated over {accum} micro-batches of {order.micro_batch}{each}{draws}"

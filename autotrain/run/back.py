@@ -5,77 +5,108 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+import torch
+
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
+from autotrain.optimizer import set_rate
 from autotrain.run import checkpoint
 from autotrain.run.assemble import build_model, itinerary
 from autotrain.run.checkpoint import Snapshot
-from autotrain.run.state import Run, RunState
+from autotrain.run.handover import take_over
+from autotrain.run.meter import Meter
+from autotrain.run.ranks import from_first
+from autotrain.run.schedule import Schedule
+from autotrain.run.standing import RunState
+from autotrain.run.state import Run
+
+Way = Generator[Event, None, str]
 
 
-def replay(run: Run) -> Generator[Event, None, str]:
+def replay(run: Run) -> Way:
     """The whole run stands where its newest checkpoint stood, and goes the same way again.
 
     Returns which it is.
     """
-    run.rewind()
-    run.committing = False
-    found = yield from _newest(run, before=run.state.step + 1)
+    found = yield from _first_good(run, [s for s in _steps(run) if s <= run.state.step])
+    _leave_step(run)
     if found is None:
-        return _begin(run)
-    run.restore(found)
-    _go_on(run)
-    return f"back to step {found.step}"
+        _begin(run)
+        plan = run.plan
+        run.state, run.schedule = RunState(), Schedule(
+            plan.schedule, plan.optimizer.lr, run.cadence.total_steps, run.task.better
+        )  # fmt: skip
+        run.guard.accept()
+        set_rate(run.optimizer, run.schedule.at(0))
+    else:
+        run.restore(found)
+    run.go_on(itinerary(run))
+    return "back to the beginning" if found is None else f"back to step {found.step}"
 
 
-def unlearn(run: Run, first: int) -> Generator[Event, None, str]:
+def unlearn(run: Run, first: int) -> Way:
     """What was learned is as before step `first`; the run goes on where it stands.
 
-    A second time it goes further back than the first. Returns which it is.
+    Where that was done before, and no checkpoint has been made on the way since, it goes further
+    back this time, if there is a checkpoint. Returns which it is.
     """
-    run.rewind()
-    run.committing = False
-    found = yield from _newest(run, before=min(first, run.went_back_to or first))
+    state, before = run.state, [s for s in _steps(run) if s < first]
+    to, at = state.went_back_to, state.went_back_at
+    if to is not None and at is not None and before and before[0] <= at:
+        before = [s for s in before if s < to] or before
+    found = yield from _first_good(run, before)
+    _leave_step(run)
     if found is None:
-        place = run.state
-        said = _begin(run)
-        run.state = place
+        _begin(run)
     else:
         run.take_back(found)
-        said = f"back to what was learned by step {found.step}"
-    run.went_back_to = found.step if found else None
-    _go_on(run)
-    return said
+    state.went_back_at, state.went_back_to = state.step, found.step if found else None
+    run.go_on(itinerary(run))
+    learned = f"what was learned by step {found.step}" if found else "the weights of the beginning"
+    return f"back to {learned}"
 
 
-def _newest(run: Run, *, before: int) -> Generator[Event, None, Snapshot | None]:
-    """The newest checkpoint before that step which verifies; one that is torn is told."""
-    for step in checkpoint.steps(run.keeper.directory):
-        if step < before:
-            try:
-                return _read(checkpoint.folder(run.keeper.directory, step))
-            except AutotrainError as torn:
-                message = f"passed over a torn checkpoint: {torn.message}"
-                yield Warned(step=run.state.step, epoch=run.epoch, message=message)
-    return None
+def _steps(run: Run) -> list[int]:
+    """Checkpoints, newest first."""
+    return from_first(run.ranks, lambda: checkpoint.steps(run.keeper.directory), "going back")
 
 
-def _read(path: Path) -> Snapshot:
-    checkpoint.verify(path)
-    return checkpoint.load(path)
+def _first_good(run: Run, steps: list[int]) -> Generator[Event, None, Snapshot | None]:
+    """The first of those checkpoints that verifies; one that is torn is told."""
+    found, torn = from_first(run.ranks, lambda: _read(run.keeper.directory, steps), "going back")
+    for said in torn:
+        message = f"passed over a torn checkpoint: {said}"
+        yield Warned(step=run.state.step, epoch=run.epoch, message=message)
+    return found
 
 
-def _begin(run: Run) -> str:
-    """The weights that the run's seed makes, and an optimizer that has seen nothing."""
-    fresh = build_model(run.plan, run.task, run.device)
+def _read(directory: Path, steps: list[int]) -> tuple[Snapshot | None, list[str]]:
+    """The first of them that verifies, and what is wrong with those before it."""
+    torn: list[str] = []
+    for step in steps:
+        path = checkpoint.folder(directory, step)
+        try:
+            checkpoint.verify(path)
+            return checkpoint.load(path), torn
+        except AutotrainError as error:
+            torn.append(error.message)
+    return None, torn
+
+
+def _leave_step(run: Run) -> None:
+    """Nothing is left of the step under way, and nothing since the last log point counts."""
+    run.optimizer.zero_grad(set_to_none=True)
+    run.meter = Meter()
+    run.committing = False
+
+
+def _begin(run: Run) -> None:
+    """The weights that the run began with, and an optimizer that has seen nothing."""
+    fresh = build_model(run.plan, run.task, torch.device("cpu"))  # two may not fit the device
+    if run.taken is not None:
+        take_over(fresh, run.taken.path)
     run.model.load_state_dict(fresh.state_dict())
     run.optimizer.state.clear()
-    run.state = RunState(rollbacks=run.state.rollbacks)
+    if run.average is not None:
+        run.average.restart()
     run.set_precision(run.plan.precision.dtype)
-    _go_on(run)
-    return "back to the weights of the beginning"
-
-
-def _go_on(run: Run) -> None:
-    run.forget_interval()
-    run.feed.restart(itinerary(run))

@@ -65,7 +65,8 @@ class BucketedOrder:
         return [size for count in made for size in self._parts(count)]
 
     def _parts(self, count: int) -> list[int]:
-        return [count] if self.split == 1 else even(count, max(-(-count // self.split), 1))
+        parts = min(self.split, max(count // 2, 1) if self.no_single else count)
+        return even(count, -(-count // parts))
 
     def in_turn(self, lengths: torch.Tensor) -> list[Sequence[int]]:
         """Samples of those lengths, the shortest first, each bucket in its micro-batches."""

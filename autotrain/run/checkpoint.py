@@ -1,6 +1,7 @@
 """Checkpoints: a folder per step that is there whole or not at all.
 
-`checkpoints/step-00001200/{model,optimizer}.safetensors, state.json, manifest.json`. Written
+`checkpoints/step-00001200/{model,optimizer}.safetensors, state.json, manifest.json`, and
+`ema.safetensors` where the run averages its weights: a whole model too, the averaged one. Written
 beside its place, every file fsynced, the manifest last, verified, renamed, the parent fsynced.
 No pickle: loading one imports nothing.
 """
@@ -24,6 +25,7 @@ from autotrain.run.tensors import Flat
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CONTENT = ("model.safetensors", "optimizer.safetensors", "state.json")
+AVERAGE = "ema.safetensors"
 JSON_LIMIT_BYTES = 64 << 20
 _FOLDER = re.compile(r"step-(\d{8,})")
 
@@ -34,18 +36,22 @@ class TornError(AutotrainError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A copy in RAM of all that a run needs to go on. `state` is JSON-able."""
+    """A copy in RAM of all that a run needs to go on. `state` is JSON-able.
+
+    `average`: the model with averaged weights, which shares with `model` what is not averaged.
+    """
 
     step: int
     model: Flat
     optimizer: Flat
     state: dict[str, Any]
+    average: Flat | None = None
 
     @property
     def bytes(self) -> int:
         """What the tensors take on disk; headers and state.json come on top."""
-        flats = (self.model.tensors, self.optimizer.tensors)
-        return sum(tensorfile.tensor_bytes(tensors) for tensors in flats)
+        flats = (self.model, self.optimizer, self.average)
+        return sum(tensorfile.tensor_bytes(flat.tensors) for flat in flats if flat is not None)
 
 
 def checkpoints(directory: Path) -> Path:
@@ -101,14 +107,17 @@ def _write(temporary: Path, snapshot: Snapshot) -> None:
         "model": {"aliases": snapshot.model.aliases, "rest": snapshot.model.rest},
         "optimizer": snapshot.optimizer.rest,
     }
-    contents: tuple[Iterator[Any], ...] = (
+    made: tuple[Iterator[Any], ...] = (
         tensorfile.tensor_chunks(snapshot.model.tensors),
         tensorfile.tensor_chunks(snapshot.optimizer.tensors),
         iter([json.dumps(state).encode()]),
     )
+    contents = dict(zip(CONTENT, made, strict=True))
+    if snapshot.average is not None:
+        contents[AVERAGE] = tensorfile.tensor_chunks(snapshot.average.tensors)
     written = {
         name: asdict(tensorfile.write(temporary / name, chunks))
-        for name, chunks in zip(CONTENT, contents, strict=True)
+        for name, chunks in contents.items()
     }
     manifest = json.dumps({"schema": SCHEMA, "step": snapshot.step, "files": written}, indent=1)
     tensorfile.write(temporary / MANIFEST, [manifest.encode()])
@@ -122,10 +131,10 @@ def verify(path: Path) -> None:
     if (
         manifest.get("schema") != SCHEMA
         or not isinstance(listed, dict)
-        or set(listed) != {*CONTENT}
+        or set(listed) - {AVERAGE} != {*CONTENT}
     ):
         raise TornError(f"{path / MANIFEST}: not a manifest of schema {SCHEMA}")
-    for name in CONTENT:
+    for name in listed:
         said = listed[name]
         try:
             size = (path / name).stat().st_size
@@ -145,13 +154,17 @@ def load(path: Path) -> Snapshot:
     try:
         model = tensorfile.read_tensors(path / "model.safetensors")
         optimizer = tensorfile.read_tensors(path / "optimizer.safetensors")
+        averaged = (path / AVERAGE).exists()
+        average = tensorfile.read_tensors(path / AVERAGE) if averaged else None
         if state["schema"] != SCHEMA:
             raise TornError(f"{path / 'state.json'}: not of schema {SCHEMA}")
+        aliases, rest = state["model"]["aliases"], state["model"]["rest"]
         return Snapshot(
             step=state["step"],
-            model=Flat(model, state["model"]["aliases"], state["model"]["rest"]),
+            model=Flat(model, aliases, rest),
             optimizer=Flat(optimizer, {}, state["optimizer"]),
             state=state["run"],
+            average=None if average is None else Flat(average, aliases, rest),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TornError(f"{path}: {error}") from None

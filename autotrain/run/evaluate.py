@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.run import faults
+from autotrain.run.feed import NOTHING
 from autotrain.run.meter import Number, Tally
 from autotrain.run.seeds import VALID_FORWARD, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
+
+if TYPE_CHECKING:
+    from autotrain.run.ranks import Ranks
+
+# Micro-batches of each process between two looks at whether another one wishes to stop.
+MEET_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -38,19 +47,20 @@ class Figures:
 def evaluate(run: Run, stop: Stop) -> Figures | None:
     """One pass over the validation set in eval mode; None if asked to stop on the way.
 
-    Sums stay on the device until the end and are added up in float64.
+    Of a run that averages its weights, these are tried; whatever happens here, it goes on with
+    its own. Sums stay on the device until the end and are added up in float64.
     """
     tally = Tally()
     run.model.eval()
     try:
         # no_grad, not inference_mode: a cache that a model fills here must serve in training.
-        with torch.no_grad():
+        with _weights(run), torch.no_grad():
+            if run.ranks is not None:
+                return _shared(run, run.ranks)
             for number, _ in enumerate(run.feed.itinerary.validation()):
                 if stop.reason is not None:
                     return None
-                batch = run.form.batch(run.feed.take(None))
-                seed_all(mixed(run.plan.run.seed, VALID_FORWARD, number), run.device)
-                tally.add(_row(run, batch))
+                _try(run, number, tally)
     except Exception as error:
         if stop.reason and faults.lost_workers(error):
             return None
@@ -58,6 +68,38 @@ def evaluate(run: Run, stop: Stop) -> Figures | None:
     finally:
         run.model.train()
     return _figures(tally.read())
+
+
+def _try(run: Run, number: int, tally: Tally) -> None:
+    """Count one micro-batch."""
+    taken = run.feed.take(None)
+    if taken is not NOTHING:
+        batch = run.form.batch(taken)
+        seed_all(mixed(run.plan.run.seed, VALID_FORWARD, number), run.device)
+        tally.add(_row(run, batch))
+
+
+def _shared(run: Run, ranks: Ranks) -> Figures | None:
+    """The pass where each process tries its share; all stop together, or fail together."""
+    from autotrain.run import sharing
+
+    sharing.share_all(run.model)
+    tally, error, count = Tally(), None, len(run.feed.itinerary.validation())
+    doing = f"evaluating after step {run.state.step}"
+    for turn, first in enumerate(range(0, count, ranks.world)):
+        if turn % MEET_EVERY == 0 and ranks.meet({}, {}, error, doing) is None:
+            return None
+        try:
+            if error is None and first + ranks.rank < count:
+                _try(run, first + ranks.rank, tally)
+        except Exception as caught:
+            error = caught
+    ranks.compare(error, doing)
+    return _figures(ranks.total(tally.read()))
+
+
+def _weights(run: Run) -> AbstractContextManager[None]:
+    return nullcontext() if run.average is None else run.average.in_place()
 
 
 def _row(run: Run, batch: object) -> dict[str, Number]:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.events import StopReason
-from autotrain.run.data import LoaderDiedError, described
+from autotrain.run.feed import LoaderDiedError
+from autotrain.run.source import described
 from autotrain.run.state import NotFiniteError
 
 
 def lost_workers(error: BaseException) -> bool:
-    """Whether loader workers died. torch may say so from its SIGCHLD handler, anywhere."""
-    return isinstance(error, LoaderDiedError) or "DataLoader worker" in str(error)
+    """Whether loader workers died, and new ones in their place did not help."""
+    return isinstance(error, LoaderDiedError)
 
 
 def explained(error: Exception, doing: str) -> AutotrainError:
     """The error to raise in its place; an AutotrainError stays what it is."""
     if isinstance(error, AutotrainError):
         return error
-    if lost_workers(error):
-        return LoaderDiedError.of(error)
     if out_of_memory(error):
         return DoesNotFitError(
             f"{doing}: out of memory: {error}",
@@ -33,4 +32,5 @@ def reason_of(error: Exception) -> StopReason:
     """What a run that ends with this error says as its reason."""
     if isinstance(error, NotFiniteError):
         return "not_finite"
-    return "out_of_memory" if out_of_memory(error) else "error"
+    ran_out = out_of_memory(error) or isinstance(error, DoesNotFitError)
+    return "out_of_memory" if ran_out else "error"

@@ -12,20 +12,22 @@ What a cure changes in the plan is in its Healed event, for whoever keeps the pl
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from autotrain.device import out_of_memory
+from autotrain.device import ThrashingError, out_of_memory, thrashes
 from autotrain.events import Event, Healed, Warned
 from autotrain.run import cures, faults
-from autotrain.run.meter import Taken
-from autotrain.run.state import NotFiniteError, Run, ScaleGoneError
+from autotrain.run.meter import Meter, Taken
+from autotrain.run.state import NotFiniteError, Run, ScaleGoneError, SpikesError
 
 # So many steps in a row that could not be committed are no accident of the data.
 STREAK = 3
-# A cure that did not help is tried no more than so often at one place.
+# A cure that changes nothing more is tried no more than so often at one place.
 TRIES = 3
 NAMED_SAMPLES = 8
+LOWER = "a lower optimizer.lr, or optimizer.clip_norm"
 
 Cure = Callable[[Run, Exception], Iterator[Event]]
 
@@ -35,71 +37,134 @@ def mend(run: Run, error: Exception) -> Iterator[Event]:
     cure = next((cure for meets, cure in CURES if meets(error)), None)
     if cure is None or not _worth_trying(run):
         raise error
-    # Its frames hold the tensors of the step that failed.
-    error.__traceback__ = None
+    let_go(error)
     yield from cure(run, error)
 
 
+def let_go(error: BaseException) -> None:
+    """Free what the frames of an error hold, the tensors of the step that failed above all.
+
+    Those of what it came from too. Where it comes from can still be told.
+    """
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        others = (each.__cause__, each.__context__, *getattr(each, "exceptions", ()))
+        waiting += [other for other in others if other is not None and id(other) not in seen]
+
+
 def _worth_trying(run: Run) -> bool:
-    """Whether the run got on since the last cure, or that was not yet tried too often."""
+    """Whether the run got further since the last cure, or that was not yet tried too often."""
     place = (run.state.step, run.state.evaluated)
-    run.tries = run.tries + 1 if place == run.mended_at else 1
-    run.mended_at = place
-    return run.tries <= TRIES + math.log2(run.plan.batch.micro_batch)
+    if place > run.mended_at:
+        run.mended_at, run.tries = place, 0
+    run.tries += 1
+    return run.tries <= TRIES
 
 
-def look(run: Run, taken: Sequence[Taken]) -> Iterator[Event]:
-    """At a log point: tell of steps that were not committed. Raises NotFiniteError where they
-    do not end."""
-    bad = [each for each in taken if each.bad]
-    run.guard.learn(each.loss for each in taken if not each.bad)
-    if run.scaler.is_enabled():
-        return _insist_on_scale(run)
-    for each in taken:
-        run.state.bad_streak = run.state.bad_streak + 1 if each.bad else 0
-    if not bad:
-        return None
-    if run.guard.mode == "log" or run.state.bad_streak >= STREAK:
-        raise NotFiniteError(_found(run, bad), "a lower optimizer.lr, or optimizer.clip_norm")
-    yield Healed(
-        step=run.state.step, epoch=run.epoch, fault=_found(run, bad),
-        cure="not committed: the weights are as before, its samples are passed over",
-        cost_seconds=len(bad) * run.step_seconds,
-    )  # fmt: skip
-    return None
+def look(run: Run, meter: Meter) -> Iterator[Event]:
+    """At a log point: tell of steps that were not committed.
+
+    Raises NotFiniteError or ScaleGoneError where they do not end; ThrashingError.
+    """
+    bad, told = _faults(run, meter.taken), [*tell(run, meter.taken)]
+    found = _found(run, bad) if bad else ""
+    spikes = [run.guard.spikes(each.loss) for each in bad]
+    run.guard.learn(e.loss for e in meter.taken if not e.bad or run.guard.spikes(e.loss))
+    for each in meter.taken:
+        if not each.bad or each in bad:
+            run.state.bad_streak = run.state.bad_streak + 1 if each.bad else 0
+    _insist_on_scale(run, found if bad and not spikes[-1] else "")
+    ends = run.state.bad_streak < STREAK and (_leaves_out(run) or all(spikes))
+    if bad and not ends:
+        raise SpikesError(found, LOWER) if all(spikes) else NotFiniteError(found, LOWER)
+    yield from told
+    _look_at_memory(run, meter.steps)
 
 
-def look_at_figure(run: Run, loss: float) -> Iterator[Event]:
-    """After an evaluation: a loss that is not finite is told, the third in a row is a fault.
+def tell(run: Run, taken: Sequence[Taken]) -> Iterator[Event]:
+    """Of steps that were not committed, if there were any."""
+    bad, step, epoch = _faults(run, taken), run.state.step, run.epoch
+    if bad and _leaves_out(run):
+        cure = "not committed: the weights are as before, its samples are passed over"
+        cost = len(bad) * run.step_seconds
+        yield Healed(step=step, epoch=epoch, fault=_found(run, bad), cure=cure, cost_seconds=cost)
+    elif bad:
+        advice = "its step was taken: on this device this optimizer cannot leave it out"
+        yield Warned(step=step, epoch=epoch, message=_found(run, bad), advice=advice)
 
-    Raises NotFiniteError.
+
+def _faults(run: Run, taken: Sequence[Taken]) -> list[Taken]:
+    """Bad steps. With fp16, gradients that overflow alone are none: so its scale finds its size."""
+    bad = (each for each in taken if each.bad)
+    if not run.scaler.is_enabled():
+        return [*bad]
+    return [e for e in bad if not math.isfinite(e.loss) or run.guard.spikes(e.loss)]
+
+
+def _leaves_out(run: Run) -> bool:
+    """Whether bad steps are not taken."""
+    return run.guard.mode != "log" or run.scaler.is_enabled()
+
+
+def _insist_on_scale(run: Run, found: str) -> None:
+    """fp16: no loss scale below 1 is left, and losses that are not finite do not go on."""
+    if not run.scaler.is_enabled():
+        return
+    scale = run.scaler.get_scale()
+    if scale < 1.0:
+        found = f"the loss scale fell to {scale:.3g}: fp16 does not hold the gradients"
+    elif not found or run.state.bad_streak < STREAK:
+        return
+    raise ScaleGoneError(found, "precision.dtype bf16 or fp32")
+
+
+def _look_at_memory(run: Run, steps: int) -> None:
+    """An allocator that thrashes is out of memory, if that can be helped. Raises ThrashingError."""
+    retries = run.memory.retries()
+    if run.ranks is not None and run.device.type == "cuda":
+        retries = max(run.ranks.gather(retries))
+    if thrashes(retries, steps) and not run.mixes and cures.can_cut(run):
+        raise ThrashingError(f"the allocator gave its cache back {retries} times in {steps} steps")
+
+
+def look_at_figure(run: Run, loss: float | None) -> Iterator[Event]:
+    """After an evaluation (None: it was broken off): a loss that is not finite is told.
+
+    Raises NotFiniteError at the third in a row, if ever there was one that was: then the model
+    is at fault, and not the validation samples.
     """
     state = run.state
-    state.broken_evaluations = 0 if math.isfinite(loss) else state.broken_evaluations + 1
-    if not state.broken_evaluations:
+    if loss is None:
         return
+    if math.isfinite(loss):
+        state.broken_evaluations, state.sound_evaluation = 0, state.step
+        return
+    state.broken_evaluations += 1
     message = f"the validation loss is {loss} after step {state.step}"
     advice = "a lower optimizer.lr or optimizer.clip_norm; look at the validation samples"
-    if state.broken_evaluations >= STREAK:
-        state.broken_evaluations = 0
-        raise NotFiniteError(message, advice)
     yield Warned(step=state.step, epoch=run.epoch, message=message, advice=advice)
+    left = state.rollbacks < run.plan.heal.rollbacks
+    if state.broken_evaluations >= STREAK and state.sound_evaluation and left:
+        state.broken_evaluations = 0
+        raise NotFiniteError(message, advice, first=state.sound_evaluation + 1)
 
 
 def _found(run: Run, bad: Sequence[Taken]) -> str:
     """What was wrong, at which steps, with which samples."""
-    first = bad[0]
-    if math.isfinite(first.loss):
-        usual = f" where at most {run.guard.limit:.4g} was to be expected"
-        spike = first.loss > run.guard.limit
-        what = (
-            f"the loss rose to {first.loss:.4g}{usual if spike else ', its gradient is not finite'}"
-        )
+    loss, limit = bad[0].loss, run.guard.limit
+    if run.guard.spikes(loss):
+        what = f"the loss rose to {loss:.4g} where at most {limit:.4g} was to be expected"
+    elif math.isfinite(loss):
+        what = f"the gradient of a loss of {loss:.4g} was not finite"
     else:
-        what = f"the loss became {first.loss}"
-    samples = run.samples_of(first.step)
+        what = f"the loss became {loss}"
+    samples = [i for each in bad[:NAMED_SAMPLES] for i in run.samples_of(each.step)]
     named = ", ".join(map(str, samples[:NAMED_SAMPLES]))
-    more = f" and {len(samples) - NAMED_SAMPLES} more" if len(samples) > NAMED_SAMPLES else ""
+    more = ", ..." if len(samples) > NAMED_SAMPLES else ""
     return f"{what} at {_steps([each.step for each in bad])} (samples {named}{more})"
 
 
@@ -111,16 +176,6 @@ def _steps(numbers: Sequence[int]) -> str:
     parts = [f"{r[0]} to {r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs]
     text = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     return f"step{'s' if len(numbers) > 1 else ''} {text}"
-
-
-def _insist_on_scale(run: Run) -> None:
-    """fp16: single overflows are how the loss scale finds its size; none is left below 1."""
-    scale = run.scaler.get_scale()
-    if scale < 1.0:
-        raise ScaleGoneError(
-            f"the loss scale fell to {scale:.3g}: fp16 does not hold the gradients",
-            "precision.dtype bf16 or fp32",
-        )
 
 
 CURES: tuple[tuple[Callable[[BaseException], bool], Cure], ...] = (

@@ -29,6 +29,8 @@ class Keeper:
         self.keep = keep
         self.good: set[int] = set()
         self.torn: set[int] = set()
+        # Of a process that leaves the writing to another: what to do in its place.
+        self.idle: Callable[[], None] | None = None
 
     @property
     def newest(self) -> Path | None:
@@ -43,6 +45,10 @@ class Keeper:
         What is already on disk is not written again. A save that fails is a Warned event; what
         `take` raises is raised.
         """
+        if self.idle is not None:
+            self.idle()
+            self.good.add(step)
+            return
         begun = perf_counter()
         snapshot = None if step in self.good else take()
         needed = snapshot.bytes + OVERHEAD_BYTES if snapshot else 0

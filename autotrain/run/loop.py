@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from time import perf_counter
 
-from autotrain.device import settings
+from autotrain.device import capped, settings
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
 from autotrain.optimizer import set_rate
-from autotrain.run import faults, heal
+from autotrain.run import faults, heal, watch
 from autotrain.run.assemble import assemble
 from autotrain.run.evaluate import evaluate
 from autotrain.run.lock import held
 from autotrain.run.meter import Meter
+from autotrain.run.ranks import Ranks, together
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
 from autotrain.run.step import take_step
@@ -41,49 +42,61 @@ def train(
     resume: bool = False,
     max_steps: int | None = None,
     stop: Stop | None = None,
+    weights: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Iterator[Event]:
     """Carry a plan out in `directory`: first a Started event, last a Stopped one.
 
     `resume` goes on from the newest checkpoint that verifies. `max_steps` counts from the
-    beginning of the run, a resumed one too. `stop` is looked at between micro-batches.
+    beginning of the run, a resumed one too. `stop` is looked at between micro-batches. `weights`:
+    a checkpoint of another run whose weights this one begins with. `ranks`: the processes that
+    train together, each of which goes through all of this; only rank 0 writes.
     Raises AutotrainError: before Started where the run cannot begin, after Stopped where it
     could not go on (DoesNotFitError: memory ran out).
     """
     stop, begun = stop or Stop(), perf_counter()
-    with held(directory), settings(plan):
-        run = assemble(
-            plan, task, directory, task_file=task_file, resume=resume, max_steps=max_steps
-        )
-        with closing(run.feed):
-            yield _started(run)
-            yield from run.notes
+    with ExitStack() as stack:
+        with together(ranks, "the run cannot begin"):
+            if ranks is None or ranks.first:
+                stack.enter_context(held(directory))
+            stack.enter_context(settings(plan))
+            stack.enter_context(capped(plan))
+            run = assemble(
+                plan, task, directory, task_file=task_file, resume=resume, max_steps=max_steps,
+                weights=weights, ranks=ranks,
+            )  # fmt: skip
+        stack.enter_context(closing(run.feed))
+        stop = stop if ranks is None else ranks.agreed(stop)
+        yield _started(run)
+        yield from run.notes
+        yield from run.news()
+        try:
+            reason = yield from _steps(run, stop)
+            _insist_on_checkpoint(run)
+        except Exception as error:
+            reason = faults.reason_of(error)
             yield from run.news()
-            try:
-                reason = yield from _steps(run, stop)
-                _insist_on_checkpoint(run)
-            except Exception as error:
-                reason = faults.reason_of(error)
-                yield from _emergency(run, reason)
-                fault = faults.explained(error, f"step {run.state.step + 1}")
-                yield _stopped(run, reason, fault.message, begun)
-                raise fault from error
-            yield _stopped(run, reason, "", begun)
+            yield from _emergency(run, reason)
+            fault = faults.explained(error, f"step {run.state.step + 1}")
+            yield _stopped(run, reason, fault.message, begun)
+            raise fault from error
+        yield _stopped(run, reason, "", begun)
 
 
 def _steps(run: Run, stop: Stop) -> Generator[Event, None, StopReason]:
     """Do what is due, then take a step, until something ends the run."""
-    first, reason = run.state.step, None
-    while reason is None:
+    first = run.state.step
+    while True:
         try:
             yield from _due(run, stop)
             reason = _ending(run, stop)
-            if reason is None:
-                take_step(run, stop)
-                yield from run.news()
+            if reason is not None:
+                yield from _last_words(run, stop, reason, took_steps=run.state.step > first)
+                return reason
+            take_step(run, stop)
+            yield from run.news()
         except Exception as error:
             yield from heal.mend(run, error)
-    yield from _last_words(run, stop, reason, took_steps=run.state.step > first)
-    return reason
 
 
 def _ending(run: Run, stop: Stop) -> StopReason | None:
@@ -100,15 +113,16 @@ def _ending(run: Run, stop: Stop) -> StopReason | None:
 
 def _due(run: Run, stop: Stop) -> Iterator[Event]:
     """Log, evaluate and save as planned for this step. A wish to stop leaves it to the resume."""
-    state, cadence, improved = run.state, run.cadence, False
+    state, cadence = run.state, run.cadence
     if not stop.reason and run.meter.steps and cadence.logs(state.step):
-        yield from _log(run)
+        yield from heal.look(run, (yield from _log(run)))
     if not stop.reason and state.evaluated != state.step and cadence.evaluates(state.step):
-        improved = yield from _evaluate(run, stop)
+        yield from heal.look_at_figure(run, (yield from _evaluate(run, stop)))
+    best = state.best_step == state.step != run.kept_best
     saves = cadence.saves(state.step) and state.step not in run.keeper.good
-    if improved or (saves and not stop.reason):
+    if best or (saves and not stop.reason):
         whole = state.step % cadence.steps_per_epoch == 0
-        yield from _save(run, "best" if improved else "epoch" if whole else "step")
+        yield from _save(run, "best" if best else "epoch" if whole else "step")
 
 
 def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -> Iterator[Event]:
@@ -123,28 +137,34 @@ def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -
     if reason != "max_steps" or not took_steps:
         return
     if run.meter.steps:
-        yield from _log(run)
-    if run.state.evaluated != step and (yield from _evaluate(run, stop)):
+        yield from heal.tell(run, (yield from _log(run)).taken)
+    if run.state.evaluated != step:
+        yield from _evaluate(run, stop)
+    if run.state.best_step == step != run.kept_best:
         yield from _save(run, "best")
 
 
 def _save(run: Run, label: str) -> Iterator[Event]:
-    return run.keeper.save(label, run.epoch, run.state.step, run.snapshot)
+    yield from run.keeper.save(label, run.epoch, run.state.step, run.snapshot)
+    if label == "best":
+        run.kept_best = run.state.step
 
 
-def _log(run: Run) -> Iterator[Event]:
+def _log(run: Run) -> Generator[Event, None, Meter]:
     """The Step event of a log point: the only place where the host reads what steps left.
 
-    After it, what the guard found bad; raises NotFiniteError where that does not end.
+    Returns the meter, read; from here on another one counts.
     """
     begun, meter, step = perf_counter(), run.meter, run.state.step
+    run.draws.look()
+    sensed = run.sensors.read()  # while the device still has work: the read below waits for it
     meter.read()
     sums, norm = {"loss": math.nan, "weight": 0.0} | meter.sums.read(), float(meter.grad_norm)
     means = {name: value / (sums["weight"] or 1.0) for name, value in sums.items()}
     run.state.weight += sums["weight"]
     run.meter, run.step_seconds = Meter(), meter.step_seconds()
     now, peak = run.memory.now_and_peak()
-    yield Step(
+    point = Step(
         step=step,
         epoch=run.epoch,
         loss=means["loss"],
@@ -157,22 +177,27 @@ def _log(run: Run) -> Iterator[Event]:
         wait_seconds=meter.waited / meter.steps,
         device_bytes=now,
         peak_bytes=peak,
+        **sensed._asdict(),
     )
-    yield from heal.look(run, meter.taken)
+    yield point
+    losses = (each.loss for each in meter.taken if not each.bad)
+    yield from watch.log_point(run.state.history, point, losses, run.plan, run.cadence)
+    return meter
 
 
-def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, bool]:
-    """The Evaluated event; returns whether the monitored figure is the best so far."""
+def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, float | None]:
+    """The Evaluated event; returns the loss, or None if asked to stop on the way."""
     begun, state = perf_counter(), run.state
+    run.draws.look()
     figures = evaluate(run, stop)
     if figures is None:
-        return False
+        return None
     monitored = figures.monitored(run.task.monitor)
     improved = state.judge(monitored, run.task.better, run.plan.early_stop.min_delta)
     state.evaluated = state.step
     run.schedule.observe(monitored)
     set_rate(run.optimizer, run.schedule.at(state.step))
-    yield Evaluated(
+    told = Evaluated(
         step=state.step,
         epoch=run.epoch,
         loss=figures.loss,
@@ -181,8 +206,12 @@ def _evaluate(run: Run, stop: Stop) -> Generator[Event, None, bool]:
         bad_evaluations=state.bad_evaluations,
         seconds=perf_counter() - begun,
     )
-    yield from heal.look_at_figure(run, figures.loss)
-    return improved
+    yield told
+    yield from run.news()
+    yield from watch.evaluation(
+        state.history, told, monitored, run.task.better, run.plan, run.cadence
+    )
+    return figures.loss
 
 
 def _emergency(run: Run, reason: StopReason) -> Iterator[Event]:
@@ -219,6 +248,8 @@ def _started(run: Run) -> Started:
         valid_count=valid_count,
         resumed_from=str(run.resumed_from) if run.resumed_from else None,
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
+        weights_from=str(run.taken.path) if run.taken else None,
+        weights_taken=run.taken.told if run.taken else None,
     )
 
 

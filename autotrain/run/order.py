@@ -69,6 +69,17 @@ class Order:
         return order, edges[number], edges[number + 1]
 
 
+def dealt(micro_batch: int, global_batch: int, world: int, *, no_single: bool = False) -> int:
+    """The micro-batch of which each of `world` processes gets as many: at most `micro_batch`.
+
+    Full windows only; where a plan was made for so many processes it is `micro_batch` itself.
+    """
+    if world == 1:
+        return micro_batch
+    rounds = -(-global_batch // (micro_batch * world))
+    return min(max(-(-global_batch // (rounds * world)), 2 if no_single else 1), micro_batch)
+
+
 def in_micro_batches(count: int, micro_batch: int) -> list[Sequence[int]]:
     """0 .. count-1 in order, in micro-batches: how a validation set is read."""
     return [range(a, min(a + micro_batch, count)) for a in range(0, count, micro_batch)]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import Subset
 
-from autotrain.device import Memory, Precision
+from autotrain.averaging import Average
+from autotrain.device import Memory, Precision, nvidia_uuid
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
@@ -20,65 +20,47 @@ from autotrain.prepare import Prepared
 from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
 from autotrain.run.checkpoint import Snapshot
-from autotrain.run.data import Feed, Split
+from autotrain.run.data import Split
+from autotrain.run.feed import Feed
 from autotrain.run.guard import Guard
+from autotrain.run.handover import Taken
+from autotrain.run.itinerary import Itinerary
 from autotrain.run.keeper import Keeper
 from autotrain.run.meter import Meter
+from autotrain.run.sameness import refuse_changes, refuse_cut
 from autotrain.run.schedule import Schedule
+from autotrain.run.seeds import Draws
+from autotrain.run.standing import RunState
 from autotrain.run.tensors import (
     all_finite,
+    flatten_average,
     flatten_model,
     flatten_optimizer,
     restore_model,
     restore_optimizer,
 )
 from autotrain.schema import Dtype, Plan
+from autotrain.sensors import Sensors
 from autotrain.task import Loss, Task
+
+if TYPE_CHECKING:
+    from autotrain.run.ranks import Ranks
 
 
 class NotFiniteError(AutotrainError):
-    """A loss or a weight is NaN or infinite."""
+    """A loss or a weight is NaN or infinite, since step `first` if that is known."""
+
+    def __init__(self, message: str, hint: str = "", *, first: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.first = first
+
+
+class SpikesError(NotFiniteError):
+    """Losses that are finite, and far above what was usual."""
 
 
 class ScaleGoneError(AutotrainError):
     """Gradients overflow fp16 at every scale of the loss."""
-
-
-@dataclass
-class RunState:
-    """Where a run stands, between two steps. `evaluated` is the step of the last evaluation.
-
-    `weight` counts up to the last log point. `reference` is the figure that patience compares
-    with: it moves by `min_delta` at least, `best` by anything. `bad_streak`: steps in a row that
-    were not committed, up to the last log point; `rollbacks`: how often the run went back;
-    `broken_evaluations`: those in a row whose loss was not finite.
-    """
-
-    step: int = 0
-    samples: int = 0
-    weight: float = 0.0
-    evaluated: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    reference: float | None = None
-    bad_evaluations: int = 0
-    bad_streak: int = 0
-    rollbacks: int = 0
-    broken_evaluations: int = 0
-
-    def judge(self, figure: float, better: str, min_delta: float) -> bool:
-        """Take note of an evaluation's monitored figure; True if it is the best so far."""
-        sign = 1.0 if better == "higher" else -1.0
-        ahead = math.inf if self.reference is None else sign * (figure - self.reference)
-        if math.isfinite(figure) and ahead > min_delta:
-            self.reference, self.bad_evaluations = figure, 0
-        else:
-            self.bad_evaluations += 1
-        best = self.best is None or sign * (figure - self.best) > 0
-        if not (math.isfinite(figure) and best):
-            return False
-        self.best, self.best_step = figure, self.step
-        return True
 
 
 class Buffers:
@@ -149,19 +131,28 @@ class Run:
     buffers: Buffers
     memory: Memory
     guard: Guard
+    draws: Draws
     parts: Split
     last: int
+    average: Average | None = None
+    ranks: Ranks | None = None
+    sensors: Sensors = field(init=False)
     state: RunState = field(default_factory=RunState)
     meter: Meter = field(default_factory=Meter)
     notes: list[Event] = field(default_factory=list)
     resumed_from: Path | None = None
+    taken: Taken | None = None
     committing: bool = False
     mixes: bool = False
     step_seconds: float = 0.0
-    # Of healing: where it was needed last and how often there, and how far the run went back.
-    mended_at: tuple[int, int] | None = None
+    kept_best: int | None = None
+    # Of healing: the furthest place where it was needed, and how often there.
+    mended_at: tuple[int, int] = (-1, 0)
     tries: int = 0
-    went_back_to: int | None = None
+
+    def __post_init__(self) -> None:
+        """Where the device has sensors, they are opened."""
+        self.sensors = Sensors(nvidia_uuid(self.device), self.plan.inputs.cores)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -175,13 +166,18 @@ class Run:
 
     def loss(self, batch: Any) -> Loss:
         """The task's loss of a micro-batch. Raises AutotrainError where it is no Loss."""
-        with self.precision.autocast():
+        if self.precision.casts:
+            with self.precision.autocast():
+                made = self.task.loss(self.model, batch)
+        else:
             made = self.task.loss(self.model, batch)
         if not isinstance(made, Loss):
             raise AutotrainError(
                 f"the task's loss returned {type(made).__name__}, not autotrain.Loss",
                 "return Loss(total=the sum, weight=how many items it was summed over)",
             )
+        if made.mixes:
+            refuse_cut(self.plan)
         self.mixes = made.mixes
         return made
 
@@ -190,20 +186,28 @@ class Run:
         self.precision = Precision(dtype, self.device)
         self.scaler = self.precision.scaler()
 
-    def forget_interval(self) -> None:
-        """Nothing since the last log point counts."""
-        self.meter = Meter()
+    def go_on(self, way: Itinerary) -> None:
+        """Go that way through the data from here on."""
+        self.feed.section = self.plan.loader
+        self.feed.restart(way)
 
     def news(self) -> Iterator[Event]:
         """What has turned out about how the model runs, each thing once."""
         while self.form.notes:
             note = self.form.notes.pop(0)
             yield Warned(step=self.state.step, epoch=self.epoch, message=note)
+        while self.feed.news:
+            yield self.feed.news.pop(0)
 
     def rewind(self) -> None:
         """Back to how it was before the step under way: no gradients, the buffers of before."""
         self.optimizer.zero_grad(set_to_none=True)
         self.buffers.restore()
+        self.draws.forget()
+        if self.scaler.is_enabled():  # one that has unscaled gradients refuses to do it again
+            scale = self.scaler.state_dict()
+            self.scaler = self.precision.scaler()
+            self.scaler.load_state_dict(scale)
 
     def fixed(self) -> dict[str, Any]:
         """What a resume may not change, as the plan spells it."""
@@ -215,19 +219,28 @@ class Run:
             "batch.buckets": [list(part) for part in bucketed.buckets] if bucketed else None,
             "batch.target_items": bucketed.target_items if bucketed else None,
             "optimizer.name": self.plan.optimizer.name,
+            "optimizer.decays": self.plan.optimizer.decays,
+            "train.freeze": [*(self.plan.train.freeze or ())],
+            "train.ema_decay": "off" if self.average is None else "on",
             "training samples": self.counts[0],
             "bucketing by length": order.lengths is not None,
         }
 
-    def snapshot(self) -> Snapshot:
-        """A copy in RAM. Raises NotFiniteError rather than keep a poisoned model."""
-        model = flatten_model(self.model)
-        trained = {name for name, _ in self.model.named_parameters()} & model.tensors.keys()
-        if not all_finite({name: model.tensors[name] for name in trained}):
+    def insist_finite(self, model: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Raise NotFiniteError where a weight is not: of the model, or of a copy of its state."""
+        own = dict(self.model.named_parameters())
+        held = own if model is None else {n: model[n] for n in own.keys() & model.keys()}
+        if not all_finite(held):
             raise NotFiniteError(
                 f"after step {self.state.step} a weight of the model is not finite",
                 "a lower optimizer.lr, optimizer.clip_norm, or bf16 in place of fp16",
             )
+
+    def snapshot(self) -> Snapshot:
+        """A copy in RAM. Raises NotFiniteError rather than keep a poisoned model."""
+        model = flatten_model(self.model)
+        self.insist_finite(model.tensors)
+        self.draws.look()
         epoch, window = divmod(self.state.step, self.cadence.steps_per_epoch)
         state = {
             **asdict(self.state),
@@ -238,19 +251,28 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "meter": self.meter.state(),
             "guard": self.guard.state(),
+            "draws": self.draws.state(),
+            "bad_samples": self.feed.aside.state(),
             "model": self.plan.model.model_dump(),
+            "averaged": 0 if self.average is None else self.average.updates,
         }
-        return Snapshot(self.state.step, model, flatten_optimizer(self.optimizer), state)
+        optimizer = flatten_optimizer(self.optimizer, self.parameters)
+        kept = self.average
+        average = None if kept is None else flatten_average(kept.tensors(), model)
+        return Snapshot(self.state.step, model, optimizer, state, average)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot. Raises AutotrainError where it is of another run."""
         try:
-            _refuse_changes(snapshot.state["fixed"], self.fixed())
+            refuse_changes(snapshot.state["fixed"], self.fixed())
             self.take_back(snapshot)
             self.state = RunState(**{name: snapshot.state[name] for name in asdict(RunState())})
+            self.kept_best = self.state.best_step
             self.schedule.load(snapshot.state["schedule"])
             self.meter = Meter.from_state(snapshot.state["meter"])
             self.guard.load(snapshot.state["guard"])
+            self.draws.load(snapshot.state["draws"])
+            self.feed.aside.load(snapshot.state["bad_samples"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AutotrainError(
                 f"the checkpoint of step {snapshot.step} lacks what a resume needs: {error!r}",
@@ -261,8 +283,11 @@ class Run:
     def take_back(self, snapshot: Snapshot) -> None:
         """What was learned, as it was then; where the run stands stays."""
         restore_model(self.model, snapshot.model)
-        restore_optimizer(self.optimizer, snapshot.optimizer)
-        self.scaler.load_state_dict(snapshot.state["scaler"])
+        restore_optimizer(self.optimizer, self.parameters, snapshot.optimizer)
+        if self.average is not None and snapshot.average is not None:
+            self.average.load(snapshot.average.tensors, snapshot.state["averaged"])
+        if snapshot.state["scaler"]:  # none was needed in another precision
+            self.scaler.load_state_dict(snapshot.state["scaler"])
 
     def samples_of(self, step: int) -> list[int]:
         """The training samples that the step-th step learned from, as the task counts them."""
@@ -270,16 +295,3 @@ class Run:
         train = self.parts.train
         own = train.indices if type(train) is Subset else None
         return [own[i] if own is not None else i for part in window for i in part]
-
-
-def _refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [
-        f"{key} = {before.get(key)} became {value}"
-        for key, value in now.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise AutotrainError(
-            f"this run cannot go on: {'; '.join(changed)}",
-            "change it back, or start a fresh run under another run.name",
-        )

@@ -7,6 +7,7 @@ ragged last window as much as it has. BatchNorm alone sees the cut.
 
 from __future__ import annotations
 
+import functools
 from time import perf_counter
 
 import torch
@@ -14,8 +15,8 @@ import torch
 from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
 from autotrain.run import faults, guard
+from autotrain.run.feed import NOTHING
 from autotrain.run.meter import Number, detached
-from autotrain.run.seeds import MICRO_BATCH, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
 from autotrain.task import Loss
@@ -33,7 +34,9 @@ def take_step(run: Run, stop: Stop) -> None:
     window = run.feed.itinerary.order.sizes(run.state.step)
     run.buffers.keep()
     try:
-        done = _accumulate(run, window, stop)
+        with unlike():
+            done = (_accumulate if run.ranks is None else _shared)(run, window, stop)
+        bad = _update(run, *done) if done is not None and done[0] else 0.0
     except BaseException as error:
         run.rewind()
         # A supervisor's SIGTERM reaches the workers as well: their end is part of the wish.
@@ -42,8 +45,9 @@ def take_step(run: Run, stop: Stop) -> None:
         raise
     if done is None:
         return run.rewind()
-    rows, weight, correction = done
-    bad = _update(run, rows, weight, correction)
+    rows = done[0]
+    if not rows:
+        return _pass_over(run)
     run.state.samples += sum(window)
     seconds = perf_counter() - begun
     if run.form.compiled > compiled:  # no step like the others
@@ -53,14 +57,22 @@ def take_step(run: Run, stop: Stop) -> None:
     return None
 
 
+def _pass_over(run: Run) -> None:
+    """No sample of the window could be used: the weights stay, the next step is another one's."""
+    run.state.step += 1
+    set_rate(run.optimizer, run.schedule.at(run.state.step))
+    note = f"no sample of step {run.state.step} could be used: the weights stay as they were"
+    run.form.notes.append(note)
+
+
 def _accumulate(
     run: Run, window: list[int], stop: Stop
 ) -> tuple[Rows, Number, Number | None] | None:
     """Gradients of the window, its weight, and what they are to be multiplied with.
 
     None: asked to stop. The window's weight is known only after its last micro-batch, and asking
-    the device for it would make the host wait. So each loss is divided by what the first one
-    makes us expect, which keeps fp16 in range, and the gradients are set right once, at the end.
+    the device for it would make the host wait. So each gradient is divided by what the first one
+    makes us expect, which keeps fp16 in range, and all are set right once, at the end.
     """
     rows: Rows = []
     weight: Number = 0.0
@@ -69,18 +81,48 @@ def _accumulate(
     for number, _ in enumerate(window):
         if number and stop.reason:
             return None
-        batch = run.form.batch(run.feed.take(epoch))
-        seed_all(mixed(run.plan.run.seed, MICRO_BATCH, run.state.step, number), run.device)
+        taken = run.feed.take(epoch)
+        if taken is NOTHING:
+            continue
+        batch = run.form.batch(taken)
+        run.draws.before(run.state.step, number)
         loss = run.loss(batch)
         this = _weight(loss)
-        if number == 0:
+        if not rows:
             expected = _not_zero(this) * len(window)
-        with unlike():
-            torch.autograd.backward(run.scaler.scale(loss.total / expected))
+        torch.autograd.backward(loss.total, run.scaler.scale(_share(loss.total, expected)))
         weight = weight + this
-        parts = {f"part {name}": detached(value) for name, value in loss.parts.items()}
-        rows.append({"loss": detached(loss.total), "weight": this, **parts})
+        rows.append(_row(loss, this))
     return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None
+
+
+def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, None] | None:
+    """The same, where several processes share the window."""
+    from autotrain.run import parallel
+
+    return parallel.accumulate(run, window)
+
+
+def _share(total: torch.Tensor, expected: Number) -> torch.Tensor:
+    """The gradient that a total begins with: 1 / expected."""
+    if isinstance(expected, torch.Tensor):
+        return (1.0 / expected).to(total.dtype).expand_as(total)
+    return _whole(1.0 / expected, total.shape, total.dtype, total.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _whole(
+    value: float, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    return torch.full(shape, value, dtype=dtype, device=device)
+
+
+def _row(loss: Loss, weight: Number) -> dict[str, Number]:
+    """What is kept of a micro-batch until the log point."""
+    row: dict[str, Number] = {"loss": detached(loss.total), "weight": weight}
+    for name, value in loss.parts.items():
+        row[f"part {name}"] = detached(value)
+    return row
 
 
 def _weight(loss: Loss) -> Number:
@@ -105,15 +147,19 @@ def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> 
 
     Returns the guard's verdict.
     """
-    run.scaler.unscale_(run.optimizer)
     gradients = [p.grad for p in run.parameters if p.grad is not None]
-    if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
-        torch._foreach_mul_(gradients, correction)
+    if gradients:
+        run.scaler.unscale_(run.optimizer)
+        if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
+            torch._foreach_mul_(gradients, correction)
     total = sum(row["loss"] for row in rows)
     bad = run.guard.bad(total / _not_zero(weight), _size(run, gradients))
     run.committing = True
-    _commit(run, bad)
-    run.scaler.update()
+    if gradients:  # else no parameter took part
+        _commit(run, bad)
+        if run.average is not None:
+            run.average.update(bad)
+        run.scaler.update()
     run.state.step += 1
     set_rate(run.optimizer, run.schedule.at(run.state.step))
     run.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +183,7 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
 
 def _commit(run: Run, bad: Number) -> None:
     """The optimizer's step, unless it is bad: then all is as it was before."""
-    if isinstance(bad, torch.Tensor) and run.guard.mode == "device" and not run.scaler.is_enabled():
+    if isinstance(bad, torch.Tensor) and run.guard.mode == "device":
         guard.commit(run.optimizer, bad)
         run.buffers.settle(bad)
     elif isinstance(bad, torch.Tensor) or not bad:

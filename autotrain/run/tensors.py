@@ -5,13 +5,14 @@ The copies are what a checkpoint writes, so the writing need not hold up the tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from autotrain.errors import AutotrainError
+from autotrain.optimizer import grouped
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,19 @@ def restore_model(model: torch.nn.Module, flat: Flat) -> None:
         ) from None
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Flat:
-    """An optimizer's state: tensors as `<parameter>.<name>`, the rest under the same keys."""
+def flatten_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Flat:
+    """An optimizer's state: tensors as `<number>.<name>`, the rest under the same keys.
+
+    The number is a parameter's place in `parameters`, the model's trainable ones in its own order:
+    how they are grouped changes no key.
+    """
     tensors: dict[str, torch.Tensor] = {}
     rest: dict[str, Any] = {}
     state = optimizer.state_dict()
-    for parameter, entries in state["state"].items():
-        for name, value in entries.items():
-            key = f"{parameter}.{name}"
+    places = _places(optimizer, parameters)
+    for number, place in enumerate(places):
+        for name, value in state["state"].get(place, {}).items():
+            key = f"{number}.{name}"
             if isinstance(value, torch.Tensor):
                 tensors[key] = own_copy(value)
             else:
@@ -67,37 +73,55 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Flat:
     return Flat(tensors, {}, {"state": rest, "param_groups": state["param_groups"]})
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, flat: Flat) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], flat: Flat
+) -> None:
     """Give an optimizer its state back; its settings stay those of the plan it was built from.
 
     Raises AutotrainError where the state is of another optimizer or other parameters.
     """
-    saved: dict[int, dict[str, Any]] = {}
-    owners = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, value in {**flat.tensors, **flat.rest["state"]}.items():
-        parameter, _, name = key.partition(".")
-        kept = _laid_out_like(value, owners[int(parameter) : int(parameter) + 1])
-        saved.setdefault(int(parameter), {})[name] = kept
     groups = optimizer.state_dict()["param_groups"]
-    theirs = [group["params"] for group in flat.rest["param_groups"]]
-    if [group["params"] for group in groups] != theirs:
+    theirs = sum(len(group["params"]) for group in flat.rest["param_groups"])
+    if theirs != len(parameters):
         raise AutotrainError(
-            "the checkpoint's optimizer trained other parameters",
+            f"the checkpoint's optimizer trained other parameters: {theirs}, and these are "
+            f"{len(parameters)}",
             "resume with the code and options that the run began with, or start a fresh run",
         )
+    saved: dict[int, dict[str, Any]] = {}
+    places = _places(optimizer, parameters)
+    for key, value in {**flat.tensors, **flat.rest["state"]}.items():
+        number, _, name = key.partition(".")
+        kept = _laid_out_like(value, parameters[int(number)])
+        saved.setdefault(places[int(number)], {})[name] = kept
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
 
 
-def _laid_out_like(value: Any, owner: list[torch.Tensor]) -> Any:
+def _places(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> list[int]:
+    """Where each of the parameters is in the optimizer's own order."""
+    place = {id(parameter): number for number, parameter in enumerate(grouped(optimizer))}
+    return [place[id(parameter)] for parameter in parameters]
+
+
+def flatten_average(tensors: Mapping[str, torch.Tensor], model: Flat) -> Flat:
+    """A whole state of the model with the averaged `tensors` in place of its own.
+
+    What is not averaged is not copied again.
+    """
+    own = {name: own_copy(value) for name, value in tensors.items()}
+    return Flat({**model.tensors, **own}, model.aliases, model.rest)
+
+
+def _laid_out_like(value: Any, owner: torch.Tensor) -> Any:
     """A copy, as torch would go on with the file's own mapped memory, strided like its owner.
 
     Fused optimizers walk through parameter and state side by side, by address.
     """
     if not isinstance(value, torch.Tensor):
         return value
-    if not owner or owner[0].shape != value.shape:
+    if owner.shape != value.shape:
         return value.clone()
-    return torch.empty_like(owner[0], dtype=value.dtype, device=value.device).copy_(value)
+    return torch.empty_like(owner, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def own_copy(value: torch.Tensor) -> torch.Tensor:

@@ -76,6 +76,15 @@ from autotrain.schema.settings import (
     ScheduleSection,
     TrainSection,
 )
+from autotrain.schema.stage import (
+    Stage,
+    StageName,
+    StageWish,
+    Weights,
+    difference,
+    overlaid,
+    whole,
+)
 
 __all__ = [
     "CUDA_LIKE",
@@ -137,6 +146,9 @@ __all__ = [
     "ScheduleSection",
     "Share",
     "Sizes",
+    "Stage",
+    "StageName",
+    "StageWish",
     "StepTrace",
     "Suggestion",
     "Sweep",
@@ -145,9 +157,13 @@ __all__ = [
     "TrainSection",
     "Trial",
     "Variant",
+    "Weights",
     "Whole",
     "WholeFloat",
     "Work",
     "clear_winner",
+    "difference",
+    "overlaid",
     "setting_types",
+    "whole",
 ]

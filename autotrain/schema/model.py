@@ -16,6 +16,7 @@ from autotrain.schema.base import (
     Whole,
     WholeFloat,
 )
+from autotrain.schema.machine import Timing
 from autotrain.schema.measured import NoiseTest, Race, RangeTest
 from autotrain.schema.settings import ModelSection
 
@@ -54,6 +55,8 @@ class StepTrace(Record):
 
     `work` is the first micro-batch's, `evaluate_work` the evaluation's.
 
+    `timings` are of its own operators, where they were timed one by one.
+
     `length` is what the task's `length` says of the longest sample in the batch; 0: it is not
     known. `form` is how the model was run; nothing is compiled in a trace.
     """
@@ -73,6 +76,7 @@ class StepTrace(Record):
     ops: Whole
     work: tuple[Work, ...] = Field(default=(), repr=False)
     evaluate_work: tuple[Work, ...] = Field(default=(), repr=False)
+    timings: tuple[Timing, ...] = Field(default=(), repr=False)
     tape: tuple[int, ...] = Field(default=(), repr=False)
     marks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
@@ -80,7 +84,7 @@ class StepTrace(Record):
 class Trial(Record):
     """A few optimizer steps for real, in a child process, and what they took.
 
-    The fields from `device` to `form` are what was tried (`accum_steps` is 2 for any number
+    The fields from `device` to `ema` are what was tried (`accum_steps` is 2 for any number
     above 1), the rest is what was measured. `base_bytes`: the process before its model was built;
     0 on a GPU. `device_peak_bytes`: RSS on a CPU, on a GPU what the driver lent to the process
     (None: it does not tell); after `out_of_memory` the most that was seen. `micro_seconds`:
@@ -106,6 +110,7 @@ class Trial(Record):
     implementation: str
     momentum: float | None = None
     form: ModelSection = ModelSection()
+    ema: StrictBool = False
     steps: Whole = 0
     base_bytes: Whole = 0
     device_peak_bytes: Whole | None = None
@@ -146,7 +151,9 @@ class ModelProfile(Record):
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
-    parameter, in the order an optimizer sees them. `blocks`: parts that can be computed again in
+    parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
+    how many dimensions each is, and how many levels below the output (`autotrain.depth`).
+    `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
     the backward pass; `convolutions`: layers that a memory format makes a difference to.
 
     `form` is how the model is to be run: `at` answers for it.
@@ -159,7 +166,10 @@ class ModelProfile(Record):
     largest_parameter_bytes: Positive
     tensors: Positive
     trainable_sizes: tuple[int, ...] = Field(default=(), repr=False)
+    trainable_dims: tuple[int, ...] = Field(default=(), repr=False)
+    trainable_depths: tuple[int, ...] = Field(default=(), repr=False)
     buffer_bytes: Whole
+    statistics_bytes: Whole = 0
     loaded_bytes: Whole = 0
     blocks: Whole = 0
     convolutions: Whole = 0

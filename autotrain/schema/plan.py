@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from autotrain.schema.base import (
     PLAN_SCHEMA,
@@ -32,6 +32,7 @@ from autotrain.schema.settings import (
     ScheduleSection,
     TrainSection,
 )
+from autotrain.schema.stage import Stage
 
 
 class Beside(Record):
@@ -89,7 +90,10 @@ class PredictedSection(Record):
 
 
 class Plan(Record):
-    """Every setting of a run, what it will take, and for every setting the reason."""
+    """Every setting of a run, what it will take, and for every setting the reason.
+
+    With stages (`[[stage]]` in the file), it is the first one's, and each says what differs there.
+    """
 
     schema_version: Literal[1] = Field(PLAN_SCHEMA, alias="schema")
     made_by: str
@@ -110,6 +114,7 @@ class Plan(Record):
     loader: LoaderSection
     heal: HealSection = HealSection()
     data: DataSection
+    stage: tuple[Stage, ...] = ()
     inputs: InputsSection
     predicted: PredictedSection
     notes: tuple[str, ...] = ()
@@ -117,6 +122,27 @@ class Plan(Record):
     amendments: tuple[Amendment, ...] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A plan without stages says nothing of stages."""
+        data: dict[str, Any] = handler(self)
+        if not self.stage:
+            data.pop("stage", None)
+        return data
+
+    def plain(self) -> dict[str, Any]:
+        """As a file holds it: what is off or says nothing is left out."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for reasons in data["because"].values():
+            for key, reason in reasons.items():
+                reasons[key] = {name: part for name, part in reason.items() if part not in ("", [])}
+        for place, stage in enumerate(data.get("stage", ())):
+            if not stage["off"]:
+                del stage["off"]
+            if place == 0:
+                del stage["weights"]
+        return data
 
 
 SETTING_SECTIONS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import BeforeValidator, Field, StrictBool
 
 from autotrain.schema.base import (
     DeviceKind,
@@ -80,6 +80,11 @@ Kept = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class OptimizerSection(Record):
+    """`decays`: what weight decay is for; `matrices` are parameters of two and more dimensions.
+
+    `layer_decay`: of the rate, what is left at each level further from the output; absent: all.
+    """
+
     name: OptimizerName
     lr: PositiveFloat
     weight_decay: WholeFloat
@@ -88,6 +93,8 @@ class OptimizerSection(Record):
     eps: PositiveFloat | None = None
     implementation: Literal["fused", "foreach", "for-loop"]
     clip_norm: PositiveFloat | None = None
+    decays: Literal["all", "matrices"] = "all"
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=True)] | None = None
 
 
 class ScheduleSection(Record):
@@ -101,15 +108,29 @@ class ScheduleSection(Record):
     period_steps: Positive | None = None
 
 
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Patterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed), Field(min_length=1)
+]
+
+
 class TrainSection(Record):
     """`within_seconds` and `spend_dollars`: what the run may take; `epochs` follows from them.
     `price_per_hour`: dollars for an hour of the machine.
+
+    `ema_decay`: what an average of the weights keeps of itself at each step; absent: none is made.
+    `freeze`: patterns over names of parameters that are not trained; absent: all are.
     """
 
     epochs: Positive
     within_seconds: PositiveFloat | None = None
     spend_dollars: PositiveFloat | None = None
     price_per_hour: PositiveFloat | None = None
+    ema_decay: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
+    freeze: Patterns | None = None
 
 
 class EarlyStopSection(Record):
@@ -137,13 +158,16 @@ class CheckpointSection(Record):
 
 
 class LoaderSection(Record):
-    """`timeout_seconds`: workers that bring nothing for so long count as hung; absent: never."""
+    """`timeout_seconds`: a worker at one sample for so long counts as hung; absent: never.
+    `keep`: samples stay in RAM once read, if they turn out to be the same at every reading.
+    """
 
     workers: Whole
     prefetch: Positive
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
     timeout_seconds: PositiveFloat | None = None
+    keep: Literal["ram"] | None = None
 
 
 class HealSection(Record):
@@ -163,8 +187,8 @@ class Amendment(Record):
 
     step: Whole
     key: str
-    before: Any
-    after: Any
+    before: Any = None
+    after: Any = None
     why: str
 
 

@@ -42,3 +42,16 @@ def test_a_slower_disk_and_a_larger_validation_set_lengthen_the_run():
 
     assert run(write_bandwidth=1e6).expected > run(write_bandwidth=1e9).expected
     assert run(of=model(valid=5000)).expected > run(of=model(valid=10)).expected
+
+
+def test_samples_stay_in_memory_where_reading_is_felt_and_there_is_room():
+    """Not where several workers would each keep their own, nor where reading is a copy anyway."""
+
+    def keep(**traits):
+        return planned(of=model(**traits)).loader.keep
+
+    assert keep(sample_seconds=2e-4, sample_bytes=1000) == "ram"
+    assert keep(sample_seconds=2e-4, sample_bytes=10**8) is None
+    assert keep(sample_seconds=1e-6, sample_bytes=1000) is None
+    assert keep(sample_seconds=0.1, sample_bytes=1000) is None
+    assert "at most one worker" in reason(planned(of=model()), "loader.keep").formula

@@ -49,7 +49,7 @@ def test_the_origins_table_counts_held_out_clips_too(clips):
 
 
 def three(name, of=None, hardware=None, **user):
-    recipes, options = read_recipe(name)
+    recipes, options, _ = read_recipe(name)
     return planned(hardware, of or model(each=8 * MIB, train=800), goal(*recipes, **user)), options
 
 

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from autotrain.probe import gpus, nvml
-from autotrain.probe.nvml import Driver, NvmlGpu, nvml_driver, nvml_gpus, used_bytes
+from autotrain import nvml
+from autotrain.nvml import Driver, NvmlGpu, nvml_driver, nvml_gpus, used_bytes
+from autotrain.probe import gpus
 
 GIB = 1 << 30
 LARGE = NvmlGpu("NVIDIA A100-SXM4-40GB", "GPU-aaaa-1", 40 * GIB, 39 * GIB, (8, 0))

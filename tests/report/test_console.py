@@ -229,3 +229,53 @@ def test_a_loss_that_is_not_finite_is_shown_as_it_is():
     events = [started(), a_step(1, loss=float("nan"), step_seconds=0.0)]
     assert any("loss nan" in line for line in lines_of(events))
     assert isinstance(events[1], Step)
+
+
+@pytest.mark.parametrize(
+    ("sensed", "said"),
+    [
+        ({"gpu_utilisation": 0.97, "gpu_celsius": 71.4, "others_cpu": 0.6}, "gpu 97 % 71 C"),
+        ({"gpu_utilisation": 0.02}, "gpu 2.0 %"),
+        ({"gpu_celsius": 80.0}, "gpu 80 C"),
+        ({"others_cpu": 0.6}, "others 60 % cpu"),
+        ({"others_cpu": 0.09}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_the_sensors_say_ends_the_figures_where_it_matters(sensed, said):
+    """A GPU's own figures first; what other programs take only where it is much."""
+    line = lines_of([started(), a_step(1, **sensed)])[1]
+    shown = line.partition("data wait")[2].partition("memory")[0]
+    assert shown.partition("%")[2].strip() == said
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_widest_figures_fit_the_terminal(width):
+    """Long numbers, a full GPU, hours left."""
+    wide = a_step(
+        499, loss=-1234.5678, lr=1.23456e-05, samples=10**7, step_seconds=1.0, wait_seconds=1.0,
+        gpu_utilisation=1.0, gpu_celsius=101.0,
+    )  # fmt: skip
+    drawn = last_picture(on_terminal([started(), wide], width))
+    assert all(len(line) <= width for line in drawn.splitlines())
+    assert "\u2026" not in drawn
+    assert "gpu 100 % 101 C" in drawn
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_is_longer_than_a_line_is_wrapped_at_words_and_indented(width):
+    """Whole, in the terminal's width, and where each event begins can be seen."""
+    message = " ".join(f"word{n}" for n in range(40))
+    events = [started(), Warned(step=1, epoch=0, message=message), saved(1, "interrupted")]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_terminal(events, width))
+    lines = [line.strip("\r") for line in text.splitlines()]
+    begin = next(n for n, line in enumerate(lines) if line.startswith("warning: word0"))
+    end = next(n for n, line in enumerate(lines) if line.rstrip().endswith("word39"))
+    assert all(line.startswith("    word") for line in lines[begin + 1 : end + 1])
+    assert " ".join(line.strip() for line in lines[begin : end + 1]) == f"warning: {message}"
+    assert max(map(len, lines[begin : end + 1])) <= width
+
+
+def test_a_run_that_ended_shows_what_it_took():
+    drawn = last_picture(on_terminal([started(), a_step(500), stopped(500)], 120))
+    assert drawn.endswith("took 1 min 40 s")

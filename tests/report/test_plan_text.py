@@ -53,6 +53,7 @@ def test_several_processes_are_part_of_the_batch():
     plan = a_plan(batch={"world_size": 2, "global_batch": 16})
     text = plan_summary(plan, hardware(), dataset(), model())
     assert "4 at once x 2 x 2 processes = 16 a step" in text
+    assert "autotrain run plan.toml --nproc 2\n" in text
 
 
 def test_a_probed_machine_shows_each_device_and_who_else_uses_it():

@@ -39,6 +39,19 @@ def test_tensorboard_reads_back_what_was_written(tmp_path):
     assert found["speed/save_seconds"][0][0] == 20
 
 
+def test_sensors_are_written_where_there_are_any(tmp_path):
+    with scalars(tmp_path) as writer:
+        writer.write(a_step(1))
+        writer.write(
+            a_step(2, gpu_utilisation=0.5, gpu_celsius=70.0, gpu_watts=150.0, others_cpu=0.25)
+        )
+    found = read(tmp_path)
+    assert found["gpu/utilisation"] == [(2, 0.5)]
+    assert found["gpu/celsius"] == [(2, 70.0)]
+    assert found["gpu/watts"] == [(2, 150.0)]
+    assert found["speed/others_cpu"] == [(2, 0.25)]
+
+
 def test_a_resumed_run_adds_a_file_and_tensorboard_shows_one_curve(tmp_path):
     for steps in (range(1, 6), range(6, 11)):
         with scalars(tmp_path) as writer:

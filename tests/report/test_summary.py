@@ -20,7 +20,7 @@ from plans import (
 )
 
 from autotrain.errors import AutotrainError
-from autotrain.events import Step, to_json
+from autotrain.events import Healed, Step, Warned, to_json
 from autotrain.report.result import RunResult, collect
 from autotrain.report.summary import comparisons, report_json, summary_text
 
@@ -275,3 +275,15 @@ def test_an_empty_result_has_no_figures():
     assert (empty.best, empty.step_seconds, empty.wait_share, empty.steps) == (None, None, None, 0)
     assert math.isnan(empty.first_loss)
     assert isinstance(a_step(1), Step)
+
+
+def test_what_was_warned_of_and_mended_is_listed_one_below_the_other():
+    """Of many, the first few and how many more."""
+    at = {"step": 5, "epoch": 1}
+    one = [started(), a_step(5), Warned(**at, message="a plateau"), stopped(5)]
+    assert "\nwarned      a plateau\n" in text_of(one)
+    many = [Healed(**at, fault=f"fault {n}", cure="none", cost_seconds=0) for n in range(20)]
+    text = text_of([started(), a_step(5), *many, stopped(5)])
+    assert "\nmended      - fault 0: none\n            - fault 1: none\n" in text
+    assert "            - and 15 more, in report.json\n" in text
+    assert "fault 5" not in text

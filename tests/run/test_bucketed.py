@@ -225,7 +225,7 @@ def test_a_held_out_validation_set_is_cut_by_its_own_lengths(tmp_path):
     events = train(plan, task, tmp_path, task_file=tmp_path / "task.py")
     *_, last = events
     assert last.reason == "finished"
-    order, valid = assemble._order(plan, parts, no_single=True)
+    order, valid = assemble._order(plan, parts, no_single=True, world=1)
     assert valid == order.in_turn(costs)
     assert len({len(micro_batch) for micro_batch in valid}) > 1
     assert data.valid_lengths_of(data.split(noisy_task(40), plan)) is None

@@ -1,8 +1,6 @@
 """Samples on their way to the loop: workers, spawn, and what goes wrong with them."""
 
 import dataclasses
-import os
-import sys
 import textwrap
 
 import pytest
@@ -10,11 +8,13 @@ import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.run import data
+from autotrain.run.itinerary import Request
 from autotrain.run.loop import train
+from autotrain.run.source import Source
 from autotrain.task import load_task
 
 from .plans import make_plan
-from .tasks import Noisy, noisy_task, sequence_task
+from .tasks import noisy_task, sequence_task
 
 TASK_FILE = textwrap.dedent(
     """
@@ -75,46 +75,6 @@ def test_what_cannot_travel_to_a_spawned_worker_is_named(tmp_path):
     assert "top level" in caught.value.hint
 
 
-class Broken(Noisy):
-    """One bad sample."""
-
-    def __getitem__(self, index):
-        if index == 3:
-            raise OSError("cannot decode")
-        return super().__getitem__(index)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_sample_is_named_in_one_line(tmp_path, workers):
-    """By its number in the person's own dataset, with file and line, from a worker too."""
-    task = dataclasses.replace(noisy_task(), train=Broken(45))
-    with pytest.raises(AutotrainError) as caught:
-        losses(make_plan(loader={"workers": workers}), task, tmp_path)
-    assert "sample 3 of the " in caught.value.message
-    assert "OSError: cannot decode" in caught.value.message
-    assert "test_data.py:" in caught.value.message
-    assert "\n" not in caught.value.message
-
-
-class Deadly(Noisy):
-    """Kills the process that reads it."""
-
-    def __getitem__(self, index):
-        if index == 3:
-            os._exit(9)
-        return super().__getitem__(index)
-
-
-# torch reports a dead worker by raising from its SIGCHLD handler, at times inside a destructor.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_a_dead_worker_is_one_clear_error(tmp_path):
-    """The hint is what usually killed it."""
-    task = dataclasses.replace(noisy_task(), train=Deadly(45), valid=Noisy(9))
-    with pytest.raises(AutotrainError, match="the data loader failed: "):
-        losses(make_plan(loader={"workers": 1}), task, tmp_path)
-
-
 def test_a_held_out_sample_is_never_trained_on():
     """And the task's costs are asked for by its own indices."""
     asked = []
@@ -129,11 +89,11 @@ def test_a_held_out_sample_is_never_trained_on():
 def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     """Not of its neighbours in the batch, nor of who drew numbers before."""
     task = noisy_task(20)
-    source = data.Source(data.split(task, make_plan()), task, 7, tmp_path)
-    together = source[data.Request(1, [4, 5, 6])][1][0]
-    alone = source[data.Request(1, [5])][1][0]
+    source = Source(data.split(task, make_plan()), task, 7, tmp_path)
+    together = source.made(Request(1, [4, 5, 6]), [0, 0]).batch[0]
+    alone = source.made(Request(1, [5]), [0, 0]).batch[0]
     assert torch.equal(together[1], alone[0])
-    assert not torch.equal(alone, source[data.Request(2, [5])][1][0])
+    assert not torch.equal(alone, source.made(Request(2, [5]), [0, 0]).batch[0])
 
 
 def test_batches_of_any_shape_reach_the_loss(tmp_path):

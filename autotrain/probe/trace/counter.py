@@ -15,20 +15,16 @@ from typing import Any, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from autotrain import schema
-from autotrain.probe.trace import recurrent, scratch
-from autotrain.probe.trace.rules import INSIDE, LstmLayer, untouched
+from autotrain.probe.trace import scratch
+from autotrain.probe.trace.examples import Examples
+from autotrain.probe.trace.flops import CONVOLUTION_BACKWARD, CONVOLUTIONS, flops_of
+from autotrain.probe.trace.rules import INSIDE, untouched
 from autotrain.probe.trace.values import Values, tensors_in
 from autotrain.probe.trace.work import VIEW, work
 
-_CONVOLUTIONS = ("aten.convolution.", "aten._convolution.")
 _DEVICE = torch.ops.prim.device.default
-_CONVOLUTION_BACKWARD = "aten.convolution_backward."
-_ATTENTION = tuple(
-    f"aten._scaled_dot_product_{kernel}_attention" for kernel in ("flash", "efficient", "cudnn")
-)
 
 
 @dataclass
@@ -80,6 +76,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.last_op = ""
         self.inside = INSIDE  # by operator: bytes used beside its outputs
         self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
+        self.examples: Examples | None = None  # None: nobody is going to time them
 
     def hold(self, tensors: Iterable[torch.Tensor], *, theirs: bool = False) -> None:
         """Count tensors that exist already: parameters, buffers, the batch.
@@ -125,6 +122,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         """A counter that starts anew, with the same values."""
         made = Counter(self.values)
         made.calls = None if self.calls is None else []
+        made.examples = None if self.examples is None else Examples()
         return made
 
     def off(self) -> None:
@@ -237,12 +235,14 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.work.moved_bytes += sum(t.numel() * t.element_size() for t in (*inputs, *outputs))
         self.work.untouched_bytes += untouched(self.last_op, outputs)
         flops = flops_of(func, args, kwargs, out)
-        if self.last_op.startswith((*_CONVOLUTIONS, _CONVOLUTION_BACKWARD)):
+        if self.last_op.startswith((*CONVOLUTIONS, CONVOLUTION_BACKWARD)):
             self.work.convolution_flops += flops
         else:
             self.work.matmul_flops += flops
         made = work(func, args, flops, inputs, outputs)
         calls[made] = calls.get(made, 0) + 1
+        if self.examples is not None:
+            self.examples.add(func, args, kwargs, made, self.live)
         return flops
 
 
@@ -262,37 +262,3 @@ def _parts(tensor: torch.Tensor) -> list[torch.Tensor]:
     if tensor.layout == torch.sparse_coo:
         return [tensor._indices(), tensor._values()]
     return []
-
-
-def flops_of(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> float:
-    """Floating-point operations of one operator; 0 for what only moves bytes."""
-    name = _name(func)
-    if name.startswith("aten.mkldnn_rnn_layer"):
-        return LstmLayer.of(args).flops() * (2 if "backward" in name else 1)
-    if name.startswith("aten._cudnn_rnn"):
-        return recurrent.flops(name, args)
-    if name.startswith(_ATTENTION):
-        backward = "backward" in name
-        query, key = args[1:3] if backward else args[0:2]
-        return 2.0 * float(query.numel() * key.shape[2]) * (5 if backward else 2)
-    if name == "aten._grouped_mm.default":
-        rows, inner = args[0].shape[-2:]
-        groups = args[0].shape[0] if args[0].dim() == args[1].dim() == 3 else 1
-        return 2.0 * groups * float(rows * inner * args[1].shape[-1])
-    if name.startswith(_CONVOLUTIONS):
-        return _convolution_flops(args[0] if args[6] else out, args[1])
-    if name.startswith(_CONVOLUTION_BACKWARD):
-        # One product for each gradient asked for: of the input and of the weight.
-        one = _convolution_flops(args[1] if args[7] else args[0], args[2])
-        return one * (bool(args[-1][0]) + bool(args[-1][1]))
-    count = flop_registry.get(func._overloadpacket)
-    return float(count(*args, **kwargs, out_val=out)) if count is not None else 0.0
-
-
-def _convolution_flops(each: torch.Tensor, weight: torch.Tensor) -> float:
-    """2 x elements x the weights each one takes; `each` is the output (transposed: the input).
-
-    Groups are counted as they are: torch's own counter takes a depthwise weight gradient
-    for a dense one.
-    """
-    return 2.0 * each.numel() * weight[0].numel()

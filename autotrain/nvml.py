@@ -6,7 +6,7 @@ A machine without a driver, or without the library, answers quickly and silently
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,23 +37,79 @@ class Driver:
     cuda: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class Load:
+    """What a GPU does just now. `utilisation`: the share of the last moments (1/6 to 1 s) in which
+    any kernel ran. `slowed`: why its clock is held down, in words; None where it is not.
+    """
+
+    utilisation: float | None = None
+    celsius: float | None = None
+    watts: float | None = None
+    slowed: str | None = None
+
+
+# nvml.h, nvmlClocksEventReasons: those that say something is wrong. A power cap is how GPUs run
+# at full load, and idleness is nobody's fault.
+SLOWED = {
+    0x40: "hardware thermal slowdown",
+    0x20: "thermal slowdown",
+    0x80: "power brake",
+}
+
+
 @contextmanager
 def _library() -> Iterator[Any]:
     """The NVML module while initialised, or None where there is no library or driver."""
+    nvml = _opened()
+    try:
+        yield nvml
+    finally:
+        if nvml is not None:
+            nvml.nvmlShutdown()
+
+
+def _opened() -> Any:
+    """The NVML module, initialised, or None."""
     try:
         import pynvml
-    except ImportError:
-        yield None
-        return
-    try:
+
         pynvml.nvmlInit()
+    except ImportError:
+        return None
     except pynvml.NVMLError:
-        yield None
-        return
-    try:
-        yield pynvml
-    finally:
-        pynvml.nvmlShutdown()
+        return None
+    return pynvml
+
+
+def load_reader(uuid: str) -> Callable[[], Load] | None:
+    """A function that reads the load of the GPU `GPU-<uuid>`; None where nobody tells.
+
+    NVML stays open. Verify with `nvidia-smi --query-gpu=utilization.gpu,temperature.gpu,power.draw,
+    clocks_event_reasons.active --format=csv`.
+    """
+    nvml = _opened()
+    if nvml is None:
+        return None
+    handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid}".encode())
+    if handle is None:
+        nvml.nvmlShutdown()
+        return None
+    return lambda: _load(nvml, handle)
+
+
+def _load(nvml: Any, handle: Any) -> Load:
+    busy = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+    heat = _ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+    milliwatts = _ask(nvml, nvml.nvmlDeviceGetPowerUsage, handle)
+    # Its name in every driver; newer ones know it by another one too.
+    reasons = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+    return Load(
+        utilisation=None if busy is None else busy.gpu / 100,
+        celsius=None if heat is None else float(heat),
+        watts=None if milliwatts is None else milliwatts / 1000,
+        slowed=", ".join(why for bit, why in SLOWED.items() if reasons & bit) or None,
+    )
 
 
 def nvml_driver() -> Driver | None:

@@ -1,0 +1,240 @@
+"""`autotrain run` of a plan with stages: one after another, each a run in a folder of its own."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from autotrain import files, planfile
+from autotrain.commands import places, report
+from autotrain.commands import run as single
+from autotrain.commands.places import Asked
+from autotrain.commands.streams import data_only
+from autotrain.errors import AutotrainError, UsageError
+from autotrain.events import Event, Started, Stopped, from_json
+from autotrain.report.stages import DONE
+from autotrain.schema import Plan, Stage
+
+# After these the next stage begins: a run of a few steps of every stage is a trial of them all.
+_GOES_ON = (*DONE, "max_steps")
+
+
+class Part(NamedTuple):
+    """A stage, its own plan, and where it runs; `before`: the stage before it."""
+
+    number: int
+    stage: Stage
+    plan: Plan
+    place: Path
+    before: Part | None
+
+
+def run(plan: Plan, asked: Asked) -> int:
+    """Carry the stages out in turn, or the one asked for; returns the exit code."""
+    root = places.directory_of(plan, asked.path)
+    parts = _parts(plan, root)
+    chosen = _chosen(parts, asked)
+    if asked.stage is None and not asked.resume:
+        places.check_free(plan, root, asked)
+    for part in chosen:
+        places.check_free(part.plan, part.place, asked._replace(stage=part.stage.name))
+    folder = asked.path.resolve().parent
+    task_file = single.code_of(plan.task, folder, accept=asked.trust)
+    with data_only() as out, _room(root, whole=asked.fresh and asked.stage is None):
+        places.keep_plan(plan, root, task_file, places.located(plan.task.data, folder))
+        try:
+            code = _in_turn(chosen, asked, out, of=len(parts))
+        finally:
+            said = _summary(plan, root, asked.name)
+    if not asked.as_json:
+        print(f"\n{said}", file=sys.stderr)
+    return code
+
+
+def _in_turn(chosen: list[Part], asked: Asked, out: TextIO, *, of: int) -> int:
+    """The exit code of the stage that ended the run: the last one, or one that was stopped."""
+    later = False
+    for part in chosen:
+        ended = _one(part, asked._replace(later=later), out, of=of)
+        later |= ended is not None
+        if ended is not None and not _goes_on(ended):
+            return single.exit_code(ended)
+    return 0
+
+
+def _parts(plan: Plan, root: Path) -> list[Part]:
+    from autotrain.report import stages
+
+    found: list[Part] = []
+    each = zip(planfile.stages(plan), stages.places(plan, root), strict=True)
+    for number, ((stage, own), place) in enumerate(each, start=1):
+        found.append(Part(number, stage, own, place, found[-1] if found else None))
+    return found
+
+
+def _chosen(parts: list[Part], asked: Asked) -> list[Part]:
+    """All, or the one that `--stage` names. Raises UsageError where there is none of that name."""
+    if asked.stage is None:
+        return parts
+    names = [part.stage.name for part in parts]
+    if not names:
+        raise UsageError(f"--stage {asked.stage}: the plan has no stages", hint="leave --stage out")
+    if asked.stage not in names:
+        near = planfile.near_name(asked.stage, names)
+        raise UsageError(f"--stage: no stage {asked.stage!r}{near}", hint=f"of {', '.join(names)}")
+    return [part for part in parts if part.stage.name == asked.stage]
+
+
+def _one(part: Part, asked: Asked, out: TextIO, *, of: int) -> Event | None:
+    """Carry one stage out: begin it, or go on with it; None where it has finished already."""
+    plan, begins = part.plan, _begins(part)
+    head = f"stage {part.number} of {of}, {part.stage.name}"
+    if begins:
+        inputs = plan.inputs.model_copy(update={"asked": {**plan.inputs.asked, **begins}})
+        plan = plan.model_copy(update={"inputs": inputs})
+    held = places.holds_run(part.place)
+    if held and not asked.fresh and _other_weights(part, begins):
+        kept = places.put_aside(part.place)
+        print(f"{head}: the stage before has other weights now; its run is kept in {kept}",
+              file=sys.stderr)  # fmt: skip
+        held = False
+    if held and asked.resume and finished(part.place):
+        print(f"{head}: finished already", file=sys.stderr)
+        return None
+    print(head, file=sys.stderr)
+    resume = asked.resume and (held or part.before is None)
+    fresh = asked.fresh and held
+    _free()
+    mine = asked._replace(resume=resume, fresh=fresh, stage=part.stage.name)
+    return single.carry_out(plan, part.place, mine, out)
+
+
+def _begins(part: Part) -> dict[str, str]:
+    """What a stage takes over: the checkpoint, and the digest of its weights. Often nothing.
+
+    Raises AutotrainError where the stage before has not ended, or left nothing that is whole.
+    """
+    from autotrain.run import handover
+
+    before, which = part.before, part.stage.weights
+    if before is None or which == "none":
+        return {}
+    name = before.stage.name
+    ended = last_stop(before.place)
+    if ended is None or not _goes_on(ended):
+        raise AutotrainError(
+            f"stage {part.stage.name}: begins with the {which} weights of {name}, which has not "
+            "finished",
+            "run the plan without --stage: --resume begins with the first unfinished stage",
+        )
+    try:
+        path = handover.source(before.place, which)
+    except AutotrainError as error:
+        raise AutotrainError(
+            f"stage {part.stage.name}: the {which} weights of {name}: {error.message}",
+            f"`--fresh --stage {name}` trains {name} again",
+        ) from None
+    return {"weights": str(path.resolve()), "weights_sha256": handover.weights_digest(path)}
+
+
+def _other_weights(part: Part, begins: dict[str, str]) -> bool:
+    """Whether the run that is there began with other weights than the stage before has now."""
+    try:
+        before = planfile.load(part.place / "plan.toml", consistent=False)
+    except AutotrainError:
+        return bool(begins)
+    return before.inputs.asked.get("weights_sha256") != begins.get("weights_sha256")
+
+
+def _goes_on(event: Event) -> bool:
+    return isinstance(event, Stopped) and event.reason in _GOES_ON
+
+
+def last_stop(place: Path) -> Stopped | None:
+    """How the run in a folder ended, if it did and has not begun again since."""
+    try:
+        lines = (place / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    for line in reversed(lines):
+        try:
+            event = from_json(line)
+        except ValueError:  # torn by a kill
+            continue
+        if isinstance(event, Started | Stopped):
+            return event if isinstance(event, Stopped) else None
+    return None
+
+
+def finished(place: Path) -> bool:
+    """Whether a run has gone its whole way, and the checkpoints that count are whole."""
+    from autotrain.run import checkpoint
+    from autotrain.run.keeper import pointed
+
+    stopped = last_stop(place)
+    if stopped is None or stopped.reason not in DONE:
+        return False
+    try:
+        for step in {stopped.step, *pointed(place).values()}:
+            checkpoint.verify(checkpoint.folder(place, step))
+    except AutotrainError:
+        return False
+    return True
+
+
+def _free() -> None:
+    """Give back what the stage before held: this process goes on."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _summary(plan: Plan, root: Path, name: str) -> str:
+    """Write `report.json` of all stages so far; what it says. One that fails hides nothing."""
+    try:
+        return report.summarise(plan, root, name)[1]
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        return f"warning: no report of the stages: {why}; `autotrain report {root}` retries"
+
+
+@contextmanager
+def _room(root: Path, *, whole: bool) -> Iterator[None]:
+    """Within, the stages run. Where none could begin, everything is as it was.
+
+    `whole`: an earlier run of all stages is put aside first.
+    """
+    from autotrain.run.lock import held
+
+    aside = places.put_aside(root) if whole and places.holds_run(root) else None
+    before = root / "plan.toml"
+    kept = before.read_bytes() if before.is_file() else None
+    new = [place for place in (root, *root.parents) if not place.exists()]
+    try:
+        with held(root):
+            yield
+    finally:
+        begun = any(root.glob("[1-9]*-*/plan.toml"))
+        if not begun:
+            _undo(root, new, kept)
+            if aside is not None and not root.exists():
+                aside.rename(root)
+        elif aside is not None:
+            print(f"the earlier run is kept in {aside}", file=sys.stderr)
+
+
+def _undo(root: Path, new: list[Path], kept: bytes | None) -> None:
+    """Leave no trace of a run of which not even the first stage began."""
+    with suppress(OSError):  # what holds anything else stays
+        if kept is not None:
+            files.write_atomic(root / "plan.toml", kept)
+            return
+        for name in ("plan.toml", "report.json", ".lock"):
+            (root / name).unlink(missing_ok=True)
+        for place in new:
+            place.rmdir()

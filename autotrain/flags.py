@@ -1,0 +1,123 @@
+"""What flags and arguments the commands take, each with its help; `cli` puts them together."""
+
+from typing import Annotated
+
+import typer
+
+Data = Annotated[str | None, typer.Argument(metavar="DATA", help="Your data: a folder or file.")]
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan, such as plan.toml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+NoCalibrate = Annotated[
+    bool, typer.Option("--no-calibrate", help="Skip the 10-second measurement of this machine.")
+]
+Within = Annotated[
+    str | None,
+    typer.Option("--within", metavar="TIME", help="Train as many epochs as fit: 6h, 90m, 1d12h."),
+]
+For = Annotated[
+    str | None, typer.Option("--for", metavar="MONEY", help="As many epochs as 5usd pay for.")
+]
+Price = Annotated[
+    str | None, typer.Option("--price", metavar="MONEY", help="Dollars for an hour, such as 0.35.")
+]
+TemplateName = Annotated[
+    str | None,
+    typer.Option(
+        "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
+    ),
+]
+TaskFile = Annotated[
+    str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
+]
+Machine = Annotated[
+    str | None,
+    typer.Option("--machine", metavar="NAME|FILE", help="Plan for another machine."),
+]
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="M1,M2,...",
+        help="One table of several machines, no plan: names, files, here; t4=0.5 says a price.",
+    ),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="conservative, aggressive, regularized, overfit, finetune; yours; a TOML file.",
+    ),
+]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage", metavar="NAME[:KEY=VALUE,...]", help="A stage: hands its weights on to the next."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
+]
+Refresh = Annotated[
+    str | None,
+    typer.Option(
+        "--refresh",
+        metavar="PLAN",
+        help="Decide a plan anew for what is here now; what you set or edited stays.",
+    ),
+]
+TrustRefreshed = Annotated[
+    bool, typer.Option("--trust", help="With --refresh: its code may run though it is new.")
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Where the plan goes (plan.toml, or the one refreshed).",
+    ),
+]
+Trial = Annotated[
+    bool | None,
+    typer.Option(
+        "--trial/--no-trial",
+        help="Take a few real steps and correct the plan by them (by default: where that"
+        " takes seconds).",
+        show_default=False,
+    ),
+]
+FindLr = Annotated[
+    bool,
+    typer.Option("--find-lr", help="Find the learning rate by real steps; draw the curve."),
+]
+MeasureNoise = Annotated[
+    bool,
+    typer.Option("--measure-noise", help="Take the batch from how far gradients scatter."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")]
+MaxSteps = Annotated[
+    int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")
+]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the plan's code though it is new here.")]
+StageName = Annotated[
+    str | None, typer.Option("--stage", metavar="NAME", help="Carry out this stage alone.")
+]
+NProc = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="N", min=1, help="Train in so many processes (here, or each)."),
+]
+NNodes = Annotated[
+    int | None, typer.Option("--nnodes", metavar="N", min=1, help="On so many machines.")
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="With --nnodes: where they meet."),
+]
+NodeRank = Annotated[
+    int | None,
+    typer.Option("--node-rank", metavar="N", min=0, help="With --nnodes: this one; 0 writes."),
+]
+Events = Annotated[bool, typer.Option("--json", help="Print one event a line.")]

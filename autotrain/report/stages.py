@@ -1,0 +1,64 @@
+"""What the stages of a plan came to, each in a line; their own reports say more."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from autotrain import planfile
+from autotrain.report import result, summary
+from autotrain.report.lines import STOPS
+from autotrain.report.text import labelled, literal, number, plural
+from autotrain.schema import Plan
+from autotrain.units import seconds_text
+
+# A stage that ended so has gone its whole way.
+DONE = ("finished", "early_stop")
+_KEPT = ("stopped", "steps", "planned_steps", "epochs", "seconds", "best", "checkpoint")
+
+
+def places(plan: Plan, root: Path) -> list[Path]:
+    """The folder of each stage's run, in turn."""
+    return [root / f"{number}-{stage.name}" for number, stage in enumerate(plan.stage, start=1)]
+
+
+def report_json(plan: Plan, root: Path) -> dict[str, Any]:
+    """What `report.json` of a run with stages holds: of each stage that has begun the outcome."""
+    stages = []
+    for (stage, own), place in zip(planfile.stages(plan), places(plan, root), strict=True):
+        if not (place / "events.jsonl").is_file():
+            continue
+        found = summary.report_json(result.collect(place / "events.jsonl", own), own)
+        kept = {key: found[key] for key in _KEPT}
+        stages.append({"stage": stage.name, "path": place.name, **kept})
+    return {
+        "schema": summary.REPORT_SCHEMA,
+        "name": plan.run.name,
+        "made_by": plan.made_by,
+        "planned_stages": len(plan.stage),
+        "seconds": sum(stage["seconds"] for stage in stages),
+        "stages": stages,
+    }
+
+
+def text(data: dict[str, Any], root: Path, path: str = "plan.toml") -> str:
+    """One line each, and what to type next; `path` is the plan that was carried out."""
+    lines = []
+    for stage in data["stages"]:
+        stopped, best = stage["stopped"], stage["best"]
+        how = STOPS[stopped["reason"]] if stopped else "not ended"
+        said = f"{stage['stage']}: {how}; {plural(stage['steps'], 'step')}"
+        said += f" in {seconds_text(stage['seconds'])}"
+        if best and best["value"] is not None:
+            said += f", best {best['metric']} {number(best['value'])} at step {best['step']:,}"
+        lines.append(f"{said} ({root / stage['path']})")
+    left = data["planned_stages"] - len(data["stages"])
+    if left:
+        lines.append(f"{plural(left, 'stage')} not begun")
+    ends = [stage["stopped"]["reason"] if stage["stopped"] else None for stage in data["stages"]]
+    whole = not left and all(end in DONE for end in ends)
+    resume = f"autotrain run {shlex.quote(path)} --resume"
+    follow = f"tensorboard --logdir {shlex.quote(str(root))}" if whole else resume
+    told = [labelled("" if i else "stages", line) for i, line in enumerate(lines)]
+    return "\n".join([*told, "", literal("next", follow)])

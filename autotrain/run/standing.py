@@ -1,0 +1,57 @@
+"""Where a run stands, as plain numbers: what a checkpoint keeps of it besides tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from autotrain.run.history import History
+
+
+@dataclass
+class RunState:
+    """Where a run stands, between two steps. `evaluated` is the step of the last evaluation.
+
+    `weight` counts up to the last log point. `reference` is the figure that patience compares
+    with: it moves by `min_delta` at least, `best` by anything. `bad_streak`: steps in a row that
+    were not committed, up to the last log point; `rollbacks`: how often the run went back;
+    `went_back_at`: where it stood then, `went_back_to`: the step of the checkpoint it took;
+    `broken_evaluations`: those in a row whose loss was not finite, `sound_evaluation`: the step
+    of the last one whose loss was. `history` is what the red flags look at.
+    """
+
+    step: int = 0
+    samples: int = 0
+    weight: float = 0.0
+    evaluated: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    reference: float | None = None
+    bad_evaluations: int = 0
+    bad_streak: int = 0
+    rollbacks: int = 0
+    went_back_at: int | None = None
+    went_back_to: int | None = None
+    broken_evaluations: int = 0
+    sound_evaluation: int = 0
+    history: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        """From a checkpoint the history comes as JSON made it."""
+        if isinstance(self.history, Mapping):
+            self.history = History(**self.history)
+
+    def judge(self, figure: float, better: str, min_delta: float) -> bool:
+        """Take note of an evaluation's monitored figure; True if it is the best so far."""
+        sign = 1.0 if better == "higher" else -1.0
+        ahead = math.inf if self.reference is None else sign * (figure - self.reference)
+        if math.isfinite(figure) and ahead > min_delta:
+            self.reference, self.bad_evaluations = figure, 0
+        else:
+            self.bad_evaluations += 1
+        best = self.best is None or sign * (figure - self.best) > 0
+        if not (math.isfinite(figure) and best):
+            return False
+        self.best, self.best_step = figure, self.step
+        return True

@@ -1,0 +1,223 @@
+"""`autotrain run --nproc`: real processes under torchrun's agent, their endings and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from safetensors.torch import load_file
+
+from autotrain.commands import launch
+from autotrain.commands.places import Processes
+from autotrain.errors import AutotrainError, UsageError
+
+from .house import cli, edit
+
+CUT = {"micro_batch": 8, "accum_steps": 2, "global_batch": 16}
+# Beside what the task does: rank 1 goes wrong at a step, or all are slow.
+SPOILT = """
+import os, time
+from dataclasses import replace
+
+_task, _what = task, os.environ.get("SPOILT", "")
+_calls = [0]
+
+
+def _spoilt(made):
+    def loss(model, batch):
+        _calls[0] += model.training
+        time.sleep(0.05 if _what == "slow" else 0)
+        if model.training and _calls[0] == 6 and os.environ.get("RANK") == "1":
+            if _what == "kill":
+                os.kill(os.getpid(), 9)
+            if _what == "bug":
+                raise ValueError("an odd sample")
+        return made.loss(model, batch)
+
+    return replace(made, loss=loss)
+
+
+def task(data, width=8):
+    if _what == "absent" and os.environ.get("RANK") == "1":
+        raise FileNotFoundError("no data on this machine")
+    return _spoilt(_task(data, width))
+"""
+RUN = ("run", "plan.toml", "--trust", "--nproc", "2")
+
+
+def final(folder):
+    """The weights of a run's last checkpoint, and its step."""
+    points = folder / "runs/mine/checkpoints"
+    name = (points / "latest").read_text().strip()
+    return load_file(points / name / "model.safetensors"), name
+
+
+def furthest(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture
+def spoilt(folder):
+    """A task that goes wrong in one of the processes, as the environment says."""
+    with (folder / "task.py").open("a") as file:
+        file.write(SPOILT)
+    edit(folder / "plan.toml", batch=CUT, train={"epochs": 6})
+    return folder
+
+
+def going_wrong(what):
+    return {**os.environ, "SPOILT": what}
+
+
+@contextmanager
+def started(folder):
+    """Two slow processes that have taken a step or two."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotrain", *RUN, "--json"], cwd=folder, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=going_wrong("slow"),
+    )  # fmt: skip
+    with process:
+        for line in process.stdout:
+            if json.loads(line)["event"] == "step":
+                break
+        yield process
+        process.stdout.read()  # until the last of those that hold it has ended
+
+
+def last_event(folder):
+    return json.loads((folder / "runs/mine/events.jsonl").read_text().splitlines()[-1])
+
+
+def test_two_processes_train_what_one_does_and_one_speaks(folder, at):
+    """The model has dropout: micro-batch and position decide what is drawn, not the process."""
+    edit(folder / "plan.toml", batch=CUT)
+    assert at("run", "plan.toml").code == 0
+    alone = final(folder)
+    done = cli("run", "plan.toml", "--fresh", "--nproc", "2", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert final(folder)[1] == alone[1]
+    assert furthest(final(folder)[0], alone[0]) < 1e-6
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [e["event"] for e in events if e["event"] in ("started", "stopped")] == [
+        "started", "stopped",
+    ]  # fmt: skip
+    assert done.stderr.count("the task got") == 1
+    (warned,) = (e["message"] for e in events if "processes" in e.get("message", ""))
+    assert "accumulated over 1 micro-batches of 8 in each of 2 processes" in warned
+    assert (folder / "runs/mine/report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "fault"),
+    [
+        (Processes(1, 2), "--nnodes 2: --rdzv-endpoint HOST:PORT"),
+        (Processes(2, None, "here:1"), "are for --nnodes of 2 or more"),
+        (Processes(2, 2, "here:1", 2), "--node-rank 2: of 2 machines, 0 to 1"),
+    ],
+)
+def test_flags_that_do_not_go_together(processes, fault):
+    with pytest.raises(UsageError, match=fault):
+        launch.check(processes)
+
+
+def test_nproc_within_torchrun_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UsageError, match="torchrun started this process already"):
+        launch.check(Processes(2))
+
+
+def test_one_process_is_no_launch(folder, at):
+    assert at("run", "plan.toml", "--nproc", "1", "--max-steps", "1").code == 0
+
+
+def test_a_malformed_plan_is_said_once_before_anything_starts(folder, at):
+    edit(folder / "plan.toml", batch={"micro_batch": 0})
+    said = at("run", "plan.toml", "--nproc", "2")
+    assert said.code == 2
+    assert said.err.count("batch.micro_batch") == 1
+
+
+class Failure:
+    def __init__(self, exitcode, timestamp):
+        self.exitcode, self.timestamp = exitcode, timestamp
+
+
+def test_the_exit_code_is_that_of_the_first_failure():
+    assert launch.exit_code({0: Failure(1, 2.0), 1: Failure(4, 1.0)}) == 4
+    assert launch.exit_code({0: Failure(130, 1.0)}) == 130
+    assert launch.exit_code({1: Failure(77, 1.0)}) == 1
+    assert launch.exit_code({0: Failure(-15, 1.0)}) == 1
+    with pytest.raises(AutotrainError, match="process 1 was killed by SIGKILL"):
+        launch.exit_code({0: Failure(1, 1.0), 1: Failure(-9, 2.0)})
+
+
+# --- slow: each starts processes that import torch ----------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_is_named(spoilt):
+    done = cli(*RUN, cwd=spoilt, env=going_wrong("kill"))
+    assert done.returncode == 1
+    assert "error: process 1 was killed by SIGKILL" in done.stderr
+    assert last_event(spoilt)["reason"] == "error"
+    assert final(spoilt)[1] == "step-00000005"  # the last whole step
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_is_an_error_said_once(spoilt):
+    done = cli(*RUN, "--json", cwd=spoilt, env=going_wrong("bug"))
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    (error,) = errors
+    assert error.startswith("error: process 1: step 6: ValueError: an odd sample")
+    assert last_event(spoilt)["detail"] == error.removeprefix("error: ")
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_in_one_is_said_before_the_run_begins(spoilt):
+    done = cli(*RUN, cwd=spoilt, env=going_wrong("absent"))
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: process 1: ")
+    assert "no data on this machine" in error
+    assert not (spoilt / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_stops_all_and_torchrun_goes_on(spoilt, number, code, reason, at):
+    assert at("run", "plan.toml", "--trust").code == 0
+    whole, name = final(spoilt)
+    (spoilt / "runs").rename(spoilt / "alone")
+    with started(spoilt) as process:
+        os.kill(process.pid, number)
+    assert process.returncode == code
+    ended = last_event(spoilt)
+    assert ended["reason"] == reason
+    assert final(spoilt)[1] == f"step-{ended['step']:08d}"
+    # `torchrun --nproc-per-node 2`: the user's own way to start them.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+    done = subprocess.run(
+        [*torchrun, "autotrain", "run", "plan.toml", "--resume", "--trust"], cwd=spoilt,
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert final(spoilt)[1] == name
+    assert furthest(final(spoilt)[0], whole) < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_processes_do_not_outlive_the_one_that_started_them(spoilt):
+    with started(spoilt) as process:
+        process.kill()
+    assert '"reason": "terminated"' in (spoilt / "runs/mine/events.jsonl").read_text()

@@ -1,0 +1,314 @@
+"""Several processes train as one does: the same gradients, figures, decisions and endings.
+
+Each test forks its processes, which meet over gloo: about a second each.
+"""
+
+import dataclasses
+import os
+import signal
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autotrain.events import Evaluated, Healed, Step, Stopped
+from autotrain.run import checkpoint
+from autotrain.run.loop import train
+from autotrain.run.order import Order, cut, dealt
+from autotrain.run.signals import Stop
+from autotrain.task import Loss, Task
+from tests.run.plans import make_plan
+from tests.run.tasks import next_frame, noisy_task, sequence_task
+from tests.run.worlds import in_world
+
+FIVE = {"micro_batch": 3, "accum_steps": 3, "global_batch": 9}
+
+
+def carried_out(ranks, plan, make, directory, **more):
+    """Every event of a run, and last what it raised."""
+    events = []
+    try:
+        with Stop().catch() as stop:
+            for event in train(
+                plan, make(), Path(directory), task_file=Path(__file__), stop=stop, ranks=ranks,
+                **more,
+            ):  # fmt: skip
+                events.append(event)
+    except Exception as error:
+        events.append(error)
+    return events
+
+
+def weights(directory):
+    path, torn = checkpoint.newest_good(Path(directory))
+    assert not torn
+    return checkpoint.load(path).model.tensors
+
+
+def furthest(one, other):
+    """The largest difference of any weight."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def of(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+# --- the same mathematics -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("world", "batch"),
+    [
+        (2, {}),  # windows of two micro-batches, one each
+        (2, {"micro_batch": 1, "accum_steps": 8}),
+        (3, FIVE),  # one each; 40 samples leave a window of 4: none for the third
+        (3, {"micro_batch": 1, "accum_steps": 2, "global_batch": 2}),  # fewer samples than ranks
+    ],
+)
+def test_weights_and_figures_are_those_of_one_process(tmp_path, world, batch):
+    plan = make_plan(batch=batch, train={"epochs": 2})
+    alone = carried_out(None, plan, sequence_task, tmp_path / "one")
+    first, *others = in_world(world, carried_out, plan, sequence_task, tmp_path / "many")
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+    for kind, names in ((Step, ("loss", "grad_norm", "weight", "parts", "samples", "lr")),
+                        (Evaluated, ("loss", "metrics", "best"))):  # fmt: skip
+        assert len(of(kind, first)) == len(of(kind, alone)) > 1
+        for one, other in zip(of(kind, alone), of(kind, first), strict=True):
+            for name in names:
+                assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12), name
+    for events in others:
+        assert [e.loss for e in of(Step, events)] == [e.loss for e in of(Step, first)]
+
+
+class Wide(nn.Module):
+    """Dropout, a part that only some batches use, and one that none does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 2)
+        self.sometimes, self.never = nn.Linear(16, 16), nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x):
+        hidden = torch.relu(self.first(x))
+        if len(x) < 4:
+            hidden = hidden + self.sometimes(hidden)
+        return self.last(self.drop(hidden))
+
+
+def wide_task():
+    return dataclasses.replace(noisy_task(), model=Wide)
+
+
+def test_dropout_and_parameters_that_are_not_always_used(tmp_path):
+    """36 samples in windows of 7: micro-batches of 4 and of 3, and of 1 at an epoch's end.
+
+    SGD: where a gradient is 0 but for rounding, Adam makes steps of it.
+    """
+    batch = {"micro_batch": 4, "accum_steps": 2, "global_batch": 7}
+    plan = make_plan(
+        batch=batch, optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.1, "momentum": 0.9}
+    )
+    carried_out(None, plan, wide_task, tmp_path / "one")
+    in_world(2, carried_out, plan, wide_task, tmp_path / "many")
+    one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
+    assert furthest(one, many) < 1e-6
+    # Weight decay would have moved it, had it ever had a gradient of 0 in place of none.
+    assert torch.equal(one["never.weight"], many["never.weight"])
+
+
+def test_after_settling_gradients_are_added_up_within_the_last_backward_pass(tmp_path):
+    """40 steps, of which the first 20 add up after it."""
+    plan = make_plan(train={"epochs": 8}, evaluate={"every_epochs": 4})
+    carried_out(None, plan, sequence_task, tmp_path / "one")
+    in_world(2, _counting_careful_steps, plan, tmp_path / "many")
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+def _counting_careful_steps(ranks, plan, directory):
+    events = carried_out(ranks, plan, sequence_task, directory)
+    assert ranks.careful_until == 20 < events[-1].step == 40
+
+
+def test_micro_batches_are_dealt_evenly():
+    assert dealt(8, 32, 2) == 8  # 4 micro-batches: two each
+    assert dealt(32, 32, 2) == 16  # one was planned: each takes half
+    assert dealt(8, 24, 2) == 6  # three were planned: four smaller ones
+    assert dealt(1, 1, 4) == 1
+    assert dealt(2, 2, 2, no_single=True) == 2  # BatchNorm: one takes all
+    for count in (5, 32, 33):
+        for world in (2, 3, 7):
+            sizes = cut(count, dealt(4, count, world))
+            assert sum(sizes) == count
+            assert max(sizes) <= 4
+            assert -(-len(sizes) // world) == -(-count // (4 * world))
+
+
+def test_the_order_of_the_data_knows_no_world():
+    for world in (2, 3):
+        one, many = Order(20, 6, 3, 7), Order(20, 6, dealt(3, 6, world), 7)
+        for step in range(8):
+            assert [*chain(*one.window(step))] == [*chain(*many.window(step))]
+
+
+class Book(nn.Module):
+    """A codebook that moves in each forward pass of training, and is part of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 3).double()
+        self.register_buffer("book", torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, frames):
+        if self.training:
+            self.book += 0.1 * frames.detach().mean(dim=(0, 1))
+        return self.net(frames + self.book)
+
+
+def test_buffers_are_those_of_rank_0(tmp_path):
+    plan = make_plan(train={"epochs": 1})
+    first, second = in_world(2, _book, plan, tmp_path)
+    assert len(first) == len(second) == 5  # a micro-batch of each step
+    assert first == second
+    assert first[-1] != first[0]
+
+
+def _book(ranks, plan, directory):
+    seen = []
+
+    def loss(model, batch):
+        if model.training:
+            seen.append(model.book.tolist())
+        return next_frame(model, batch)
+
+    carried_out(
+        ranks, plan, lambda: dataclasses.replace(sequence_task(), model=Book, loss=loss), directory
+    )
+    return seen
+
+
+# --- one goes wrong -----------------------------------------------------------------------------
+
+
+class Broken(torch.autograd.Function):
+    """Memory that runs out in a backward pass."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        raise torch.OutOfMemoryError("none left")
+
+
+def failing(what, call):
+    """A task whose `call`-th loss in rank 1 goes wrong, once."""
+
+    def make():
+        calls = [0]
+
+        def loss(model, batch):
+            made = next_frame(model, batch)
+            if not model.training or os.environ.get("RANK") != "1":
+                return made
+            calls[0] += 1
+            return what(made) if calls[0] == call else made
+
+        return dataclasses.replace(sequence_task(), loss=loss)
+
+    return make
+
+
+def out_of_memory(made):
+    raise torch.OutOfMemoryError("none left")
+
+
+def in_backward(made):
+    return dataclasses.replace(made, total=Broken.apply(made.total))
+
+
+def not_a_number(made):
+    return dataclasses.replace(made, total=made.total * float("nan"))
+
+
+def a_bug(made):
+    raise ValueError("an odd sample")
+
+
+def asks_to_stop(made):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return made
+
+
+@pytest.mark.parametrize("what", [out_of_memory, in_backward])
+def test_memory_that_ran_out_in_one_cuts_all_finer(tmp_path, what):
+    plan = make_plan(train={"epochs": 2})
+    carried_out(None, plan, sequence_task, tmp_path / "one")
+    found = in_world(2, carried_out, plan, failing(what, 4), tmp_path / "many")
+    for events in found:
+        (healed,) = of(Healed, events)
+        assert healed.amends["batch.micro_batch"] == [4, 2]
+        assert events[-1].reason == "finished"
+    assert "process 1" in of(Healed, found[0])[0].fault
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+def test_nan_in_one_is_a_step_that_none_commits(tmp_path):
+    plan = make_plan(train={"epochs": 2})
+    found = in_world(2, carried_out, plan, failing(not_a_number, 2), tmp_path)
+    for events in found:
+        (healed,) = of(Healed, events)
+        assert "at step 2 " in healed.fault
+        assert events[-1].reason == "finished"
+
+
+def test_a_bug_in_one_ends_all_with_its_cause(tmp_path):
+    first, second = in_world(2, carried_out, make_plan(), failing(a_bug, 4), tmp_path)
+    assert first[-1].message.startswith("process 1: step 4: ValueError: an odd sample")
+    assert second[-1].message.startswith("step 4: ValueError: an odd sample")
+    assert first[-2].reason == "error"
+    assert checkpoint.steps(tmp_path) == [3]  # the last whole step
+
+
+def test_a_wish_of_one_stops_all_and_any_number_goes_on(tmp_path):
+    plan = make_plan(train={"epochs": 2})
+    carried_out(None, plan, sequence_task, tmp_path / "one")
+    found = in_world(2, carried_out, plan, failing(asks_to_stop, 4), tmp_path / "many")
+    assert [(e[-1].reason, e[-1].step) for e in found] == [("terminated", 3)] * 2
+    third = in_world(3, carried_out, plan, sequence_task, tmp_path / "many", resume=True)
+    assert of(Stopped, third[0])[0].reason == "finished"
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+def test_only_rank_0_writes(tmp_path):
+    plan = make_plan(train={"epochs": 1})
+    (tmp_path / "1").mkdir()
+    found = in_world(2, _each_in_its_own_place, plan, tmp_path)
+    assert [events[-1].reason for events in found] == ["finished"] * 2
+    assert checkpoint.steps(tmp_path / "0") == [5]
+    assert not [*(tmp_path / "1").iterdir()]
+
+
+def _each_in_its_own_place(ranks, plan, directory):
+    return carried_out(ranks, plan, sequence_task, directory / str(ranks.rank))
+
+
+def contrast(model, batch):
+    x, _ = batch
+    return Loss(total=model(x).square().sum(), weight=len(x), mixes=True)
+
+
+def test_a_loss_that_mixes_is_not_cut(tmp_path):
+    def make():
+        return Task(
+            model=lambda: nn.Linear(6, 2), train=noisy_task().train, valid=None, loss=contrast
+        )
+
+    plan = make_plan(batch={"micro_batch": 8, "accum_steps": 1})
+    found = in_world(2, carried_out, plan, make, tmp_path)
+    assert "2 processes would cut the plan's micro-batches of 8 to 4" in found[0][-1].message
