@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from autotrain.run import guard
+from autotrain.run.healing import guard
 
 SEEDS, LOG_EVERY = 3, 10
 Losses = Iterator[float]

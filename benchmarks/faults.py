@@ -37,7 +37,7 @@ import torch
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 from autotrain.schema import Plan
 from autotrain.task import Loss, Task

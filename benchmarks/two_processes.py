@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from autotrain.events import Step
-from autotrain.run import checkpoint
-from autotrain.run.joining import join, leave
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
+from autotrain.run.processes.joining import join, leave
 from autotrain.schema import Plan
 from autotrain.task import Task
 

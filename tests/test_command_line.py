@@ -29,6 +29,7 @@ FROZEN = {
         "compare": "--compare",
         "recipe": "--recipe",
         "settings...": "--set",
+        "stages...": "--stage",
         "within": "--within",
         "spend": "--for",
         "price": "--price",

@@ -38,7 +38,7 @@ def test_every_file_it_names_is_there():
 
 
 def test_every_flag_in_its_table_is_one_and_none_is_left_out():
-    from autotrain.run import flags, learning
+    from autotrain.run.watching import flags, learning
 
     section = BOOK.read_text(encoding="utf-8").partition("## 8.")[2].partition("## 9.")[0]
     rows = re.findall(r"^\| ([a-z, ]+?) \|", section, re.MULTILINE)

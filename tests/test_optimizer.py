@@ -8,7 +8,7 @@ import torch
 from autotrain import optimizer
 from autotrain.errors import AutotrainError
 from autotrain.plan.learning import EPS
-from autotrain.run.tensors import flatten_optimizer, restore_optimizer
+from autotrain.run.keeping.tensors import flatten_optimizer, restore_optimizer
 from autotrain.schema import OptimizerName, OptimizerSection
 
 NAMES = typing.get_args(OptimizerName)

@@ -118,7 +118,7 @@ def _begins(part: Part) -> dict[str, str]:
 
     Raises AutotrainError where the stage before has not ended, or left nothing that is whole.
     """
-    from autotrain.run import handover
+    from autotrain.run.keeping import handover
 
     before, which = part.before, part.stage.weights
     if before is None or which == "none":
@@ -172,8 +172,8 @@ def last_stop(place: Path) -> Stopped | None:
 
 def finished(place: Path) -> bool:
     """Whether a run has gone its whole way, and the checkpoints that count are whole."""
-    from autotrain.run import checkpoint
-    from autotrain.run.keeper import pointed
+    from autotrain.run.keeping import checkpoint
+    from autotrain.run.keeping.keeper import pointed
 
     stopped = last_stop(place)
     if stopped is None or stopped.reason not in DONE:

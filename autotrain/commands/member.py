@@ -22,7 +22,7 @@ from autotrain.schema import Plan
 from autotrain.task import load_task
 
 if TYPE_CHECKING:
-    from autotrain.run.ranks import Ranks
+    from autotrain.run.processes.ranks import Ranks
 
 _PR_SET_PDEATHSIG = 1  # prctl.h
 
@@ -52,7 +52,7 @@ def take_part(asked: Asked, first: Callable[[Asked], int]) -> int:
     # torch would say from C++ what DDP may not need to do, and that others have ended.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _end_with_parent()
-    from autotrain.run import joining
+    from autotrain.run.processes import joining
 
     ranks = joining.join()
     try:
@@ -79,7 +79,7 @@ def _led(asked: Asked, ranks: Ranks, first: Callable[[Asked], int]) -> int:
 
 def _following(asked: Asked, ranks: Ranks) -> int:
     """0 where rank 0 says how it ended."""
-    from autotrain.run.ranks import LostError
+    from autotrain.run.processes.ranks import LostError
 
     try:
         with data_only(heard=False):
@@ -111,7 +111,7 @@ def lead(ranks: Ranks, order: Order) -> Plan:
 
     Raises AutotrainError where one of them cannot.
     """
-    from autotrain.run.joining import share_of
+    from autotrain.run.processes.joining import share_of
 
     ranks.from_first(lambda: order, "the run cannot begin")
     with ranks.together("the run cannot begin"):
@@ -127,8 +127,8 @@ def _received(ranks: Ranks) -> Order | None:
 
 def _one(order: Order, asked: Asked, ranks: Ranks) -> None:
     from autotrain.commands.run import code_of
-    from autotrain.run.joining import share_of
     from autotrain.run.loop import train
+    from autotrain.run.processes.joining import share_of
     from autotrain.run.signals import Stop
 
     plan, folder = order.plan, asked.path.resolve().parent

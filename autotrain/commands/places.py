@@ -14,7 +14,7 @@ from autotrain.schema import Plan
 from autotrain.task import file_sha256
 
 if TYPE_CHECKING:
-    from autotrain.run.ranks import Ranks
+    from autotrain.run.processes.ranks import Ranks
 
 # What a checkpoint depends on; anything else may be changed on resume.
 _MUST_NOT_CHANGE = (

@@ -52,5 +52,5 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         "batch.split",
         None,
         formula="micro-batches are taken whole; a run that ran out of memory parts them",
-        source="run/heal.py",
+        source="run/healing/heal.py",
     )

@@ -13,19 +13,21 @@ from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
-from autotrain.run import checkpoint, data, faults, guard, handover
-from autotrain.run.aside import Aside
-from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
-from autotrain.run.checkpoint import Snapshot
-from autotrain.run.feed import Feed
-from autotrain.run.itinerary import Itinerary
-from autotrain.run.keeper import Keeper
-from autotrain.run.order import Order, dealt, in_micro_batches
-from autotrain.run.ranks import Ranks, from_first
+from autotrain.run.healing import faults, guard
+from autotrain.run.keeping import checkpoint, handover
+from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.keeper import Keeper
+from autotrain.run.loading import data
+from autotrain.run.loading.aside import Aside
+from autotrain.run.loading.bucketed import BucketedOrder
+from autotrain.run.loading.feed import Feed
+from autotrain.run.loading.itinerary import Itinerary
+from autotrain.run.loading.order import Order, dealt, in_micro_batches
+from autotrain.run.loading.source import Source
+from autotrain.run.processes.ranks import Ranks, from_first
 from autotrain.run.schedule import Schedule
 from autotrain.run.seeds import BUILD, Draws, mixed, seed_all
-from autotrain.run.source import Source
 from autotrain.run.state import Buffers, Run
 from autotrain.schema import Plan
 from autotrain.task import Task

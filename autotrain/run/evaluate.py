@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from autotrain.errors import AutotrainError
-from autotrain.run import faults
-from autotrain.run.feed import NOTHING
+from autotrain.run.healing import faults
+from autotrain.run.loading.feed import NOTHING
 from autotrain.run.meter import Number, Tally
 from autotrain.run.seeds import VALID_FORWARD, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
 
 if TYPE_CHECKING:
-    from autotrain.run.ranks import Ranks
+    from autotrain.run.processes.ranks import Ranks
 
 # Micro-batches of each process between two looks at whether another one wishes to stop.
 MEET_EVERY = 8
@@ -81,7 +81,7 @@ def _try(run: Run, number: int, tally: Tally) -> None:
 
 def _shared(run: Run, ranks: Ranks) -> Figures | None:
     """The pass where each process tries its share; all stop together, or fail together."""
-    from autotrain.run import sharing
+    from autotrain.run.processes import sharing
 
     sharing.share_all(run.model)
     tally, error, count = Tally(), None, len(run.feed.itinerary.validation())

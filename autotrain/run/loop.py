@@ -20,15 +20,16 @@ from autotrain.device import capped, settings
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
 from autotrain.optimizer import set_rate
-from autotrain.run import faults, heal, watch
 from autotrain.run.assemble import assemble
 from autotrain.run.evaluate import evaluate
+from autotrain.run.healing import faults, heal
 from autotrain.run.lock import held
 from autotrain.run.meter import Meter
-from autotrain.run.ranks import Ranks, together
+from autotrain.run.processes.ranks import Ranks, together
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
 from autotrain.run.step import take_step
+from autotrain.run.watching import watch
 from autotrain.schema import Plan
 from autotrain.task import Task
 

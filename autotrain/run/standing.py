@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autotrain.run.history import History
+from autotrain.run.watching.history import History
 
 
 @dataclass

@@ -17,21 +17,12 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
 from autotrain.prepare import Prepared
-from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
-from autotrain.run.checkpoint import Snapshot
-from autotrain.run.data import Split
-from autotrain.run.feed import Feed
-from autotrain.run.guard import Guard
-from autotrain.run.handover import Taken
-from autotrain.run.itinerary import Itinerary
-from autotrain.run.keeper import Keeper
-from autotrain.run.meter import Meter
-from autotrain.run.sameness import refuse_changes, refuse_cut
-from autotrain.run.schedule import Schedule
-from autotrain.run.seeds import Draws
-from autotrain.run.standing import RunState
-from autotrain.run.tensors import (
+from autotrain.run.healing.guard import Guard
+from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.handover import Taken
+from autotrain.run.keeping.keeper import Keeper
+from autotrain.run.keeping.tensors import (
     all_finite,
     flatten_average,
     flatten_model,
@@ -39,12 +30,21 @@ from autotrain.run.tensors import (
     restore_model,
     restore_optimizer,
 )
+from autotrain.run.loading.bucketed import BucketedOrder
+from autotrain.run.loading.data import Split
+from autotrain.run.loading.feed import Feed
+from autotrain.run.loading.itinerary import Itinerary
+from autotrain.run.meter import Meter
+from autotrain.run.sameness import refuse_changes, refuse_cut
+from autotrain.run.schedule import Schedule
+from autotrain.run.seeds import Draws
+from autotrain.run.standing import RunState
 from autotrain.schema import Dtype, Plan
 from autotrain.sensors import Sensors
 from autotrain.task import Loss, Task
 
 if TYPE_CHECKING:
-    from autotrain.run.ranks import Ranks
+    from autotrain.run.processes.ranks import Ranks
 
 
 class NotFiniteError(AutotrainError):

@@ -14,8 +14,8 @@ import torch
 
 from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
-from autotrain.run import faults, guard
-from autotrain.run.feed import NOTHING
+from autotrain.run.healing import faults, guard
+from autotrain.run.loading.feed import NOTHING
 from autotrain.run.meter import Number, detached
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
@@ -98,7 +98,7 @@ def _accumulate(
 
 def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, None] | None:
     """The same, where several processes share the window."""
-    from autotrain.run import parallel
+    from autotrain.run.processes import parallel
 
     return parallel.accumulate(run, window)
 

@@ -141,7 +141,7 @@ def test_the_padding_said_is_about_what_a_run_pads():
 
     import torch
 
-    from autotrain.run.bucketed import LEAST_PARTS, SORTED, BucketedOrder
+    from autotrain.run.loading.bucketed import LEAST_PARTS, SORTED, BucketedOrder
 
     assert (LEAST_PARTS, SORTED) == (lengths.LEAST_PARTS, lengths.SORTED)
     values = [float(20 * 1.001**i) for i in range(4000)]

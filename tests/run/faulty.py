@@ -6,7 +6,7 @@ import hashlib
 import torch
 from torch import nn
 
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 from autotrain.task import Loss, Task
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from autotrain.run import checkpoint
-from autotrain.run.checkpoint import folder
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.checkpoint import folder
 from autotrain.run.loop import train
 from autotrain.run.state import NotFiniteError
 

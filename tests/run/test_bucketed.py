@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrain.plan.lengths import pieces
-from autotrain.run import assemble, data
-from autotrain.run.bucketed import BucketedOrder, even, size_of
+from autotrain.run import assemble
+from autotrain.run.loading import data
+from autotrain.run.loading.bucketed import BucketedOrder, even, size_of
 from autotrain.run.loop import train
 from autotrain.schema import LengthProfile
 

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint, tensorfile
-from autotrain.run.checkpoint import Snapshot, TornError
-from autotrain.run.keeper import Keeper, pointed
-from autotrain.run.tensors import Flat, flatten_model, restore_model
+from autotrain.run.keeping import checkpoint, tensorfile
+from autotrain.run.keeping.checkpoint import Snapshot, TornError
+from autotrain.run.keeping.keeper import Keeper, pointed
+from autotrain.run.keeping.tensors import Flat, flatten_model, restore_model
 
 
 def snapshot(step, tensors=None):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from autotrain.errors import AutotrainError
-from autotrain.run import data
-from autotrain.run.itinerary import Request
+from autotrain.run.loading import data
+from autotrain.run.loading.itinerary import Request
+from autotrain.run.loading.source import Source
 from autotrain.run.loop import train
-from autotrain.run.source import Source
 from autotrain.task import load_task
 
 from .plans import make_plan

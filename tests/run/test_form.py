@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autotrain.events import Step, Warned
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 from autotrain.task import Task
 

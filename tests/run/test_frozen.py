@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 
 from .plans import make_plan

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotrain import optimizer as building
-from autotrain.run import guard, heal, step
 from autotrain.run import loop as looping
-from autotrain.run.guard import LEAST, Guard
+from autotrain.run import step
+from autotrain.run.healing import guard, heal
+from autotrain.run.healing.guard import LEAST, Guard
 from autotrain.schema import OptimizerSection
 from autotrain.task import Loss
 

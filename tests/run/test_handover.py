@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint, handover
-from autotrain.run.checkpoint import Snapshot
-from autotrain.run.keeper import Keeper
-from autotrain.run.tensors import Flat, flatten_model
+from autotrain.run.keeping import checkpoint, handover
+from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.keeper import Keeper
+from autotrain.run.keeping.tensors import Flat, flatten_model
 
 from .faulty import named, regression, run, weights
 from .test_back import nan_at, planned

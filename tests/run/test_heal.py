@@ -11,7 +11,7 @@ from torch import nn
 
 from autotrain import device
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.run import cures, heal
+from autotrain.run.healing import cures, heal
 from autotrain.schema import BatchSection
 from autotrain.task import Loss
 
@@ -138,7 +138,7 @@ def test_the_first_update_goes_back_to_plateaus_first_rate_too(tmp_path, monkeyp
     )  # fmt: skip
     run(plan, regression(), tmp_path / "whole")
     failing_steps(monkeypatch, torch.optim.AdamW, [6])
-    from autotrain.run import keeper
+    from autotrain.run.keeping import keeper
 
     with monkeypatch.context() as patch:  # best checkpoints cannot be written
         patch.setattr(keeper.Keeper, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autotrain.events import Evaluated, Step
-from autotrain.run.kept import Kept, bytes_of, copied, same
+from autotrain.run.loading.kept import Kept, bytes_of, copied, same
 from autotrain.run.loop import train
 from autotrain.task import Task
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autotrain.events import from_json
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 
 from .plans import make_plan

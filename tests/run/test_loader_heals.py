@@ -16,7 +16,7 @@ import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Healed, Step, Stopped, Warned
-from autotrain.run.blame import fitting
+from autotrain.run.loading.blame import fitting
 from autotrain.run.loop import train
 from autotrain.task import Task
 

@@ -7,8 +7,8 @@ import torch
 
 from autotrain import events
 from autotrain.errors import AutotrainError, DoesNotFitError
-from autotrain.run import checkpoint
-from autotrain.run.keeper import pointed
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.keeper import pointed
 from autotrain.run.lock import held
 from autotrain.run.loop import train
 from autotrain.task import Loss, Task

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autotrain.run.mover import mover
+from autotrain.run.loading.mover import mover
 
 
 def test_on_a_cpu_a_batch_stays_what_it_is():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.run.order import Order, cut
+from autotrain.run.loading.order import Order, cut
 
 sizes = st.integers(1, 60)
 

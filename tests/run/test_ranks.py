@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from autotrain.events import Evaluated, Healed, Step, Stopped
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
+from autotrain.run.loading.order import Order, cut, dealt
 from autotrain.run.loop import train
-from autotrain.run.order import Order, cut, dealt
 from autotrain.run.signals import Stop
 from autotrain.task import Loss, Task
 from tests.run.plans import make_plan

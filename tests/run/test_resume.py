@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
+from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 from autotrain.run.signals import Stop
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
-from autotrain.run.keeper import Keeper, pointed
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.keeper import Keeper, pointed
+from autotrain.run.keeping.tensors import Flat
 from autotrain.run.loop import train
-from autotrain.run.tensors import Flat
 
 from .plans import make_plan
 from .tasks import noisy_task

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotrain.run.flags import AT_LOG_POINTS, FINE
-from autotrain.run.history import FIRST, KEPT, History
-from autotrain.run.learning import is_error_rate
 from autotrain.run.standing import RunState
-from autotrain.run.trends import most_fall, trend, wobble
+from autotrain.run.watching.flags import AT_LOG_POINTS, FINE
+from autotrain.run.watching.history import FIRST, KEPT, History
+from autotrain.run.watching.learning import is_error_rate
+from autotrain.run.watching.trends import most_fall, trend, wobble
 
 from .watching import Watched, a_plan
 
@@ -476,7 +476,7 @@ def test_every_flag_at_log_points_can_say_that_all_is_well_or_never_needs_to():
     """A flag that could not come down again would be told once in a run's life."""
     run = Watched(a_plan(clip_norm=1.0, name="sgd"))
     run.logs(60, step_seconds=10.0, grad_norm=1.0)
-    from autotrain.run.flags import Seen
+    from autotrain.run.watching.flags import Seen
 
     seen = Seen(run.history, run.plan, run.way)
     told = {name: rule(seen) for name, rule in AT_LOG_POINTS.items()}

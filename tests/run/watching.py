@@ -5,9 +5,9 @@ import random
 from dataclasses import asdict, dataclass, field
 
 from autotrain.events import Evaluated, Step, Warned
-from autotrain.run import watch
 from autotrain.run.cadence import Cadence
-from autotrain.run.history import History
+from autotrain.run.watching import watch
+from autotrain.run.watching.history import History
 
 from .plans import make_plan
 

@@ -34,7 +34,7 @@ def _rank(rank, world, port, results, work, args, named):
         "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
-    from autotrain.run import joining
+    from autotrain.run.processes import joining
 
     ranks = joining.join()
     try:

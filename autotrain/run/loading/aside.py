@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import Any
 
 from autotrain.errors import AutotrainError
-from autotrain.run.source import BadSample, Source
+from autotrain.run.loading.source import BadSample, Source
 
 NAMED = 5
 

@@ -11,7 +11,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from autotrain.errors import AutotrainError
-from autotrain.run.ranks import PATIENCE, Ranks
+from autotrain.run.processes.ranks import PATIENCE, Ranks
 from autotrain.schema import Plan
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from autotrain.run.bucketed import BucketedOrder
 from autotrain.run.cadence import Cadence
-from autotrain.run.order import Order
+from autotrain.run.loading.bucketed import BucketedOrder
+from autotrain.run.loading.order import Order
 
 
 class Request(NamedTuple):

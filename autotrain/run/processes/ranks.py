@@ -23,8 +23,8 @@ from torch import nn
 from autotrain.batches import map_tensors
 from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
-from autotrain.run import faults
-from autotrain.run.feed import LoaderDiedError
+from autotrain.run.healing import faults
+from autotrain.run.loading.feed import LoaderDiedError
 from autotrain.run.meter import Number
 from autotrain.run.signals import Reason, Stop
 from autotrain.run.state import NotFiniteError, ScaleGoneError
@@ -32,7 +32,7 @@ from autotrain.run.state import NotFiniteError, ScaleGoneError
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-    from autotrain.run.sharing import Buffers
+    from autotrain.run.processes.sharing import Buffers
 
 Made = TypeVar("Made")
 # As long as others may take to save a checkpoint or to compile; one that is gone is seen at once.

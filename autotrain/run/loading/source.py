@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Subset, TensorDataset, default_collate
 
-from autotrain.run import calm
-from autotrain.run.blame import fitting
-from autotrain.run.data import Split
-from autotrain.run.itinerary import Request
-from autotrain.run.kept import Kept
+from autotrain.run.loading import calm
+from autotrain.run.loading.blame import fitting
+from autotrain.run.loading.data import Split
+from autotrain.run.loading.itinerary import Request
+from autotrain.run.loading.kept import Kept
 from autotrain.run.seeds import COLLATE, TRAIN_SAMPLE, VALID_SAMPLE, mixed, seed_cpu
 from autotrain.task import Portable, Task
 

@@ -10,12 +10,12 @@ import torch
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
-from autotrain.run import checkpoint
 from autotrain.run.assemble import build_model, itinerary
-from autotrain.run.checkpoint import Snapshot
-from autotrain.run.handover import take_over
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.handover import take_over
 from autotrain.run.meter import Meter
-from autotrain.run.ranks import from_first
+from autotrain.run.processes.ranks import from_first
 from autotrain.run.schedule import Schedule
 from autotrain.run.standing import RunState
 from autotrain.run.state import Run

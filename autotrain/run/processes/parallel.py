@@ -24,12 +24,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError
-from autotrain.run import faults
-from autotrain.run.feed import NOTHING
+from autotrain.run.healing import faults
+from autotrain.run.loading.feed import NOTHING
+from autotrain.run.loading.order import Order
 from autotrain.run.meter import Number
-from autotrain.run.order import Order
-from autotrain.run.ranks import Ranks
-from autotrain.run.sharing import Buffers
+from autotrain.run.processes.ranks import Ranks
+from autotrain.run.processes.sharing import Buffers
 from autotrain.run.state import Run
 from autotrain.run.step import Rows, _not_zero, _row, _share, _weight
 from autotrain.task import Loss

@@ -13,10 +13,10 @@ import torch
 from autotrain.amending import amended
 from autotrain.errors import DoesNotFitError
 from autotrain.events import Event, Healed, Warned
-from autotrain.run import back
 from autotrain.run.assemble import itinerary
-from autotrain.run.bucketed import BucketedOrder
-from autotrain.run.feed import LoaderDiedError
+from autotrain.run.healing import back
+from autotrain.run.loading.bucketed import BucketedOrder
+from autotrain.run.loading.feed import LoaderDiedError
 from autotrain.run.state import NotFiniteError, Run, SpikesError
 from autotrain.schema import Amendment, BatchSection, Dtype
 

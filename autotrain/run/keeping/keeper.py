@@ -12,8 +12,8 @@ from time import perf_counter
 from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
-from autotrain.run import checkpoint
-from autotrain.run.checkpoint import Snapshot
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.units import bytes_text
 
 POINTERS = ("latest", "best", "interrupted", "emergency")

@@ -18,7 +18,7 @@ from itertools import groupby
 
 from autotrain.device import ThrashingError, out_of_memory, thrashes
 from autotrain.events import Event, Healed, Warned
-from autotrain.run import cures, faults
+from autotrain.run.healing import cures, faults
 from autotrain.run.meter import Meter, Taken
 from autotrain.run.state import NotFiniteError, Run, ScaleGoneError, SpikesError
 

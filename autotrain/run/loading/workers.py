@@ -26,9 +26,9 @@ from typing import Any, Literal
 import torch.multiprocessing
 from torch.utils.data._utils import worker as torch_worker
 
-from autotrain.run.itinerary import Request
+from autotrain.run.loading.itinerary import Request
+from autotrain.run.loading.source import HANDING_OVER, IDLE, Fault, Made, Source, described
 from autotrain.run.signals import leave_to_parent
-from autotrain.run.source import HANDING_OVER, IDLE, Fault, Made, Source, described
 from autotrain.schema import LoaderSection
 
 # To start by spawn a worker imports torch and the task file.

@@ -23,13 +23,13 @@ import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Healed, Warned
-from autotrain.run.aside import Aside
-from autotrain.run.itinerary import Itinerary, Request
-from autotrain.run.kept import Kept
-from autotrain.run.mover import mover
-from autotrain.run.source import COLLATING, HANDING_OVER, BadSample, Made, Source
-from autotrain.run.watchdog import Watchdog
-from autotrain.run.workers import CANNOT_TRAVEL, WorkerLostError, Workers
+from autotrain.run.loading.aside import Aside
+from autotrain.run.loading.itinerary import Itinerary, Request
+from autotrain.run.loading.kept import Kept
+from autotrain.run.loading.mover import mover
+from autotrain.run.loading.source import COLLATING, HANDING_OVER, BadSample, Made, Source
+from autotrain.run.loading.watchdog import Watchdog
+from autotrain.run.loading.workers import CANNOT_TRAVEL, WorkerLostError, Workers
 from autotrain.schema import LoaderSection
 
 _log = logging.getLogger(__name__)

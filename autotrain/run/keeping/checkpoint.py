@@ -19,8 +19,8 @@ from typing import Any
 
 from autotrain import files
 from autotrain.errors import AutotrainError
-from autotrain.run import tensorfile
-from autotrain.run.tensors import Flat
+from autotrain.run.keeping import tensorfile
+from autotrain.run.keeping.tensors import Flat
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

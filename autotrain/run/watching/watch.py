@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from autotrain.events import Evaluated, Step, Warned
-from autotrain.run import flags, learning
 from autotrain.run.cadence import Cadence
-from autotrain.run.flags import FINE, Flag, Rule, Seen
-from autotrain.run.history import History
+from autotrain.run.watching import flags, learning
+from autotrain.run.watching.flags import FINE, Flag, Rule, Seen
+from autotrain.run.watching.history import History
 from autotrain.schema import Plan
 
 

@@ -11,8 +11,8 @@ import torch
 
 from autotrain import files
 from autotrain.errors import AutotrainError
-from autotrain.run import checkpoint
-from autotrain.run.keeper import pointed
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.keeper import pointed
 
 _KINDS = ("taken over", "new", "new, of another shape", "left behind")
 

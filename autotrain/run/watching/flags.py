@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Literal, NamedTuple
 
 from autotrain.run.cadence import Cadence
-from autotrain.run.history import KEPT, History
+from autotrain.run.watching.history import KEPT, History
 from autotrain.schema import CUDA_LIKE, Plan
 from autotrain.units import bytes_text
 

@@ -7,9 +7,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-from autotrain.run.flags import FINE, ROW, USUAL, Flag, Rule, Seen, Verdict, learned, percent
-from autotrain.run.history import History
-from autotrain.run.trends import SURE, most_fall, rise, trend, wobble
+from autotrain.run.watching.flags import (
+    FINE,
+    ROW,
+    USUAL,
+    Flag,
+    Rule,
+    Seen,
+    Verdict,
+    learned,
+    percent,
+)
+from autotrain.run.watching.history import History
+from autotrain.run.watching.trends import SURE, most_fall, rise, trend, wobble
 
 # A hundred steps may go by while a network leaves its first saddle; twice that is a question.
 START_STEPS, START_FALL = 200, 0.01

@@ -1,0 +1,1 @@
+"""More than one process that trains the same model."""
