@@ -245,7 +245,13 @@ def plan_of(name, setting, folder, *flags):
         )  # fmt: skip
         plan = as_way(plan, plain)
     sections = {
-        "optimizer": {"name": "adamw", "lr": LR, "clip_norm": CLIP, "implementation": "fused"},
+        "optimizer": {
+            "name": "adamw",
+            "lr": LR,
+            "clip_norm": CLIP,
+            "implementation": "fused",
+            "decays": "all",
+        },
         "schedule": {"name": "cosine", "warmup_steps": 0, "min_lr": 0.0},
         "evaluate": {"every_epochs": 10**6, "every_steps": None},
         "checkpoint": {"every_epochs": 10**6, "every_steps": None},

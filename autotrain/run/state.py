@@ -153,6 +153,8 @@ class Run:
     def __post_init__(self) -> None:
         """Where the device has sensors, they are opened."""
         self.sensors = Sensors(nvidia_uuid(self.device), self.plan.inputs.cores)
+        # Gradients of one precision whose norm can be read for nothing.
+        self.alike = self.device.type == "cpu" and len({p.dtype for p in self.parameters}) == 1
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -34,15 +34,15 @@ def take_step(run: Run, stop: Stop) -> None:
     window = run.feed.itinerary.order.sizes(run.state.step)
     run.buffers.keep()
     try:
-        with unlike():
-            done = (_accumulate if run.ranks is None else _shared)(run, window, stop)
+        done = (_accumulate if run.ranks is None else _shared)(run, window, stop)
         bad = _update(run, *done) if done is not None and done[0] else 0.0
     except BaseException as error:
         run.rewind()
         # A supervisor's SIGTERM reaches the workers as well: their end is part of the wish.
         if stop.reason and faults.lost_workers(error):
             return None
-        raise
+        with unlike():
+            raise
     if done is None:
         return run.rewind()
     rows = done[0]
@@ -162,7 +162,8 @@ def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> 
         run.scaler.update()
     run.state.step += 1
     set_rate(run.optimizer, run.schedule.at(run.state.step))
-    run.optimizer.zero_grad(set_to_none=True)
+    for parameter in run.parameters:  # as zero_grad does, without its hooks: 10 us
+        parameter.grad = None
     run.committing = False
     return bad
 
@@ -171,7 +172,7 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
     """What is finite where the gradients are: their norm, where it is needed anyway."""
     clip, logs = run.plan.optimizer.clip_norm, run.cadence.logs(run.state.step + 1)
     if clip is not None:
-        run.meter.grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters, clip)
+        run.meter.grad_norm = _clipped(run, gradients, clip)
     elif logs:
         run.meter.grad_norm = torch.nn.utils.get_total_norm(gradients)
     elif run.guard.mode == "log" or not gradients:
@@ -179,6 +180,20 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
     else:
         return run.guard.size(gradients)
     return detached(run.meter.grad_norm)
+
+
+def _clipped(run: Run, gradients: list[torch.Tensor], most: float) -> Number:
+    """Clip by norm; returns the norm. To the bit as torch's own function.
+
+    Where the norm can be read for nothing, gradients that are short enough are left alone.
+    """
+    if not run.alike or not gradients:
+        return torch.nn.utils.clip_grad_norm_(run.parameters, most)
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    read = detached(norm)
+    if read + 1e-6 > most:
+        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    return read
 
 
 def _commit(run: Run, bad: Number) -> None:

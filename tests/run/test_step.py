@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autotrain.run import step as stepping
 from autotrain.run.assemble import assemble
 from autotrain.run.loop import train
 from autotrain.run.signals import Stop
@@ -187,3 +188,21 @@ def test_a_consumer_that_draws_random_numbers_changes_nothing(tmp_path):
             if event.name == "step":
                 ends.append(event.loss)
     assert ends[: len(ends) // 2] == ends[len(ends) // 2 :]
+
+
+@pytest.mark.parametrize("most", [1e-3, 1e3])
+@pytest.mark.parametrize("scale", [1.0, float("nan"), float("inf")])
+def test_gradients_are_clipped_to_the_bit_as_torch_clips_them(tmp_path, most, scale):
+    """Whether the norm is above the limit, below it, or no number at all."""
+    run = assembled(tmp_path, noisy_task())
+    generator = torch.Generator().manual_seed(4)
+    for parameter in run.parameters:
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in run.parameters]
+    for mine, other in zip(run.parameters, theirs, strict=True):
+        other.grad = mine.grad.clone()
+    expected = torch.nn.utils.clip_grad_norm_(theirs, most)
+    found = stepping._clipped(run, [p.grad for p in run.parameters], most)
+    assert torch.equal(torch.tensor(found).nan_to_num(-1), expected.nan_to_num(-1))
+    if scale == 1.0:
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(run.parameters, theirs, strict=True))
