@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from autotrain.plan import host, pricing
+from autotrain.plan import pricing
 from autotrain.plan.memory import affine
 from autotrain.schema import Device, Dtype, ModelProfile, Prediction, StepTrace
 
@@ -14,6 +14,9 @@ from autotrain.schema import Device, Dtype, ModelProfile, Prediction, StepTrace
 EFFICIENCY = {"measured": 0.75, "datasheet": 0.4, "assumed": 0.3}
 SPREAD = {"measured": 2.0, "datasheet": 3.0, "assumed": 5.0}
 TIMED_SPREAD = 1.5
+# An operator was timed by itself at its best; among the others of a step it takes this much more:
+# of ten models 1.00 to 1.24 (docs/measurements/2026-11-20-step-time.md).
+IN_STEP = 1.15
 
 # A forward pass without gradients, as a share of forward and backward: one product of three.
 FORWARD_SHARE = 1 / 3
@@ -39,11 +42,9 @@ def micro_batch_seconds(
     if not _timed(model, device, dtype):
         return roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
-    page = known.page_seconds(threads)
 
     def priced(trace: StepTrace) -> float:
-        fresh = host.fresh_bytes(trace, model.trainable_sizes) if trace.tape else 0.0
-        return known.knowing(trace.timings).seconds(trace.work, threads) + page * fresh
+        return IN_STEP * known.knowing(trace.timings).seconds(trace.work, threads)
 
     return affine(model.at(dtype), priced, micro_batch)
 
@@ -57,7 +58,7 @@ def forward_seconds(
     known = pricing.prices(device.rates.timings)
 
     def priced(trace: StepTrace) -> float:
-        return known.knowing(trace.timings).seconds(trace.evaluate_work, threads)
+        return IN_STEP * known.knowing(trace.timings).seconds(trace.evaluate_work, threads)
 
     return affine(model.at(dtype), priced, micro_batch)
 

@@ -104,7 +104,8 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
     cut = _within(ledger, wanted, min(whole, most), whole)
     if cut.accum == 1:
         return cut
-    parts = sizing.fit(accum_steps=2)
+    # Rarely more fits with them held, where the allocator is lucky: that is no cut for one part.
+    parts = min(sizing.fit(accum_steps=2), whole)
     if parts == 0:
         raise _too_large(sizing, 1, 2)
     return _within(ledger, wanted, min(parts, most), parts)

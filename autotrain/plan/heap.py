@@ -23,7 +23,6 @@ class Heap:
     def __init__(self) -> None:
         self.threshold, self.trim = START, START
         self.mapped = self.top = self.extent = self.peak = 0
-        self.fresh = 0  # bytes that were ever new: the system clears each page when it is touched
         self.holes: list[tuple[int, int]] = []  # (size, address), rising
         self.starts: dict[int, int] = {}  # of a hole: its size
         self.ends: dict[int, int] = {}  # of a hole: its start
@@ -33,7 +32,6 @@ class Heap:
         if size >= self.threshold:
             chunk = -(-(size + ALIGN + HEADER) // PAGE) * PAGE
             self.mapped += chunk
-            self.fresh += chunk
             address = -1
         else:
             chunk = max(-(-(size + HEADER // 2) // HEADER) * HEADER, 2 * HEADER)
@@ -56,9 +54,7 @@ class Heap:
             size, start = asked, self.top
             self.top += asked
             if self.top > self.extent:
-                self.fresh -= self.extent
                 self.extent = -(-self.top // PAGE) * PAGE
-                self.fresh += self.extent
         address = -(-(start + HEADER) // ALIGN) * ALIGN - HEADER
         if 0 < address - start < 2 * HEADER:
             address += ALIGN

@@ -80,19 +80,3 @@ def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[
     """What malloc keeps for a short run of these steps, and the most of a step on its heap."""
     tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
     return heap.resident_peak(tape), heap.small_peak(trace.tape, trace.marks[1])
-
-
-# Of the bytes that malloc would give back and ask for again in each step by the rules, how many
-# it does: small blocks that outlive a step, Python's own, lie on top. Measured on nine models:
-# 0 to 1.3, most of them 0.3 to 0.7 (docs/measurements/2026-11-20-step-time.md).
-RETURNED = 0.5
-
-
-@functools.lru_cache(maxsize=256)
-def fresh_bytes(trace: StepTrace, sizes: tuple[int, ...]) -> float:
-    """Bytes of a step on pages that the system hands out anew, and clears, each time."""
-    setup = Setup(1, 1, dtype=trace.dtype, optimizer="sgd", implementation="fused", momentum=None)
-    steps = [sequence.Scene(evaluates=False, steps=count) for count in (3, 4)]
-    tapes = (sequence.run_tape(trace, sizes, setup, scene) for scene in steps)
-    before, after = (heap.played(tape).fresh for tape in tapes)
-    return RETURNED * (after - before)

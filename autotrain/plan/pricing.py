@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-from autotrain.schema import FRESH, OVERHEAD, Timing, Work
+from autotrain.schema import OVERHEAD, Timing, Work
 
 _FREE = ("view", "call")  # but for the overhead
 # The neighbours in shape that count, and how fast a neighbour's say falls with its distance.
@@ -89,12 +89,6 @@ class Prices:
         # What runs side by side shrinks with the threads, the rest stays.
         shared = (slow - self._seconds(work, most)) / (1 / least - 1 / most)
         return slow - shared / least + shared / threads
-
-    def page_seconds(self, threads: int) -> float:
-        """What the system takes to hand out a byte of fresh memory; 0 where it was not timed."""
-        counts = [many for many in self.threads if many <= threads] or [*self.threads]
-        found = self.tables.get((FRESH, "", counts[-1]))
-        return found.times[0] / found.sizes[0] if found else 0.0
 
     def _seconds(self, work: Sequence[Work], threads: int) -> float:
         own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)

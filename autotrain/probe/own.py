@@ -1,8 +1,8 @@
 """A traced step's own operators, timed one by one: what no table of other operators tells.
 
 Each sort of call in the step is made again, for real and by itself, with other numbers. What came
-back in every call (the weights of a recurrent cell) is the same tensor each time, and so is in the
-caches; what was another one each time is not.
+back in every call (the weights of a recurrent cell), or was made just before it, is the same tensor
+each time, and so is in the caches; the rest is not.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def _given(example: Example, times: int, pool: Pool) -> list[tuple[Any, Any]]:
     columns: list[list[Any]] = []
     for place, leaf in enumerate(example.leaves):
         if isinstance(leaf, Hollow):
-            share = len(example.others.get(place, ())) / max(example.calls, 1)
+            cold = 1 - example.near.get(place, 0) / max(example.calls, 1)
+            share = min(len(example.others.get(place, ())) / max(example.calls, 1), cold)
             count = min(max(round(share * times), 1), times)
             made = [_filled(leaf, pool) for _ in range(count)]
             columns.append([made[n % count] for n in range(times)])

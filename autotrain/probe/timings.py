@@ -7,12 +7,10 @@ put together from these by `plan/pricing.py`, for models that nobody here has se
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -24,14 +22,13 @@ from autotrain.probe.trace.flops import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work
 from autotrain.probe.zoo import Pool, by_bytes, products
-from autotrain.schema import FRESH, OVERHEAD, Dtype, Timing, Work
+from autotrain.schema import OVERHEAD, Dtype, Timing, Work
 
 ROUNDS = 3
 # One burst is at least so long, so that the clock's own cost is lost in it.
 BURST_SECONDS, MOST_CALLS = 200e-6, 50
 # What a step leaves behind it before an operator's output comes round again in the caches.
 RING_BYTES = 48 << 20
-FRESH_BYTES, PAGE = 16 << 20, mmap.PAGESIZE
 HEAP_BYTES = 31 << 20  # a freed block of this size makes malloc keep such blocks
 # What is smaller was just made by the operator before, and is at hand.
 HOT_BYTES = 256 << 10
@@ -127,7 +124,7 @@ def _run(recorder: _Recorder, layer: Callable[..., torch.Tensor], inputs: list[A
 def _timed(calls: list[Call], pool: Pool, threads: int, seconds: float) -> list[Timing]:
     """Rounds over all calls, one at least; the least disturbed burst of each counts."""
     deadline = time.perf_counter() + seconds
-    tiny, fresh = _overhead_step(), median(_fresh() for _ in range(ROUNDS))
+    tiny = _overhead_step()
     nothing = Call(torch.ops.aten.alias.default, (torch.ones(4),), {}, VIEW)
     with torch.no_grad():
         asking = min(_burst(nothing, 500, pool) for _ in range(5))
@@ -144,20 +141,7 @@ def _timed(calls: list[Call], pool: Pool, threads: int, seconds: float) -> list[
     ]
     each = min(tiny() for _ in range(5))
     rows.append(Timing(OVERHEAD, "", threads, 0.0, 0.0, (), each))
-    return [*rows, Timing(FRESH, "", threads, 0.0, float(FRESH_BYTES), (), fresh)]
-
-
-def _fresh() -> float:
-    """Seconds that the system takes to hand out FRESH_BYTES: it clears each page."""
-    pages = mmap.mmap(-1, FRESH_BYTES)
-    taken = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        for place in range(0, FRESH_BYTES, PAGE):
-            pages[place] = 1
-        taken.append(time.perf_counter() - begun)
-    pages.close()
-    return max(taken[0] - taken[1], 0.0)
+    return rows
 
 
 def _hollowed(value: Any) -> Any:

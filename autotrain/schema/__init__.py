@@ -23,7 +23,6 @@ from autotrain.schema.base import (
 from autotrain.schema.data import DatasetProfile, Fault, Percentiles
 from autotrain.schema.goal import Goal, Recipe, Sizes, TaskSection
 from autotrain.schema.machine import (
-    FRESH,
     INTERRUPTION_HOURS,
     OVERHEAD,
     Cpu,
@@ -88,7 +87,6 @@ from autotrain.schema.stage import (
 
 __all__ = [
     "CUDA_LIKE",
-    "FRESH",
     "INTERRUPTION_HOURS",
     "OVERHEAD",
     "PLAN_SCHEMA",

@@ -30,8 +30,8 @@ def _hours(said: Any) -> Any:
 InterruptionHours = Annotated[PositiveFloat, BeforeValidator(_hours)]
 
 
-# Kinds of timings that are no operators: asking for one, and fresh pages of memory.
-OVERHEAD, FRESH = "overhead", "fresh"
+# A kind of timing that is no operator: asking for one.
+OVERHEAD = "overhead"
 
 
 class Timing(NamedTuple):

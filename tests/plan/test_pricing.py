@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.plan.pricing import FRESH, OVERHEAD, Prices, prices
+from autotrain.plan.pricing import OVERHEAD, Prices, prices
 from autotrain.schema import Timing, Work
 
 TIMINGS = (
@@ -21,7 +21,6 @@ TIMINGS = (
     Timing("matmul", "fp32", 4, 2 * 512**3, 3 * 4 * 512**2, (1, 512, 512, 512), 2 * 512**3 / 4e11),
     Timing(OVERHEAD, "", 1, 0, 0, (), 2e-6),
     Timing(OVERHEAD, "", 4, 0, 0, (), 2e-6),
-    Timing(FRESH, "", 1, 0, 1e6, (), 3e-4),
 )
 
 
@@ -97,11 +96,6 @@ def test_a_kind_or_dtype_that_was_not_timed_has_a_stand_in():
     known = Prices(TIMINGS)
     ours = Work("softmax", "bf16", 1, 0.0, 1e6)
     assert known.one(ours, 1) == known.one(elementwise(1e6), 1)
-
-
-def test_a_page_costs_what_was_timed_or_nothing():
-    assert Prices(TIMINGS).page_seconds(1) == pytest.approx(3e-10)
-    assert Prices(TIMINGS[:2]).page_seconds(1) == 0.0
 
 
 def test_the_same_timings_are_put_in_order_once():

@@ -242,7 +242,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         made = work(func, args, flops, inputs, outputs)
         calls[made] = calls.get(made, 0) + 1
         if self.examples is not None:
-            self.examples.add(func, args, kwargs, made, self.live)
+            self.examples.add(func, args, kwargs, made, self.live, outputs)
         return flops
 
 
