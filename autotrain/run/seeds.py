@@ -18,7 +18,7 @@ import torch
 
 BUILD, MICRO_BATCH, TRAIN_SAMPLE, VALID_SAMPLE, COLLATE, VALID_FORWARD, ORDER, REST = range(8)
 
-# After so many looks that found draws, nobody looks any more.
+# Who has not drawn at so many looks in a row, does not draw.
 LOOKS = 3
 
 
@@ -55,14 +55,16 @@ class Draws:
     """Seeds the generators before each forward pass: those that the model draws from.
 
     Seeding all costs more than the rest of what the loop does beside a small step. So at a log
-    point, and before a save, each is looked at: whether the last step drew from it. Where it did
-    not, it is left at rest from there on, in a state that the run's seed alone decides, until a
-    look finds that it was drawn from after all.
+    point, and before a save, each is looked at: whether the last step drew from it. One that was
+    not drawn from at the first three looks is left at rest from there on, in a state that the
+    run's seed alone decides, until a look finds that it was drawn from after all.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
-        self.seed, self.device, self.looks = seed, device, 0
+        self.seed, self.device = seed, device
         self.drawn = dict.fromkeys(GENERATORS, True)
+        # Looks so far that found it untouched; None: it was once drawn from.
+        self.quiet: dict[str, int | None] = dict.fromkeys(GENERATORS, 0)
         self._rest: dict[str, object] = {}  # states
         self._last: dict[str, int] = {}  # what each was seeded with last
         self._every = True
@@ -88,14 +90,17 @@ class Draws:
         if self.shared:
             return
         for name, value in self._last.items():
-            kind = GENERATORS[name]
+            kind, quiet = GENERATORS[name], self.quiet[name]
             if not self.drawn[name]:
-                self.drawn[name] = kind.state(self.device) != self._rest[name]
-            elif self.looks < LOOKS:
+                touched = kind.state(self.device) != self._rest[name]
+            elif quiet is not None:
                 now = kind.state(self.device)
                 kind.seed(value, self.device)
-                self.drawn[name] = now != kind.state(self.device)
-        self.looks += bool(self._last)
+                touched = now != kind.state(self.device)
+            else:
+                continue
+            self.quiet[name] = None if touched else (quiet or 0) + 1
+            self.drawn[name] = touched or (quiet or 0) + 1 < LOOKS
         self._last, self._every = {}, any(self.drawn.values())
 
     def forget(self) -> None:
@@ -104,13 +109,13 @@ class Draws:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        return {"drawn": {**self.drawn}, "looks": self.looks}
+        return {"drawn": {**self.drawn}, "quiet": {**self.quiet}}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         if self.shared:
             return
-        self.drawn, self.looks, self._last = {**state["drawn"]}, state["looks"], {}
+        self.drawn, self.quiet, self._last = {**state["drawn"]}, {**state["quiet"]}, {}
         self._every = any(self.drawn.values())
 
 

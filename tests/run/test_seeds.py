@@ -25,6 +25,16 @@ def steps(draws, first, last, draw):
     return found
 
 
+def settled(draws):
+    """After as many looks as it takes to find that nobody draws."""
+    for step in range(LOOKS):
+        steps(draws, step, step + 1, lambda: None)
+        assert all(draws.drawn.values())
+        draws.look()
+    assert not any(draws.drawn.values())
+    return draws
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_who_draws_gets_a_function_of_the_position(name):
     """Whatever happened before, wherever it looks, whoever else draws between two steps."""
@@ -42,9 +52,7 @@ def test_who_draws_gets_a_function_of_the_position(name):
 
 def test_what_nobody_draws_from_is_left_at_rest():
     """No generator is touched again, and the state it rests in depends on the seed alone."""
-    draws = Draws(7, CPU)
-    steps(draws, 0, 2, lambda: None)
-    draws.look()
+    draws = settled(Draws(7, CPU))
     before = None
     for step in range(2, 5):
         draws.before(step, 0)
@@ -62,9 +70,7 @@ def test_who_begins_to_draw_late_is_found_at_the_next_look(name):
     """A first draw comes from the state of rest, the same in a run that was resumed."""
     ends = []
     for resumed in (False, True):
-        draws = Draws(7, CPU)
-        steps(draws, 0, 4, lambda: None)
-        draws.look()
+        draws = settled(Draws(7, CPU))
         if resumed:
             kept, draws = draws.state(), Draws(7, CPU)
             random.seed(1), torch.manual_seed(1), numpy.random.seed(1)
@@ -77,17 +83,23 @@ def test_who_begins_to_draw_late_is_found_at_the_next_look(name):
     assert ends[0][1:] == steps(fresh, 5, 8, FROM[name])
 
 
-def test_looking_ends_where_all_is_drawn_from():
+@pytest.mark.parametrize("name", GENERATORS)
+def test_who_draws_now_and_then_is_never_left_alone(name):
+    """Found at one look, it is seeded for good, and looked at no more."""
     draws = Draws(7, CPU)
-    for step in range(LOOKS + 2):
-        draws.before(step, 0)
-        [draw() for draw in FROM.values()]
-        draws.look()
-    draws.before(9, 0)
-    before = random.getstate()
+    steps(draws, 0, 1, FROM[name])
     draws.look()
-    assert random.getstate() == before
-    assert all(draws.drawn.values())
+    for step in range(1, LOOKS + 3):
+        steps(draws, step, step + 1, lambda: None)
+        draws.look()
+    assert draws.drawn[name]
+    late = settled(Draws(7, CPU))
+    steps(late, 4, 5, FROM[name])
+    late.look()
+    for step in range(5, LOOKS + 8):
+        steps(late, step, step + 1, lambda: None)
+        late.look()
+    assert late.drawn[name]
 
 
 def test_positions_have_seeds_of_their_own():
