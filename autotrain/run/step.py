@@ -187,12 +187,12 @@ def _clipped(run: Run, gradients: list[torch.Tensor], most: float) -> Number:
 
     Where the norm can be read for nothing, gradients that are short enough are left alone.
     """
-    if not run.alike or not gradients:
+    if run.guard.mode != "host" or not run.alike or not gradients:
         return torch.nn.utils.clip_grad_norm_(run.parameters, most)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     read = detached(norm)
     if read + 1e-6 > most:
-        torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, detached((most / (norm + 1e-6)).clamp(max=1.0)))
     return read
 
 
