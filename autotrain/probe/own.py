@@ -8,7 +8,6 @@ each time, and so is in the caches; the rest is not.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from autotrain.probe.timings import BURST_SECONDS, MOST_CALLS, RING_BYTES
+from autotrain.probe.timings import BURST_SECONDS, MOST_CALLS, asking, beyond, burst
 from autotrain.probe.trace.examples import Example, Hollow
 from autotrain.probe.zoo import Pool
 from autotrain.schema import Timing, Work
@@ -41,14 +40,14 @@ def measure(
     try:
         torch.set_num_threads(threads)
         with _disable_current_modes(), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            pool, nothing = Pool(), _asking()
+            pool, nothing = Pool(), asking()
             for example in _costliest(examples, priced):
                 if time.perf_counter() > deadline:
                     break
                 taken = _best(example, pool, deadline)
                 if taken is not None:
-                    taken = max(taken - nothing, 1e-8)
-                    found.setdefault(example.work, []).append((example.calls, taken))
+                    seconds_each = beyond(nothing, taken)
+                    found.setdefault(example.work, []).append((example.calls, seconds_each))
     finally:
         torch.set_num_threads(before)
     return tuple(_timing(work, threads, parts) for work, parts in found.items())
@@ -73,26 +72,16 @@ def _best(example: Example, pool: Pool, deadline: float) -> float | None:
     if max(size, example.work.bytes) > MOST_BYTES:
         return None
     try:
-        best, many = _burst(example, 1, pool), 1
+        best = burst(example.func, _given(example, 1, pool), example.work.bytes)
         for _ in range(ROUNDS):
             many = min(max(int(BURST_SECONDS / best), 1), MOST_CALLS)
-            best = min(best, _burst(example, many, pool))
+            given = _given(example, many, pool)
+            best = min(best, burst(example.func, given, example.work.bytes))
             if time.perf_counter() > deadline:
                 break
     except Exception:
         return None
     return best
-
-
-def _burst(example: Example, times: int, pool: Pool) -> float:
-    """Seconds a call. Outputs live on for a while, as they do in a step."""
-    length = max(1, min(int(RING_BYTES / max(example.work.bytes, 1.0)), MOST_CALLS))
-    ring: deque[Any] = deque(maxlen=length)
-    given, func = _given(example, times, pool), example.func
-    begun = time.perf_counter()
-    for args, kwargs in given:
-        ring.append(func(*args, **kwargs))
-    return (time.perf_counter() - begun) / times
 
 
 def _given(example: Example, times: int, pool: Pool) -> list[tuple[Any, Any]]:
@@ -121,16 +110,3 @@ def _filled(hollow: Hollow, pool: Pool) -> torch.Tensor:
 def _bytes(hollow: Hollow) -> int:
     size = 1 + sum((n - 1) * step for n, step in zip(hollow.sizes, hollow.strides, strict=True))
     return size * hollow.dtype.itemsize
-
-
-def _asking() -> float:
-    """Seconds that any call takes before it does anything: the step's overhead has it already."""
-    one, view = torch.ones(4), torch.ops.aten.alias.default
-
-    def burst() -> float:
-        begun = time.perf_counter()
-        for _ in range(500):
-            view(one)
-        return (time.perf_counter() - begun) / 500
-
-    return min(burst() for _ in range(5))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from autotrain.probe.trace.examples import Hollow
 from autotrain.probe.trace.flops import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work
@@ -32,15 +32,6 @@ RING_BYTES = 48 << 20
 HEAP_BYTES = 31 << 20  # a freed block of this size makes malloc keep such blocks
 # What is smaller was just made by the operator before, and is at hand.
 HOT_BYTES = 256 << 10
-
-
-@dataclass(frozen=True)
-class Hollow:
-    """A tensor of real numbers without them."""
-
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: torch.dtype
 
 
 class Call(NamedTuple):
@@ -125,9 +116,8 @@ def _timed(calls: list[Call], pool: Pool, threads: int, seconds: float) -> list[
     """Rounds over all calls, one at least; the least disturbed burst of each counts."""
     deadline = time.perf_counter() + seconds
     tiny = _overhead_step()
-    nothing = Call(torch.ops.aten.alias.default, (torch.ones(4),), {}, VIEW)
     with torch.no_grad():
-        asking = min(_burst(nothing, 500, pool) for _ in range(5))
+        nothing = asking()
         taken = [_burst(call, 1, pool) for call in calls]
         for number in range(ROUNDS):
             for place, call in enumerate(calls):
@@ -136,7 +126,7 @@ def _timed(calls: list[Call], pool: Pool, threads: int, seconds: float) -> list[
                 many = min(max(int(BURST_SECONDS / taken[place]), 1), MOST_CALLS)
                 taken[place] = min(taken[place], _burst(call, many, pool))
     rows = [
-        Timing(w.kind, w.dtype, threads, w.flops, w.bytes, w.shape, _beyond(asking, best))
+        Timing(w.kind, w.dtype, threads, w.flops, w.bytes, w.shape, beyond(nothing, best))
         for (_, _, _, w), best in zip(calls, taken, strict=True)
     ]
     each = min(tiny() for _ in range(5))
@@ -148,7 +138,7 @@ def _hollowed(value: Any) -> Any:
     real = isinstance(value, torch.Tensor) and value.is_floating_point()
     if not real or value.nbytes < HOT_BYTES or value.layout != torch.strided:
         return value
-    return Hollow(tuple(value.shape), tuple(value.stride()), value.dtype)
+    return Hollow.of(value)
 
 
 def _given(call: Call, pool: Pool) -> tuple[Any, Any]:
@@ -162,21 +152,32 @@ def _given(call: Call, pool: Pool) -> tuple[Any, Any]:
     return made
 
 
-def _beyond(asking: float, taken: float) -> float:
+def beyond(nothing: float, taken: float) -> float:
     """What an operator takes beside being asked for, which its step pays anyway."""
-    return max(taken - asking, 1e-8)
+    return max(taken - nothing, 1e-8)
 
 
 def _burst(call: Call, times: int, pool: Pool) -> float:
-    """Seconds a call. Outputs live on for a while, as they do in a step."""
-    size = max(call.work.bytes, 1.0)
-    ring: deque[Any] = deque(maxlen=max(1, min(int(RING_BYTES / size), 64)))
-    given = [_given(call, pool) for _ in range(times)]
-    func = call.func
+    """Seconds a call, each with other numbers."""
+    return burst(call.func, [_given(call, pool) for _ in range(times)], call.work.bytes)
+
+
+def burst(func: Any, given: Sequence[tuple[Any, Any]], size: float) -> float:
+    """Seconds a call, one for each (args, kwargs), that moves `size` bytes.
+
+    Outputs live on for a while, as they do in a step.
+    """
+    ring: deque[Any] = deque(maxlen=max(1, min(int(RING_BYTES / max(size, 1.0)), 64)))
     begun = time.perf_counter()
     for args, kwargs in given:
         ring.append(func(*args, **kwargs))
-    return (time.perf_counter() - begun) / times
+    return (time.perf_counter() - begun) / len(given)
+
+
+def asking() -> float:
+    """Seconds that any call takes before it does anything: a step's overhead has it already."""
+    given: list[tuple[Any, Any]] = [((torch.ones(4),), {})] * 500
+    return min(burst(torch.ops.aten.alias.default, given, VIEW.bytes) for _ in range(5))
 
 
 def _overhead_step() -> Callable[[], float]:

@@ -45,10 +45,10 @@ def seed_torch(value: int, device: torch.device) -> None:
 
 
 def seed_all(value: int, device: torch.device) -> None:
-    """`seed_torch`, and `random` and numpy: 6 us."""
-    seed_torch(value, device)
-    random.seed(value)
-    numpy.random.seed(value & 0xFFFFFFFF)
+    """`seed_cpu`, and the accelerator's generator where one is trained on."""
+    if device.type != "cpu":
+        torch.manual_seed(value)
+    seed_cpu(value)
 
 
 class Draws:
