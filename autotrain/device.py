@@ -29,7 +29,9 @@ _RAN_OUT = re.compile(
 # A step that makes the allocator give its cache back and begin anew waits for the device; now and
 # then (a library trying out an algorithm) that is nothing, in every fourth step it is the rule.
 _THRASHING = 0.25
-_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES = -3, 1 << 20  # malloc.h; bytes from which on
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+OWN_PAGES = 1 << 20  # bytes; from here on a block is given back when it is freed
+_NEVER, _LARGEST = -1, (1 << 30, 1 << 25)  # the second is what glibc before 2.35 takes at most
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -96,8 +98,8 @@ def settings(plan: Plan) -> Iterator[None]:
         torch.cuda.set_device(plan.device.index)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
-    if device.type == "cpu" and plan.model.activation_checkpointing:
-        _give_back_at_once()
+    if device.type == "cpu":
+        (give_back_at_once if plan.model.activation_checkpointing else keep_freed)()
     try:
         yield
     finally:
@@ -106,15 +108,34 @@ def settings(plan: Plan) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = cudnn
 
 
-def _give_back_at_once() -> None:
+def keep_freed() -> None:
+    """Have glibc keep the memory of freed tensors, for the rest of the process.
+
+    Every step needs as much as the one before. Left to itself, glibc gives large blocks back and
+    the system hands them out again page by page, cleared: 5 to 35 % of a step
+    (docs/measurements/2026-11-28-step-time.md).
+    """
+    if any(_mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST):
+        _mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def give_back_at_once() -> None:
     """Have glibc return a tensor's memory when it is freed, for the rest of the process.
 
     Blocks computed again free much between little that stays: left to itself, glibc keeps most of
-    what they save resident, as holes. Other systems' allocators know no such wish.
+    what they save resident, as holes.
     """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OWN_PAGES_BYTES)
+    _mallopt(_M_MMAP_THRESHOLD, OWN_PAGES)
+
+
+def _mallopt(key: int, value: int) -> bool:
+    """Whether malloc took the wish; other systems' allocators know none."""
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).mallopt(key, value))
+    except (OSError, AttributeError):
+        return False
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from autotrain.nvml import Load, load_reader
 # A reading serves for a second (NVML's own figures are of the last 1/6 to 1 s), and longer where
 # reading is slow: never more than a thousandth of the time goes into it.
 FRESH_SECONDS, COST = 1.0, 1000
+# From here on others make what is timed beside them too slow, more threads above all.
+DISTURBING = 0.15
 T = TypeVar("T")
 
 
@@ -62,11 +64,11 @@ def _quietly(ask: Callable[[], T]) -> T | None:
 
 class Others:
     """How much of the cores other programs use. Verify with `top`: all but this one's and its
-    children's, over 100 % a core.
+    children's, over 100 % a core. `own`: seconds used, of each process that does not count.
     """
 
-    def __init__(self) -> None:
-        self._cores = _affinity()
+    def __init__(self, own: Callable[[], dict[int, float]] | None = None) -> None:
+        self._cores, self._own = _affinity(), own or _with_workers
         self._before = self._now()
 
     @staticmethod
@@ -97,7 +99,7 @@ class Others:
             # A guest's time is in user's already.
             total += sum(v for name, v in times.items() if not name.startswith("guest"))
             idle += times["idle"] + times.get("iowait", 0.0)
-        return total, idle, {pid: _used(pid) for pid in (os.getpid(), *_workers())}
+        return total, idle, self._own()
 
 
 def _affinity() -> list[int]:
@@ -107,8 +109,37 @@ def _affinity() -> list[int]:
     return [*range(os.cpu_count() or 1)]
 
 
-def _workers() -> list[int]:
-    return [child.pid for child in multiprocessing.active_children() if child.pid]
+def _with_workers() -> dict[int, float]:
+    workers = [child.pid for child in multiprocessing.active_children() if child.pid]
+    return {pid: _used(pid) for pid in (os.getpid(), *workers)}
+
+
+def family() -> dict[int, float]:
+    """Seconds used by this process, all that it started and has ended, and all that runs on."""
+    import psutil
+
+    own = psutil.Process()
+    times = own.cpu_times()
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    running = {child.pid: _used(child.pid) for child in own.children(recursive=True)}
+    return {own.pid: float(times.user + times.system + ended), **running}
+
+
+class Quiet:
+    """Whether the cores were ours while something was timed.
+
+    With AUTOTRAIN_BUSY=ignore they always were: for those who cannot have the machine alone.
+    """
+
+    def __init__(self) -> None:
+        ignore = os.environ.get("AUTOTRAIN_BUSY") == "ignore"
+        self._others = None if ignore or not Others.knowable(None) else Others(family)
+
+    def disturbed(self) -> float | None:
+        """The share of the cores that other programs took since this was made; None: too little
+        to matter, or nobody can tell."""
+        taken = _quietly(self._others.share) if self._others else None
+        return taken if taken is not None and taken > DISTURBING else None
 
 
 def _used(pid: int) -> float:

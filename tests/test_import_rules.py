@@ -71,7 +71,7 @@ def rooms(*names: str) -> tuple[str, ...]:
 # all, must answer without torch, and so imports them inside functions.
 TRACING = rooms(
     "probe.model", "probe.steps", "probe.trial", "probe.trace", "probe.draws", "probe.range_test",
-    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.own",
+    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay",
 )  # fmt: skip
 TORCHSIDE = rooms(
     "averaging", "depth", "device", "freezing", "optimizer", "prepare", "recompute", "repeats"

@@ -182,3 +182,26 @@ def test_a_system_that_tells_no_times_ends_no_run(monkeypatch):
 def test_nothing_here_imports_torch():
     code = "import sys, autotrain.sensors, autotrain.nvml; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_this_process_and_all_that_it_started_use_is_its_own():
+    """A child that computes, and has ended when it is asked: as a trial does."""
+    before = sum(sensors.family().values())
+    subprocess.run(
+        [sys.executable, "-c", "import time\nwhile time.process_time() < 0.4: pass"], check=True
+    )
+    assert sum(sensors.family().values()) > before + 0.35
+
+
+def test_others_disturb_from_a_share_on_that_shows_in_what_is_timed(monkeypatch):
+    monkeypatch.delenv("AUTOTRAIN_BUSY")
+    made = sensors.Quiet()
+    for taken, told in ((None, None), (0.05, None), (0.4, 0.4)):
+        monkeypatch.setattr(made._others, "share", lambda taken=taken: taken)
+        assert made.disturbed() == told
+
+
+def test_who_cannot_have_the_machine_alone_may_say_so(monkeypatch):
+    monkeypatch.setenv("AUTOTRAIN_BUSY", "ignore")
+    monkeypatch.setattr(Others, "share", lambda self: 0.9)
+    assert sensors.Quiet().disturbed() is None

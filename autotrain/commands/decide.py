@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic import ValidationError
 
 from autotrain import __version__, planfile
-from autotrain.commands import measuring, own_times, racing, trying
+from autotrain.commands import measuring, racing, replaying, trying
 from autotrain.commands.measuring import NOTHING, Measures
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import Template
@@ -38,6 +38,7 @@ from autotrain.schema import (
     Plan,
     Race,
     RangeTest,
+    Replay,
     StepTrace,
     Trial,
 )
@@ -84,7 +85,9 @@ class Case:
     tracer: ModelTracer
     dataset: DatasetProfile
     seen: dict[tuple[object, ...], StepTrace] = field(default_factory=dict, repr=False)
-    measured: dict[str, RangeTest | NoiseTest | Race] = field(default_factory=dict, repr=False)
+    measured: dict[str, RangeTest | NoiseTest | Race | tuple[Replay, ...]] = field(
+        default_factory=dict, repr=False
+    )
 
     @classmethod
     def open(
@@ -118,10 +121,12 @@ class Case:
         case._look()
         return case
 
-    def raced(self, race: Race) -> Case:
+    def raced(self, race: Race, replays: tuple[Replay, ...] = ()) -> Case:
         """The same after a race, whose winner may compute in another precision."""
-        case = replace(self, measured={**self.measured, "race": race})
-        if case._dtype(self.goal) not in {t.dtype for t in self.tracer.traces}:
+        case = replace(self, measured={**self.measured, "race": race, "replays": replays})
+        form, dtype = form_in_force(self.hardware, self.goal), case._dtype(self.goal)
+        sizes = {t.micro_batch for t in self.tracer.traces if (t.dtype, t.form) == (dtype, form)}
+        if len(sizes) < len(FIRST_TRACES):
             case._look()
         return case
 
@@ -166,13 +171,14 @@ class Case:
         made = self.tracer.trace(micro_batch, dtype, length, form)
         self.seen[(*self._looks(), micro_batch, dtype, length, form)] = made
 
-    def replace(self, trace: StepTrace, better: StepTrace) -> None:
-        """Know a trace by another one, of which more is known."""
-        own = self.tracer.traces
-        own[:] = [better if t is trace else t for t in own]
-        for key, known in self.seen.items():
-            if known is trace:
-                self.seen[key] = better
+    def step(self, micro_batch: int, dtype: Dtype, form: ModelSection) -> StepTrace:
+        """The trace of such a step of the longest samples, made now if it was not yet."""
+        made = self.tracer.traces
+        wanted = (micro_batch, dtype, form, max(t.length for t in made))
+        found = [t for t in made if (t.micro_batch, t.dtype, t.form, t.length) == wanted]
+        if not found:
+            self._trace(micro_batch, dtype, form)
+        return found[0] if found else made[-1]
 
     def _looks(self) -> tuple[object, ...]:
         """All that a trace depends on of the device (nothing where steps run for real, here), and
@@ -269,9 +275,9 @@ def decide(
     if measures.noise:
         case = measuring.noise_measured(case)
     made = case.decide()
-    if own_times.alone(trial, here, made.plan) and (this or _is_here(hardware)):
-        made = own_times.timed(case, made)
-    if here:
+    if replaying.alone(trial, here, made.plan) and (this or _is_here(hardware)):
+        case, made = replaying.played(case, made)
+    elif here:
         case = racing.raced(case, made, forced=bool(wish))
         made = case.decide() if "race" in case.measured else made
     made = trying.tried(case, made, forced=bool(wish)) if here else made

@@ -10,6 +10,7 @@ from autotrain.plan import race as races
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.planner import machine_digest, model_digest
 from autotrain.schema import Plan, Race, Variant
+from autotrain.sensors import Quiet
 from autotrain.units import seconds_text
 
 if TYPE_CHECKING:
@@ -41,9 +42,11 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
     if known is None or not races.answers(known, made.plan, ways):
         if not forced and predicted_seconds(made.plan, len(ways) + len(sizes)) > UNASKED_SECONDS:
             return case
+        quiet = Quiet()
         known = take(case, made.plan, ways, sizes)
-        print(told(known), file=sys.stderr)
-        if known.outcome != "ok":
+        taken = quiet.disturbed()
+        print(told(known) if taken is None else disturbed(taken), file=sys.stderr)
+        if known.outcome != "ok" or taken is not None:
             return case
         trials.keep_race(machine, key, known)
     return case.raced(known)
@@ -94,6 +97,14 @@ def told(race: Race) -> str:
     return (
         f"compared {len(race.runs)} ways to take a step in {seconds_text(race.seconds)}: {which} "
         f"{spelled(plain.variant)}"
+    )
+
+
+def disturbed(taken: float) -> str:
+    """What becomes of figures that were taken beside other programs."""
+    return (
+        f"warning: other programs took {taken:.0%} of the cores meanwhile: how long a step takes "
+        "and which way is fastest is not known; plan again once they are gone"
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.plan.planner import machine_digest, model_digest
 from autotrain.schema import HardwareProfile, Plan, Trial
+from autotrain.sensors import Quiet
 from autotrain.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
         done = any(_is_of(t, setup_of(made.plan)) and knows_memory(t) for t in known)
         if done or not (forced or quick(made.plan)):
             break
+        quiet = Quiet()
         before, trial = made, take(case.source, made.plan, case.hardware, forced=forced)
         _insist(trial)
+        if quiet.disturbed() is not None:  # bytes are bytes, but seconds are others' as well
+            trial = trial.model_copy(update={"micro_seconds": None, "update_seconds": None})
         known = (*known, trial)
         # Where memory ran out, others may have held it: that is no news of the model.
         own = [t for t in known if t.outcome != "out_of_memory" and not t.of_run]
@@ -159,5 +163,11 @@ def told(trial: Trial, before: Plan, after: Plan) -> str:
     return (
         f"tried {trial.steps} steps at {size}: {bytes_text(took)}, predicted "
         f"{bytes_text(said.expected)}{beside} ({bytes_text(said.low)} to {bytes_text(said.high)}); "
-        f"{seconds_text(after.predicted.step_seconds.expected)} a step"
+        f"{_step_text(trial, after)}"
     )
+
+
+def _step_text(trial: Trial, after: Plan) -> str:
+    if trial.micro_seconds is None:
+        return "beside other programs, which is why its seconds do not count"
+    return f"{seconds_text(after.predicted.step_seconds.expected)} a step"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 
 from autotrain.plan import pricing
 from autotrain.plan.memory import affine
-from autotrain.schema import Device, Dtype, ModelProfile, Prediction, StepTrace
+from autotrain.schema import Device, Dtype, ModelProfile, Prediction, Replay, StepTrace
 
 # The share of a calibrated (or datasheet) rate that whole training steps reach. Operators
 # outside the products read and write each tensor about once.
 EFFICIENCY = {"measured": 0.75, "datasheet": 0.4, "assumed": 0.3}
 SPREAD = {"measured": 2.0, "datasheet": 3.0, "assumed": 5.0}
-TIMED_SPREAD = 1.5
+DISTURBED_SPREAD = 4.0
+TIMED_SPREAD, REPLAYED_SPREAD = 1.5, 1.2
 # An operator was timed by itself at its best; among the others of a step it takes this much more:
 # of ten models 1.00 to 1.24 (docs/measurements/2026-11-20-step-time.md).
 IN_STEP = 1.15
@@ -38,15 +40,19 @@ Seconds = Callable[[ModelProfile, Device, int, Dtype, int], float]
 def micro_batch_seconds(
     model: ModelProfile, device: Device, micro_batch: int, dtype: Dtype, threads: int
 ) -> float:
-    """Forward and backward of one micro-batch: by timed operators, or else by rates."""
+    """Forward and backward of one micro-batch: by timed operators, or else by rates.
+
+    Where a step of this model was played again, operators take as much longer or shorter as there.
+    """
     if not _timed(model, device, dtype):
         return roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
+    seen = [(r.micro_batch, r.seconds / r.priced) for r in replays(model, dtype, threads)]
 
     def priced(trace: StepTrace) -> float:
-        return IN_STEP * known.knowing(trace.timings).seconds(trace.work, threads)
+        return known.seconds(trace.work, threads)
 
-    return affine(model.at(dtype), priced, micro_batch)
+    return _pace(seen, micro_batch) * affine(model.at(dtype), priced, micro_batch)
 
 
 def forward_seconds(
@@ -56,11 +62,34 @@ def forward_seconds(
     if not _timed(model, device, dtype):
         return FORWARD_SHARE * roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
+    seen = [
+        (r.micro_batch, r.evaluate_seconds / r.evaluate_priced)
+        for r in replays(model, dtype, threads)
+    ]
 
     def priced(trace: StepTrace) -> float:
-        return IN_STEP * known.knowing(trace.timings).seconds(trace.evaluate_work, threads)
+        return known.seconds(trace.evaluate_work, threads)
 
-    return affine(model.at(dtype), priced, micro_batch)
+    return _pace(seen, micro_batch) * affine(model.at(dtype), priced, micro_batch)
+
+
+def replays(model: ModelProfile, dtype: Dtype, threads: int) -> list[Replay]:
+    """Those of the model as it is to be run, by micro_batch."""
+    same = "fp32" if dtype == "tf32" else dtype
+    form = model.form.model_copy(update={"compile": False})
+    found = (r for r in model.replays if (r.dtype, r.form, r.threads) == (same, form, threads))
+    return sorted(found, key=lambda r: r.micro_batch)
+
+
+def _pace(seen: list[tuple[int, float]], micro_batch: int) -> float:
+    """How much longer than the sum of its operators a step takes: between what was seen."""
+    if not seen:
+        return IN_STEP
+    place = bisect_left(seen, (micro_batch, 0.0))
+    if place in (0, len(seen)):
+        return seen[min(place, len(seen) - 1)][1]
+    (a, one), (b, other) = seen[place - 1 : place + 1]
+    return one + (other - one) * math.log(micro_batch / a) / math.log(b / a)
 
 
 def _timed(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
@@ -108,8 +137,10 @@ def interval(seconds: float, device: Device, spread: float | None = None) -> Pre
 
     `spread`: of a figure that knows better.
     """
-    timed = bool(device.rates.timings)
-    spread = spread or (TIMED_SPREAD if timed else SPREAD[device.rates.source])
+    rates = device.rates
+    if spread is None and rates.disturbed:
+        spread = DISTURBED_SPREAD
+    spread = spread or (TIMED_SPREAD if rates.timings else SPREAD[rates.source])
     return Prediction(low=seconds / spread, expected=seconds, high=seconds * spread)
 
 

@@ -1,27 +1,36 @@
 """What glibc's malloc keeps resident for a sequence of births and deaths of tensors.
 
 Large requests are pages of their own and go back at once; smaller ones share a heap that only
-shrinks from its top, so holes in it stay resident. Large means above a threshold that starts at
-128 KiB and rises to every freed request of up to 32 MiB (malloc/malloc.c, `M_MMAP_THRESHOLD` in
-mallopt(3)); the top is given back when it is twice the threshold.
+shrinks from its top, so holes in it stay resident. What is large, and how much may lie free at the
+top before it goes back, a run sets for itself (`autotrain/device.py`; `M_MMAP_THRESHOLD` and
+`M_TRIM_THRESHOLD` in mallopt(3)): it keeps all that it frees, unless activations are computed
+again.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 KIB = 1024
-PAGE, START, MOST, PAD = 4 * KIB, 128 * KIB, 32 * 1024 * KIB, 128 * KIB
+PAGE, PAD = 4 * KIB, 128 * KIB
+# Holes of larger tensors are filled by others of their size.
+MOST = 32 * 1024 * KIB
+# From here on a block has pages of its own where freed memory is not kept.
+OWN_PAGES = 1024 * KIB
 # torch asks for tensors on addresses that 64 divides; a chunk has a header of 16 bytes.
 ALIGN, HEADER = 64, 16
 
 
 class Heap:
-    """Bytes resident now and at the peak."""
+    """Bytes resident now and at the peak.
 
-    def __init__(self) -> None:
-        self.threshold, self.trim = START, START
+    A request of `threshold` bytes or more is large; `trim` bytes free at the top go back.
+    """
+
+    def __init__(self, threshold: float = math.inf, trim: float = math.inf) -> None:
+        self.threshold, self.trim = threshold, trim
         self.mapped = self.top = self.extent = self.peak = 0
         self.holes: list[tuple[int, int]] = []  # (size, address), rising
         self.starts: dict[int, int] = {}  # of a hole: its size
@@ -71,8 +80,6 @@ class Heap:
         """Take a chunk back."""
         if address < 0:
             self.mapped -= chunk
-            if self.threshold < chunk <= MOST:
-                self.threshold, self.trim = chunk, 2 * chunk
             return
         if (before := self.ends.get(address)) is not None:
             size = self.starts[before]
@@ -97,9 +104,12 @@ class Heap:
         del self.starts[address], self.ends[address + size]
 
 
-def played(tape: Iterable[int]) -> Heap:
-    """The heap after a tape was played (`schema.StepTrace` says how it is read)."""
-    heap = Heap()
+def played(tape: Iterable[int], *, keeps: bool = True) -> Heap:
+    """The heap after a tape was played (`schema.StepTrace` says how it is read).
+
+    `keeps`: what was freed; else what is large goes back at once.
+    """
+    heap = Heap() if keeps else Heap(OWN_PAGES, PAD)
     chunks: list[tuple[int, int]] = []
     for event in tape:
         if event >= 0:
@@ -109,9 +119,9 @@ def played(tape: Iterable[int]) -> Heap:
     return heap
 
 
-def resident_peak(tape: Iterable[int]) -> int:
+def resident_peak(tape: Iterable[int], *, keeps: bool = True) -> int:
     """Most bytes resident while a tape is played."""
-    return played(tape).peak
+    return played(tape, keeps=keeps).peak
 
 
 def small_peak(tape: Iterable[int], start: int) -> int:

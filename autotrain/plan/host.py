@@ -79,4 +79,6 @@ def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: floa
 def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
     """What malloc keeps for a short run of these steps, and the most of a step on its heap."""
     tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
-    return heap.resident_peak(tape), heap.small_peak(trace.tape, trace.marks[1])
+    keeps = not setup.form.activation_checkpointing
+    resident = heap.resident_peak(tape, keeps=keeps)
+    return resident, heap.small_peak(trace.tape, trace.marks[1])

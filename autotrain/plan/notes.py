@@ -91,6 +91,11 @@ def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
             f"memory.budget_bytes is {bytes_text(budget)}; {bytes_text(device.free_bytes)} are "
             f"free on {device.name}"
         )
+    if device.rates.disturbed:
+        yield (
+            "other programs used this machine while it was timed, so times are a guess: plan again "
+            "once they are gone"
+        )
     if dtype not in device.native_dtypes:
         yield f"{device.name} does not compute {dtype} natively: it may be slow"
     yield from saving.remarks(ledger, sizing)

@@ -197,6 +197,8 @@ def _time(sizing: Sizing) -> list[_Line]:
     by = f"the traced step's FLOPs and bytes over the device's {sizing.device.rates.source} rates"
     if sizing.device.rates.timings:
         by = "the traced step's operators, each by those like it that were timed on this device"
+    if time.replayed():
+        by = "the traced step's operators, played again on this device"
     start = runs.start_seconds(time.pace(), sizing.device).expected
     return [
         (

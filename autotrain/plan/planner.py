@@ -149,6 +149,7 @@ def model_digest(model: ModelProfile) -> str:
         "range_test",
         "noise",
         "race",
+        "replays",
         "lengths",
         "sample_seconds",
         "sample_bytes",

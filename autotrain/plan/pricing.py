@@ -8,7 +8,6 @@ doublings of each dimension.
 
 from __future__ import annotations
 
-import copy
 import functools
 import heapq
 import math
@@ -63,16 +62,6 @@ class Prices:
         self.tables = {key: _table(group) for key, group in grouped.items()}
         self.known: dict[tuple[Work, int], float] = {}
 
-    def knowing(self, own: Sequence[Timing]) -> Prices:
-        """The same, but for operators that were timed themselves."""
-        if not own:
-            return self
-        made = copy.copy(self)
-        made.known = {
-            (Work(t.kind, t.dtype, 1, t.flops, t.bytes, t.shape), t.threads): t.seconds for t in own
-        }
-        return made
-
     def nearest(self, threads: int) -> int:
         """Of the numbers of threads that were timed, the nearest to so many."""
         return min(self.threads, key=lambda many: abs(many - threads))
@@ -95,9 +84,12 @@ class Prices:
         return math.fsum(own) + self._overhead(work, threads)
 
     def _overhead(self, work: Sequence[Work], threads: int) -> float:
-        """Asking for the operators: Python, torch's dispatcher and autograd."""
-        found = self.tables.get((OVERHEAD, "", threads))
-        return found.times[0] * math.fsum(e.calls for e in work) if found else 0.0
+        return self.overhead(threads) * math.fsum(e.calls for e in work)
+
+    def overhead(self, threads: int) -> float:
+        """Seconds to ask for an operator: Python, torch's dispatcher and autograd."""
+        found = self.tables.get((OVERHEAD, "", self.nearest(threads)))
+        return found.times[0] if found else 0.0
 
     def one(self, work: Work, threads: int) -> float:
         """Seconds of one call on as many threads as were timed."""

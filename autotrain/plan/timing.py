@@ -96,7 +96,16 @@ class Timing(NamedTuple):
         return self._interval(seconds)
 
     def _interval(self, seconds: float) -> Prediction:
-        return compute.interval(seconds, self.sizing.device, self.pace().spread)
+        spread = self.pace().spread
+        if spread is None and self.replayed():
+            spread = compute.REPLAYED_SPREAD
+        return compute.interval(seconds, self.sizing.device, spread)
+
+    def replayed(self) -> bool:
+        """Whether a step of the model, as it is to be run, was played again on the device."""
+        sizing = self.sizing
+        dtype = sizing.ledger.value("precision.dtype")
+        return bool(compute.replays(sizing.model, dtype, sizing.threads()))
 
     def save_seconds(self) -> float:
         """Writing one checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from autotrain.probe.machines import datasheet_rates
 from autotrain.probe.processor import clock_hertz, native_dtypes
 from autotrain.probe.rating import measure
 from autotrain.schema import Cpu, Dtype, PositiveFloat, Rates, Record
+from autotrain.sensors import Quiet
 
 CPU_SECONDS = 4.0
 ALL_SECONDS = 6.0
-# Rates measured while others kept the CPU busy (over a quarter of it) are too low by up to
-# three times: they serve for ten minutes only.
-BUSY_PERCENT, BUSY_SECONDS = 25.0, 600.0
+# Rates measured while others used the CPU are too low, by three times and more: they serve for
+# ten minutes only.
+BUSY_SECONDS = 600.0
 
 # The rule where nothing was measured. FLOPs a core and cycle: two fused multiply-adds of 8
 # lanes (AVX2; many AVX-512 cores do no more), two of 4 lanes (ARM), one of 4 lanes (SSE).
@@ -79,14 +81,17 @@ def calibration(
     rates, disks = dict(saved.rates), dict(saved.disks)
     disk = disk_key(where)
     if calibrate and (disk not in disks or not {"cpu", *map(_gpu_key, gpus)} <= set(rates)):
-        until = time.time() + BUSY_SECONDS if _others_are_busy() else saved.until
-        rates |= _measure_missing(cpu, gpus, rates)
+        quiet = Quiet()
+        found = _measure_missing(cpu, gpus, rates)
+        busy = quiet.disturbed() is not None
+        until = time.time() + BUSY_SECONDS if busy else saved.until
+        rates |= {k: r.model_copy(update={"disturbed": busy}) for k, r in found.items()}
         if disk not in disks and (speed := write_bandwidth(where)):
             disks[disk] = speed
         if (rates, disks) != (saved.rates, saved.disks):
             _keep(path, _Saved(rates=rates, disks=disks, until=until))
-    found = [rates.get(_gpu_key(gpu)) or datasheet_rates(gpu.name) for gpu in gpus]
-    of_gpus = [f or assumed_gpu_rates(g) for f, g in zip(found, gpus, strict=True)]
+    known = [rates.get(_gpu_key(gpu)) or datasheet_rates(gpu.name) for gpu in gpus]
+    of_gpus = [f or assumed_gpu_rates(g) for f, g in zip(known, gpus, strict=True)]
     of_cpu = rates.get("cpu") or assumed_cpu_rates(cpu)
     return Calibration((*of_gpus, of_cpu), disks.get(disk))
 
@@ -98,7 +103,7 @@ def cache_file(cpu: Cpu, gpus: Sequence[Gpu]) -> Path:
         "cores": cpu.cores,
         "features": cpu.features,
         "torch": _torch_version(),
-        "timings": 1,  # counts the ways in which operators were timed
+        "timings": 2,  # counts the ways in which operators were timed
         "gpus": sorted(_gpu_key(gpu) for gpu in gpus),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -117,16 +122,9 @@ def _measure_missing(cpu: Cpu, gpus: Sequence[Gpu], known: dict[str, Rates]) -> 
     for key, (kind, index, dtypes) in wanted.items():
         try:
             found[key] = measure(kind, index, dtypes, cpu.cores, seconds)
-        except RuntimeError:  # out of memory, or no kernels for this GPU: the doctor tells
-            continue
+        except RuntimeError as error:  # out of memory, or no kernels for this GPU
+            print(f"warning: {key} was not timed, its speed is assumed: {error}", file=sys.stderr)
     return found
-
-
-def _others_are_busy() -> bool:
-    """Whether the CPU works while we wait 0.2 s. Verify with `top`."""
-    import psutil
-
-    return bool(psutil.cpu_percent(interval=0.2) > BUSY_PERCENT)
 
 
 def _gpu_key(gpu: Gpu) -> str:

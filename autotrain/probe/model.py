@@ -27,8 +27,8 @@ from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, read_here, watched
 from autotrain.probe.trace.counter import Counter
-from autotrain.probe.trace.examples import Example, Examples
 from autotrain.probe.trace.phases import Phase, phase
+from autotrain.probe.trace.program import Program, Recorder
 from autotrain.probe.trace.quiet import undisturbed
 from autotrain.probe.trace.scratch import Scratch, runs_here
 from autotrain.probe.trace.sizes import sizes
@@ -74,7 +74,7 @@ class ModelTracer:
     scratch: Scratch = field(default_factory=Scratch)
     loaded_bytes: int = 0
     insist: bool = False
-    examples: dict[int, list[Example]] = field(default_factory=dict, repr=False)  # by trace
+    programs: list[tuple[StepTrace, Program]] = field(default_factory=list, repr=False)
     patterns: tuple[str, ...] = ()
     frozen: Frozen = field(default_factory=Frozen)
 
@@ -91,9 +91,8 @@ class ModelTracer:
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
             samples, seconds = load_samples(task, path, lengths)
             model, mode = build(task, path, insist=insist)
-        return cls(
-            task, path, samples, seconds, model, mode, device, lengths=lengths, insist=insist
-        )
+        shown = task, path, samples, seconds, model, mode, device
+        return cls(*shown, lengths=lengths, insist=insist)
 
     def freeze(self, patterns: tuple[str, ...]) -> None:
         """From here on, parameters of such names are not trained, and no others were frozen."""
@@ -124,7 +123,7 @@ class ModelTracer:
                     return made
                 self.mode, self.model = None, real_model(self.task, self.path)
                 self.frozen = freezing.freeze(self.model, self.patterns)
-                self.outside = []
+                self.outside, self.programs = [], []
                 earlier, self.traces = self.traces, []
                 for each in earlier:
                     self._take_samples(each.length)
@@ -179,6 +178,10 @@ class ModelTracer:
         self.traces.append(made)
         return made
 
+    def program(self, trace: StepTrace) -> Program | None:
+        """What that step did, to be played again; None where that is not known."""
+        return next((program for made, program in self.programs if made is trace), None)
+
     def profile(self) -> ModelProfile:
         """The model's sizes, with every trace made so far."""
         widest = max(t.batch_bytes / t.micro_batch for t in self.traces)
@@ -211,7 +214,8 @@ class ModelTracer:
 
     def _run_once(self, micro_batch: int, dtype: Dtype, counter: Counter) -> StepTrace:
         batch = laid_out(self._batch(micro_batch), self.form)
-        counter.calls = [] if self.mode is not None and runs_here(self.device) else None
+        if self.mode is not None and runs_here(self.device):
+            counter.calls, counter.recorder = [], Recorder()
         with ExitStack() as stack:
             if self.mode is not None:
                 stack.enter_context(self.mode)
@@ -219,7 +223,7 @@ class ModelTracer:
                 counter.inside = counter.inside if self.lens is None else self.lens.inside
             stack.enter_context(run_as(self.model, self.form))
             if counter.values is not None:
-                batch = map_tensors(counter.values.keep, batch)
+                batch = map_tensors(counter.keep, batch)
             stack.enter_context(counter)
             counter.hold(self.model.parameters())
             counter.hold(self.model.buffers())
@@ -227,7 +231,6 @@ class ModelTracer:
             resident, holding = counter.now, len(counter.tape)
             map_tensors(lambda tensor: counter.hold([tensor]), batch)
             held = counter.now - resident
-            counter.examples = examples = Examples()
             first, later, evaluate = self._phases(batch, dtype, counter)
         counter.off()
         work = first.work
@@ -250,10 +253,9 @@ class ModelTracer:
             tape=tuple(counter.tape),
             marks=(holding, first.start, later.start, evaluate.start),
         )
-        if counter.calls is None:
-            return made
-        made = self.scratch.added(made, counter.calls)
-        self.examples[id(made)] = examples.all()
+        if counter.calls is not None and counter.recorder is not None:
+            made = self.scratch.added(made, counter.calls)
+            self.programs.append((made, counter.recorder.program))
         return made
 
     def _phases(self, batch: Any, dtype: Dtype, counter: Counter) -> tuple[Phase, Phase, Phase]:
@@ -261,7 +263,6 @@ class ModelTracer:
         self.model.train()
         with watched(self.model, counter) as watch:
             first = phase(counter, lambda: self._forward_backward(batch, dtype))
-        counter.examples = None
         if self.mode is not None:
             watch.check(self.path)
         later = phase(counter, lambda: self._forward_backward(batch, dtype))

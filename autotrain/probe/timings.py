@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from autotrain.probe.trace.examples import Hollow
+from autotrain.device import keep_freed
 from autotrain.probe.trace.flops import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work
@@ -29,9 +30,17 @@ ROUNDS = 3
 BURST_SECONDS, MOST_CALLS = 200e-6, 50
 # What a step leaves behind it before an operator's output comes round again in the caches.
 RING_BYTES = 48 << 20
-HEAP_BYTES = 31 << 20  # a freed block of this size makes malloc keep such blocks
 # What is smaller was just made by the operator before, and is at hand.
 HOT_BYTES = 256 << 10
+
+
+@dataclass(frozen=True)
+class Hollow:
+    """A tensor without its numbers."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class Call(NamedTuple):
@@ -75,7 +84,7 @@ def measure(threads: Sequence[int], dtypes: Sequence[Dtype], seconds: float) -> 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(max(threads))
-        torch.empty(HEAP_BYTES, dtype=torch.uint8)  # and it is gone
+        keep_freed()  # as a run does
         pool = Pool()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -138,7 +147,7 @@ def _hollowed(value: Any) -> Any:
     real = isinstance(value, torch.Tensor) and value.is_floating_point()
     if not real or value.nbytes < HOT_BYTES or value.layout != torch.strided:
         return value
-    return Hollow.of(value)
+    return Hollow(tuple(value.shape), tuple(value.stride()), value.dtype)
 
 
 def _given(call: Call, pool: Pool) -> tuple[Any, Any]:

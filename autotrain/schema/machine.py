@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
 
 from autotrain.schema.base import (
     PROFILE_SCHEMA,
@@ -50,6 +50,7 @@ class Rates(Record):
     """What a device can do, dense: FLOP/s by dtype, bytes per second, seconds per small op.
 
     `timings`: operators of many kinds and sizes, timed one by one; none from a datasheet.
+    `disturbed`: other programs used the device while it was measured.
     """
 
     matmul: dict[Dtype, PositiveFloat]
@@ -58,6 +59,7 @@ class Rates(Record):
     op_seconds: PositiveFloat
     source: Literal["measured", "datasheet", "assumed"]
     timings: tuple[Timing, ...] = Field(default=(), repr=False)
+    disturbed: StrictBool = False
 
 
 class Neighbour(Record):

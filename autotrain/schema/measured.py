@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autotrain.schema.base import Dtype, OptimizerName, Positive, PositiveFloat, Record, Whole
-from autotrain.schema.settings import MemoryFormat
+from autotrain.schema.settings import MemoryFormat, ModelSection
 
 Outcome = Literal["ok", "out_of_memory", "timed_out", "failed", "not_finite"]
 
@@ -104,6 +104,25 @@ class Raced(NamedTuple):
     def step_seconds(self, accum_steps: int) -> float:
         """Of an optimizer step: its micro-batches and the update."""
         return accum_steps * self.micro_seconds + self.update_seconds
+
+
+class Replay(NamedTuple):
+    """A traced step's operators played again on this machine, and what tables had said of them.
+
+    `seconds` of one micro-batch's forward and backward, the mean of a step's; `evaluate_seconds`
+    of one without gradients. `priced` and `evaluate_priced`: the same, put together from operators
+    that the machine had timed. `form` is how the model ran, `length` that of the longest sample.
+    """
+
+    micro_batch: int
+    length: float
+    dtype: Dtype
+    form: ModelSection
+    threads: int
+    seconds: float
+    evaluate_seconds: float
+    priced: float
+    evaluate_priced: float
 
 
 def clear_winner(runs: Sequence[Raced], accum_steps: int, margin: float) -> Raced:

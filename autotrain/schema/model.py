@@ -16,8 +16,7 @@ from autotrain.schema.base import (
     Whole,
     WholeFloat,
 )
-from autotrain.schema.machine import Timing
-from autotrain.schema.measured import NoiseTest, Race, RangeTest
+from autotrain.schema.measured import NoiseTest, Race, RangeTest, Replay
 from autotrain.schema.settings import ModelSection
 
 
@@ -55,8 +54,6 @@ class StepTrace(Record):
 
     `work` is the first micro-batch's, `evaluate_work` the evaluation's.
 
-    `timings` are of its own operators, where they were timed one by one.
-
     `length` is what the task's `length` says of the longest sample in the batch; 0: it is not
     known. `form` is how the model was run; nothing is compiled in a trace.
     """
@@ -76,7 +73,6 @@ class StepTrace(Record):
     ops: Whole
     work: tuple[Work, ...] = Field(default=(), repr=False)
     evaluate_work: tuple[Work, ...] = Field(default=(), repr=False)
-    timings: tuple[Timing, ...] = Field(default=(), repr=False)
     tape: tuple[int, ...] = Field(default=(), repr=False)
     marks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
@@ -182,6 +178,7 @@ class ModelProfile(Record):
     range_test: RangeTest | None = Field(default=None, repr=False)
     noise: NoiseTest | None = Field(default=None, repr=False)
     race: Race | None = None
+    replays: tuple[Replay, ...] = Field(default=(), repr=False)
     train_count: Positive
     valid_count: Whole
     lengths: LengthProfile | None = None

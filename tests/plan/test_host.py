@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrain.plan import heap, host, memory
-from autotrain.schema import Prediction, StepTrace
+from autotrain.schema import ModelSection, Prediction, StepTrace
 from autotrain.units import MIB
 
 from .profiles import model
@@ -40,17 +40,40 @@ def test_what_is_resident_is_never_less_than_what_is_alive(tape):
     assert heap.resident_peak(tape) >= alive_peak(tape)
 
 
-def test_large_requests_are_pages_of_their_own_and_go_back():
+def holed():
+    """Ten holes of 4 MiB, and then five requests that fit into none of them."""
+    tape = [4 * MIB, 1 * MIB] * 10
+    tape += [-1 - number for number in range(0, 20, 2)]
+    return [*tape, *[6 * MIB] * 5]
+
+
+def test_what_is_freed_stays_and_serves_the_next_of_its_size():
     tape = [40 * MIB, -1, 40 * MIB, -2, 40 * MIB, -3]
     assert 40 * MIB <= heap.resident_peak(tape) < 40 * MIB + 8 * KIB
+    assert heap.played(tape).extent >= 40 * MIB
 
 
-def test_a_freed_large_request_moves_its_likes_to_the_heap_where_holes_stay():
-    tape = [8 * MIB, -1]  # from now on up to 8 MiB lie on the heap
-    tape += [4 * MIB, 1 * MIB] * 10
-    tape += [-1 - number for number in range(1, 21, 2)]  # ten holes of 4 MiB
-    tape += [6 * MIB] * 5  # that fit into none of them
-    assert heap.resident_peak(tape) > alive_peak(tape) + 25 * MIB
+def test_holes_that_are_too_small_stay_resident():
+    assert heap.resident_peak(holed()) > alive_peak(holed()) + 25 * MIB
+
+
+def test_where_nothing_is_kept_large_requests_go_back_at_once():
+    assert heap.resident_peak(holed(), keeps=False) < alive_peak(holed()) + 1 * MIB
+    assert heap.played([40 * MIB, -1], keeps=False).mapped == 0
+
+
+def test_activations_that_are_computed_again_leave_no_holes():
+    """A run that computes again has malloc give back what is freed, and is predicted so."""
+    holed_step = trace(8).model_copy(
+        update={"tape": (100 * MIB, KIB, *holed()[:20], *(n - 2 for n in holed()[20:30]),
+                         *holed()[30:])},
+    )  # fmt: skip
+    marks = (1, 2, len(holed_step.tape), len(holed_step.tape))
+    holed_step = holed_step.model_copy(update={"marks": marks})
+    again = SETUP._replace(form=ModelSection(activation_checkpointing=True))
+    kept, _ = host.heap_bytes(holed_step, (100 * MIB,), SETUP)
+    given_back, _ = host.heap_bytes(holed_step, (100 * MIB,), again)
+    assert kept > given_back + 25 * MIB
 
 
 def test_small_bytes_are_those_that_a_step_puts_on_the_heap():

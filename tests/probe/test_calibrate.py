@@ -9,6 +9,7 @@ from autotrain.probe.calibrate import assumed_cpu_rates, assumed_gpu_rates, cali
 from autotrain.probe.gpus import Gpu
 from autotrain.probe.machines import load_machine
 from autotrain.schema import Cpu, Rates
+from autotrain.sensors import Quiet
 
 CPU = Cpu(name="test CPU", cores=2, logical=2, features=("avx2",))
 MEASURED = Rates(
@@ -45,7 +46,6 @@ def measurements(monkeypatch):
 
     monkeypatch.setattr(calibrate, "measure", measure)
     monkeypatch.setattr(calibrate, "write_bandwidth", lambda where: 1e8)
-    monkeypatch.setattr(calibrate, "_others_are_busy", lambda: False)
     return asked
 
 
@@ -81,16 +81,16 @@ def test_a_torn_cache_is_measured_anew(measurements, tmp_path, torn):
 
 
 def test_rates_from_a_busy_moment_serve_for_a_while_only(measurements, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrate, "_others_are_busy", lambda: True)
+    monkeypatch.setattr(Quiet, "disturbed", lambda self: 0.4)
     calibration(CPU, [], tmp_path)
-    calibration(CPU, [], tmp_path)
+    assert calibration(CPU, [], tmp_path).rates[-1].disturbed
     assert len(measurements) == 1
     later = time.time() + calibrate.BUSY_SECONDS + 1
     monkeypatch.setattr(calibrate.time, "time", lambda: later)
-    monkeypatch.setattr(calibrate, "_others_are_busy", lambda: False)
-    assert calibration(CPU, [], tmp_path, calibrate=False).rates == (MEASURED,)
+    monkeypatch.setattr(Quiet, "disturbed", lambda self: None)
+    assert calibration(CPU, [], tmp_path, calibrate=False).rates[-1].disturbed
     assert len(measurements) == 1
-    calibration(CPU, [], tmp_path)
+    assert not calibration(CPU, [], tmp_path).rates[-1].disturbed
     assert len(measurements) == 2
     assert calibrate._load(calibrate.cache_file(CPU, [])).until is None
 

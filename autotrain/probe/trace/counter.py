@@ -18,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotrain import schema
 from autotrain.probe.trace import scratch
-from autotrain.probe.trace.examples import Examples
 from autotrain.probe.trace.flops import CONVOLUTION_BACKWARD, CONVOLUTIONS, flops_of
+from autotrain.probe.trace.program import Recorder
 from autotrain.probe.trace.rules import INSIDE, untouched
 from autotrain.probe.trace.values import Values, tensors_in
 from autotrain.probe.trace.work import VIEW, work
@@ -76,7 +76,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.last_op = ""
         self.inside = INSIDE  # by operator: bytes used beside its outputs
         self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
-        self.examples: Examples | None = None  # None: nobody is going to time them
+        self.recorder: Recorder | None = None  # None: nobody is going to play it again
 
     def hold(self, tensors: Iterable[torch.Tensor], *, theirs: bool = False) -> None:
         """Count tensors that exist already: parameters, buffers, the batch.
@@ -87,6 +87,14 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self._see(tensor)
             if theirs:
                 self._theirs.add(_storage_key(tensor))
+
+    def keep(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the batch as the step is to see it."""
+        assert self.values is not None
+        seen = self.values.keep(tensor)
+        if self.recorder is not None:
+            self.recorder.known(seen, tensor)
+        return seen
 
     def restart(self) -> None:
         """Forget the peak and the work so far; what lives stays counted."""
@@ -122,7 +130,6 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         """A counter that starts anew, with the same values."""
         made = Counter(self.values)
         made.calls = None if self.calls is None else []
-        made.examples = None if self.examples is None else Examples()
         return made
 
     def off(self) -> None:
@@ -152,6 +159,8 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self._see(tensor)
         if self._followed is not None:
             self._spread(func, inputs, outputs)
+        if self.recorder is not None and (outputs or func._schema.is_mutable):
+            self.recorder.call(func, args, kwargs, out)
         if name in self.inside:
             self._inside(self.inside[name](args))
         flops = self._account(func, args, kwargs, out, inputs, outputs)
@@ -198,6 +207,8 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
 
     def _release(self, key: int) -> None:
         gone = self.live.pop(key, None)
+        if self.recorder is not None and gone is not None:
+            self.recorder.freed(key)
         self._theirs.discard(key)
         if self._followed is not None:
             self._followed.discard(key)
@@ -241,8 +252,6 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             self.work.matmul_flops += flops
         made = work(func, args, flops, inputs, outputs)
         calls[made] = calls.get(made, 0) + 1
-        if self.examples is not None:
-            self.examples.add(func, args, kwargs, made, self.live, outputs)
         return flops
 
 

@@ -23,6 +23,8 @@ def phase(counter: Counter, run: Callable[[], None]) -> Phase:
     """Run a part of a step and read the counter."""
     counter.restart()
     start = len(counter.tape)
+    if counter.recorder is not None:
+        counter.recorder.mark()
     run()
     measured = Phase(start, counter.peak, counter.work)
     gc.collect()

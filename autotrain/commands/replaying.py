@@ -1,0 +1,134 @@
+"""A traced step played again on this machine, in several ways: where no real steps are taken."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from autotrain.commands import trying
+from autotrain.commands.racing import disturbed, told
+from autotrain.plan import compute, memory, pricing
+from autotrain.plan import race as races
+from autotrain.plan.ledger import Ledger
+from autotrain.schema import (
+    Device,
+    Plan,
+    Race,
+    Raced,
+    Replay,
+    Variant,
+    clear_winner,
+)
+from autotrain.sensors import Quiet
+
+if TYPE_CHECKING:
+    from autotrain.commands.decide import Case, Decision
+
+# For all ways to run the model together, about; and for all sizes of micro-batch.
+SECONDS = 3.0
+# Rounds that are played however long they last.
+ROUNDS = 4
+# What a step may take of the memory that is free, by what is predicted.
+SHARE = 0.5
+
+
+def alone(trial: bool | None, here: bool, plan: Plan) -> bool:
+    """Whether operators are to be played by themselves: where no real steps tell how long they
+    take, and the environment does not say that nothing is to be run."""
+    if os.environ.get("AUTOTRAIN_TRIAL") == "off":
+        return False
+    return trial is False or (trial is None and here and not trying.quick(plan))
+
+
+def played(case: Case, made: Decision) -> tuple[Case, Decision]:
+    """The decision with what this machine, which is the one planned for, takes for such steps.
+
+    As it was where nothing computes here, and where the step is too long or too large to play.
+    """
+    device = case.hardware.device(made.plan.device.kind, made.plan.device.index)
+    if device is None or device.kind != "cpu" or not device.rates.timings:
+        return case, made
+    fixed = frozenset(Ledger(case.goal, 0, made.plan.device.kind).given)
+    ways = races.variants(made.plan, made.model, device, fixed)
+    if not _short(made.plan, len(ways)) or not _small(made, device, len(ways)):
+        return case, made
+    begun, quiet, whole = monotonic(), Quiet(), made.plan.batch.micro_batch
+    held = _held(case, made.plan, device, [(way, whole) for way in ways])
+    if not held:
+        return case, made
+    about = {"micro_batch": whole, "accum_steps": made.plan.batch.accum_steps, "outcome": "ok"}
+    update = _update_seconds(made, device)
+    runs = tuple(Raced(way, of.seconds, update) for (way, _), of in held.items())
+    race = Race.model_validate({**about, "rounds": ROUNDS - 1, "runs": runs})
+    sizes = races.cuts(made.plan, made.model, fixed)
+    best = clear_winner(race.runs, race.accum_steps, races.MARGIN).variant
+    parts = _held(case, made.plan, device, [(best, size) for size in (whole, *sizes)][1:])
+    taken = quiet.disturbed()
+    if taken is not None:
+        print(disturbed(taken), file=sys.stderr)
+        return case, made
+    cuts = [
+        (size, whole / size * r.seconds)
+        for (way, size), r in {**held, **parts}.items()
+        if way == best
+    ]
+    race = race.model_copy(
+        update={"cuts": tuple(sorted(cuts, reverse=True)), "seconds": monotonic() - begun}
+    )
+    if len(race.runs) > 1 or sizes:
+        print(told(race), file=sys.stderr)
+    case = case.raced(race, (*held.values(), *parts.values()))
+    return case, case.decide()
+
+
+def _short(plan: Plan, ways: int) -> bool:
+    micro = plan.predicted.step_seconds.expected / plan.batch.accum_steps
+    return ROUNDS * ways * micro < trying.UNASKED_SECONDS
+
+
+def _small(made: Decision, device: Device, ways: int) -> bool:
+    need = made.plan.predicted.tensor_peak_bytes.high + ways * made.model.parameter_bytes
+    return need < SHARE * device.free_bytes
+
+
+def _update_seconds(made: Decision, device: Device) -> float:
+    chosen, model = made.plan.optimizer, made.model
+    state = memory.optimizer_state_bytes(
+        chosen.name, model.trainable_bytes, model.tensors, chosen.momentum
+    )
+    return compute.optimizer_seconds(model, device, state)
+
+
+def _held(
+    case: Case, plan: Plan, device: Device, ways: list[tuple[Variant, int]]
+) -> dict[tuple[Variant, int], Replay]:
+    """Each way and size, played in turns; none where one cannot be."""
+    from autotrain.probe import replay
+
+    known = pricing.prices(device.rates.timings)
+    programs, traces = [], []
+    for variant, size in ways:
+        form = plan.model.model_copy(
+            update={"compile": False, "memory_format": variant.memory_format}
+        )
+        trace = case.step(size, variant.dtype, form)
+        program = case.tracer.program(trace)
+        if program is None or not program.whole:
+            return {}
+        traces.append(trace)
+        programs.append((program, variant.threads))
+    try:
+        taken = replay.timed(programs, plan.batch.accum_steps, SECONDS)
+    except Exception as error:
+        print(f"warning: the traced step could not be played: {error}", file=sys.stderr)
+        return {}
+    return {
+        way: Replay(
+            trace.micro_batch, trace.length, trace.dtype, trace.form, way[0].threads, *of,
+            known.seconds(trace.work, way[0].threads),
+            known.seconds(trace.evaluate_work, way[0].threads),
+        )
+        for way, trace, of in zip(ways, traces, taken, strict=True)
+    }  # fmt: skip
