@@ -28,9 +28,9 @@ def variants(
 ) -> list[Variant]:
     """What may compete: the plan's own way first, then others that the user left open.
 
-    On a CPU: bf16 where the CPU computes it natively, channels_last where the model convolves
-    pictures, one thread where there are more. On a GPU: channels_last with the format it
-    computes fast in.
+    On a CPU, each with each: bf16 where the CPU computes it natively, channels_last where the
+    model convolves pictures, half of the threads and one where there are more. On a GPU:
+    channels_last with the format it computes fast in.
     """
     own = Variant(plan.precision.dtype, plan.model.memory_format, plan.device.threads)
     on_cpu = device.kind == "cpu"
@@ -40,11 +40,15 @@ def variants(
     formats: list[MemoryFormat] = [own.memory_format]
     if FORMAT not in fixed and model.convolutions and own.memory_format == "contiguous":
         formats.append("channels_last")
-    threads = [own.threads]
-    if on_cpu and THREADS not in fixed and own.threads > 1:
-        threads.append(1)
-    made = [Variant(d, f, own.threads) for d in dtypes for f in formats]
-    return [*made, *(own._replace(threads=many) for many in threads[1:])]
+    threads = {own.threads}
+    if on_cpu and THREADS not in fixed:
+        threads |= {1, max(own.threads // 2, 1)}
+    return [
+        Variant(d, f, many)
+        for many in sorted(threads, reverse=True)
+        for d in dtypes
+        for f in formats
+    ]
 
 
 def cuts(plan: Plan, model: ModelProfile, fixed: frozenset[str]) -> tuple[int, ...]:
