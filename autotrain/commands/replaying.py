@@ -77,7 +77,7 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     race = race.model_copy(
         update={"cuts": tuple(sorted(cuts, reverse=True)), "seconds": monotonic() - begun}
     )
-    if len(race.runs) > 1 or sizes:
+    if len(race.runs) > 1:
         print(told(race), file=sys.stderr)
     case = case.raced(race, (*held.values(), *parts.values()))
     return case, case.decide()
