@@ -85,7 +85,7 @@ def calibration(
         found = _measure_missing(cpu, gpus, rates)
         busy = quiet.disturbed() is not None
         until = time.time() + BUSY_SECONDS if busy else saved.until
-        rates |= {k: r.model_copy(update={"disturbed": busy}) for k, r in found.items()}
+        rates |= {k: r.model_copy(update={"disturbed": busy or None}) for k, r in found.items()}
         if disk not in disks and (speed := write_bandwidth(where)):
             disks[disk] = speed
         if (rates, disks) != (saved.rates, saved.disks):

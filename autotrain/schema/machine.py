@@ -59,7 +59,7 @@ class Rates(Record):
     op_seconds: PositiveFloat
     source: Literal["measured", "datasheet", "assumed"]
     timings: tuple[Timing, ...] = Field(default=(), repr=False)
-    disturbed: StrictBool = False
+    disturbed: StrictBool | None = None
 
 
 class Neighbour(Record):
