@@ -118,15 +118,25 @@ def found(race: Race | None, ledger: Ledger) -> dict[str, tuple[Any, str]]:
 
 
 def said(race: Race, best: Raced, place: int) -> str:
-    """What each value of one setting took at best, the chosen one first."""
-    least: dict[Any, float] = {}
-    for raced in race.runs:
-        value, took = raced.variant[place], raced.step_seconds(race.accum_steps)
-        least[value] = min(took, least.get(value, took))
-    chosen = best.variant[place]
-    others = [f"{value} {seconds_text(took)}" for value, took in least.items() if value != chosen]
-    first = f"{chosen} took {seconds_text(least[chosen])} a step at micro_batch {race.micro_batch}"
+    """What the winner took, and what those did that differ from it in this one setting alone."""
+    chosen, alike = best.variant[place], _without(best.variant, place)
+    own = best.step_seconds(race.accum_steps)
+    others = {
+        raced.variant[place]: raced.step_seconds(race.accum_steps)
+        for raced in race.runs
+        if _without(raced.variant, place) == alike and raced.variant[place] != chosen
+    }
+    rest = f"({', '.join(alike)})"
+    first = f"{chosen} took {seconds_text(own)} a step at micro_batch {race.micro_batch} {rest}"
     if not others:
-        return f"{first}; nothing else was tried"
-    near = f"; less than {MARGIN:.0%} faster does not count" if best == race.runs[0] else ""
-    return f"{first}, {', '.join(others)}{near}"
+        return f"{first}; nothing else was tried with these"
+    shown = ", ".join(f"{value} {seconds_text(took)}" for value, took in others.items())
+    near = f"; less than {MARGIN:.0%} faster does not count" if min(others.values()) < own else ""
+    return f"{first}, {shown}{near}"
+
+
+def _without(variant: Variant, place: int) -> tuple[str, ...]:
+    """A way's other settings, as a person reads them."""
+    threads = f"{variant.threads} thread{'' if variant.threads == 1 else 's'}"
+    words = (variant.dtype, variant.memory_format, threads)
+    return tuple(word for n, word in enumerate(words) if n != place)

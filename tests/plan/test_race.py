@@ -1,7 +1,5 @@
 """Which way of running a model wins, and what that settles."""
 
-import pytest
-
 from autotrain.plan import race
 from autotrain.schema import Race, Raced, Variant
 
@@ -67,8 +65,25 @@ def test_a_batch_is_cut_for_speed_only_where_nothing_else_changes():
     assert sizes({"batch.micro_batch"}) == ()
 
 
-@pytest.mark.parametrize(("place", "value"), [(0, "bf16"), (1, "channels_last"), (2, "2")])
-def test_it_says_what_each_value_took(place, value):
-    made = of(0.100, 0.060, 0.050, 0.120)
-    text = race.said(made, race.winner(made, {}), place)
-    assert text.startswith(f"{value} took 51 ms")
+def test_it_compares_only_runs_that_differ_in_that_one_setting():
+    made = of(0.183, 0.060, 0.050, 0.120)  # the winner: bf16, channels_last, 2 threads
+    best = race.winner(made, {})
+    dtype, layout, threads = (race.said(made, best, place) for place in range(3))
+    assert dtype == (
+        "bf16 took 51 ms a step at micro_batch 8 (channels_last, 2 threads); nothing else was "
+        "tried with these"
+    )
+    assert layout.endswith("8 (bf16, 2 threads), contiguous 61 ms")
+    assert "fp32" not in layout
+    assert threads.endswith("(bf16, channels_last); nothing else was tried with these")
+    alone = of(0.183, 0.190, 0.200, 0.120)  # the winner: fp32 on 1 thread
+    text = race.said(alone, race.winner(alone, {}), 0)
+    assert "bf16" not in text  # which ran on 2
+    assert race.said(alone, race.winner(alone, {}), 2).endswith("(fp32, contiguous), 2 184 ms")
+
+
+def test_it_says_that_a_little_faster_does_not_count_only_where_something_was():
+    near, far = of(0.100, 0.099), of(0.100, 0.120)
+    for made, counts in ((near, True), (far, False)):
+        text = race.said(made, race.winner(made, {}), 0)
+        assert ("less than 3% faster does not count" in text) is counts
