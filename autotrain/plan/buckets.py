@@ -26,9 +26,11 @@ MOST, LEAST, WASTE, TRACING_SECONDS = 6, 3, 0.1, 4.0
 # A trace takes its time by operators, and for a CPU by those that it runs to see what they use
 # inside; by its own limit that is no more than so many FLOPs.
 OP_SECONDS, FLOP_SECONDS, MOST_FLOPS = 1e-4, 1e-10, 24e9
-# Micro-batches that a bucket must hold in an epoch; a smaller one joins the next longer. And the
-# steps that an epoch must have: of fewer, sorting would make the same samples meet every time.
-FULL, LEAST_STEPS = 4, 10
+# Micro-batches that a bucket is to fill in an epoch: of fewer, sorting would make the same samples
+# meet every time. It takes fewer at once for that; where it would be no more than the next longer
+# one takes, it does with FEW, or joins that. And the steps that an epoch must have, for the same
+# reason.
+FULL, FEW, LEAST_STEPS = 4, 2, 10
 
 
 class Choice(NamedTuple):
@@ -155,16 +157,19 @@ def _needed(lengths: LengthProfile, span: tuple[float, float], items: float) -> 
 
 
 def _merged(lengths: LengthProfile, parts: tuple[Bucket, ...], count: int) -> tuple[Bucket, ...]:
-    """Without those that hold too little, or take as many at once as the next longer."""
+    """No more at once than fills enough micro-batches; without those that are no gain then.
+
+    That is, which take no more at once than the next longer. The longest stays as it is.
+    """
     kept: list[Bucket] = []
-    for place, (end, micro) in enumerate(parts):
-        start = kept[-1][0] if kept else -1.0
-        if place + 1 < len(parts):
-            held = share_below(lengths, start, end)[0] * count
-            if held < FULL * micro or micro == parts[place + 1][1]:
-                continue
-        kept.append((end, micro))
-    return tuple(kept)
+    for place, (end, micro) in enumerate(parts[:-1]):
+        held = share_below(lengths, kept[-1][0] if kept else -1.0, end)[0] * count
+        longer = parts[place + 1][1]
+        filled = max(int(held / FULL), min(int(held / FEW), longer + 1))
+        most = min([micro, filled, *(size - 1 for _, size in kept)])
+        if most > longer:
+            kept.append((end, most))
+    return (*kept, parts[-1])
 
 
 def settle(ledger: Ledger, sizing: Sizing, choice: Choice, total: int) -> None:
@@ -201,6 +206,7 @@ def _shown(sizing: Sizing, parts: tuple[Bucket, ...]) -> str:
     high = max(sizing.device_peak(sizing.setup(micro, 2, end)).high for end, micro in parts)
     budget = sizing.budget()
     return (
-        f"samples at once by length: {said}; no more than fit and than a step needs; the largest "
+        f"samples at once by length: {said}; no more than fit, than a step needs, and than fills "
+        f"{FULL} micro-batches an epoch ({FEW} where that would save nothing); the largest "
         f"possible batch takes up to {bytes_text(high)} of the budget of {bytes_text(budget)}"
     )

@@ -13,6 +13,9 @@ from autotrain.plan.sizing import Sizing
 from autotrain.schema import DatasetProfile, ModelProfile
 from autotrain.units import bytes_text
 
+# From this share of padding on, a plan without buckets says so.
+MUCH_PADDING = 0.25
+
 
 def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple[str, ...]:
     """All of them."""
@@ -57,12 +60,19 @@ def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
             f"{lengths.read:,} of {lengths.count:,} lengths were read: should a sample be longer "
             f"than {lengths.maximum:.4g}, it goes in a smaller micro-batch of its own"
         )
+    mixed = ((lengths.maximum, round(sizing.time.micro_samples())),)
+    wasted = padding(lengths, mixed)
+    if not parts and wasted > MUCH_PADDING and not sizing.ledger.by_user("batch.buckets"):
+        why = sizing.ledger.because["batch"]["buckets"].formula
+        yield (
+            f"about {100 * wasted:.2g} % of what is computed is padding, as samples differ in "
+            f"length; they are not sorted by it: {why}"
+        )
     if parts:
-        mixed = ((lengths.maximum, round(sizing.time.micro_samples())),)
         padded = 100 * padding(lengths, parts, sizing.train_count)
         yield (
             f"samples of like length share a micro-batch: about {padded:.2g} % of what is computed "
-            f"is padding, {100 * padding(lengths, mixed):.2g} % in random order"
+            f"is padding, {100 * wasted:.2g} % in random order"
         )
 
 

@@ -1,7 +1,7 @@
 """Plans for samples that differ in length."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autotrain import planfile
@@ -111,6 +111,52 @@ def test_short_samples_use_the_memory_that_long_ones_need():
     assert sizes[0] > 4 * sizes[-1]
     off, _ = bucketed(batch__buckets=None)
     assert plan.predicted.run_seconds.expected < off.predicted.run_seconds.expected / 2
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(1, 3000), min_size=2, max_size=60).map(sorted),
+    st.floats(100, 100_000),
+    st.floats(0, 30),
+    between(80, 10**6),
+    between(GIB, 40 * GIB),
+    st.floats(1, 30),
+)
+@example([16, 480], 100_000.0, 0.0, 1000, round(1.1 * GIB), 27.0)
+@example([845] * 17 + [2322] * 83, 20_000.0, 0.0, 115, round(1.18 * GIB), 24.0)
+def test_buckets_never_slow_a_run_down_and_more_memory_does_not(values, each, square, n, free, by):
+    def run(free, **more):
+        plan, _ = bucketed(values, each, square, n, free, train__epochs=10, **more)
+        return plan.predicted.run_seconds.expected
+
+    try:
+        seconds = run(free)
+    except AutotrainError:
+        return
+    assert seconds <= run(free, batch__buckets=None) * 1.02
+    assert run(int(by * free)) <= seconds * 1.1
+
+
+@pytest.mark.parametrize("samples", [500, 1000, 8000])
+def test_few_short_samples_get_a_smaller_bucket_and_not_none(samples):
+    values = [16] * 500 + [480] * 500
+    plan, _ = bucketed(values, train=samples, free=40 * GIB)
+    off, _ = bucketed(values, train=samples, free=40 * GIB, batch__buckets=None)
+    (_, short), (_, long) = plan.batch.buckets
+    assert long < short <= samples / 2 / buckets.FULL
+    one, other = (
+        made.predicted.step_seconds.expected / made.batch.global_batch for made in (plan, off)
+    )
+    assert other > 1.6 * one
+
+
+def test_padding_that_is_not_avoided_is_told():
+    plan, _ = bucketed([16] * 50 + [480] * 50, train=79)
+    assert plan.batch.buckets is None
+    (note,) = [each for each in plan.notes if "padding" in each]
+    assert note.endswith("79 samples are too few: 8 a step, under 10 steps an epoch")
+    off, _ = bucketed([16] * 50 + [480] * 50, train=79, batch__buckets=None)
+    assert not [each for each in off.notes if "padding" in each]
 
 
 @given(st.integers(0, 4), st.booleans())
