@@ -164,6 +164,7 @@ def _too_large(sizing: Sizing, micro: int, accum: int, why: str = "") -> DoesNot
     budget = sizing.budget()
     what = "one sample needs" if micro == 1 else f"{micro} samples at once need"
     held = ", with the gradients held while accumulating" if accum > 1 else ""
+    held += _loading(sizing)
     return DoesNotFitError(
         f"{why}{what} {bytes_text(needed.expected)} (up to {bytes_text(needed.high)}){held}; "
         f"the budget on {sizing.device.name} is {bytes_text(budget)}"
@@ -198,14 +199,22 @@ def _settle_micro(
     ledger.settle(
         _MICRO,
         cut.micro,
-        formula=f"{whose}training on {cut.micro} at once takes up to {bytes_text(high)} of the "
-        f"budget of {bytes_text(budget)}, {fits} would fit ({_each(sizing, cut.micro, accum)}); a "
+        formula=f"{whose}training on {cut.micro} at once{_loading(sizing)} takes up to "
+        f"{bytes_text(high)} of the budget of {bytes_text(budget)}, {fits} would fit ({_each(sizing, cut.micro, accum)}); a "
         f"step needs {wanted.share}",
         source=source,
         kind=kind,
         limited_by=limit,
         would_change=_LIMITS[limit],
         beside=(_input_rule(sizing),),
+    )
+
+
+def _loading(sizing: Sizing) -> str:
+    """Workers that take of the memory too."""
+    workers = sizing.given_workers()
+    return f", with {workers} loader workers of {bytes_text(sizing.worker_bytes())}," * bool(
+        workers
     )
 
 

@@ -63,7 +63,7 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     said = f"a fifth of the free RAM, {bytes_text(room)}"
     if sizing.device.kind == "cpu":
         # There they count in the peak that is predicted, and not every set can be kept.
-        room = min(room, 0.1 * sizing.device_peak(sizing.planned()).expected)
+        room = min(room, 0.1 * sizing.device_peak(sizing.planned(), 0).expected)
         said = f"{bytes_text(room)}, what the predicted peak does not notice"
     loading, model = sizing.time.loading_seconds(), sizing.time.micro_seconds()
     each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
@@ -88,7 +88,7 @@ def _room(sizing: Sizing) -> float:
     """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
     if sizing.device.kind != "cpu":
         return 0.5 * sizing.hardware.ram_available_bytes
-    return sizing.budget() - sizing.device_peak(sizing.planned()).high
+    return sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
 
 
 def predictions(ledger: Ledger, sizing: Sizing) -> None:

@@ -22,6 +22,7 @@ _IN_THE_WAY = (
     "optimizer.implementation",
     "precision.dtype",
     "model.activation_checkpointing",
+    "loader.workers",
 )
 _LIGHT: Change = {"optimizer.name": "sgd", "optimizer.momentum": None}
 
@@ -51,6 +52,7 @@ def _milder(model: ModelProfile) -> list[list[Change]]:
         [{"optimizer.name": "sgd"}, _LIGHT],
         [{"precision.dtype": dtype} for dtype in halves(model)],
         [{"batch.global_batch": 2**power} for power in range(10, -1, -1)],
+        [{"loader.workers": 0}],
     ]
 
 

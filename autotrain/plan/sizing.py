@@ -117,8 +117,12 @@ class Sizing:
             self.said[setup,] = cuda.reserved(model, setup, self.tensors(setup), self.device)
         return self.said[setup,]
 
-    def device_peak(self, setup: memory.Setup, workers: int = 0) -> Prediction:
-        """What the system will see, in bytes. MPS is taken for a GPU with CUDA's figures."""
+    def device_peak(self, setup: memory.Setup, workers: int | None = None) -> Prediction:
+        """What the system will see, in bytes. MPS is taken for a GPU with CUDA's figures.
+
+        `workers` that load data: by default those that the user or a recipe gives.
+        """
+        workers = self.given_workers() if workers is None else workers
         if not self.model.trials:
             return self._device_peak(setup, workers)
         own = self._corrected("device_peak_bytes", setup, self._device_peak)
@@ -191,6 +195,10 @@ class Sizing:
             self.budget(),
             most,
         )
+
+    def given_workers(self) -> int:
+        """Loader workers that take of a CPU's budget whatever the batch: given, not decided."""
+        return int(self.ledger.fixed("loader.workers") or 0) if self.device.kind == "cpu" else 0
 
     def worker_bytes(self) -> int:
         """RAM of one loader worker."""

@@ -28,6 +28,7 @@ from .profiles import (
     planned,
     rates,
     reason,
+    recipe,
 )
 
 PINNED = {
@@ -58,9 +59,8 @@ def test_any_machine_model_and_wish_gives_a_sound_plan_or_an_error_with_words(ha
         return
     cut = plan.batch
     assert cut.global_batch == cut.micro_batch * cut.accum_steps * cut.world_size
-    if "batch.micro_batch" not in wish.user and "loader.workers" not in wish.user:
-        recipes_workers = any("loader.workers" in r.settings for r in wish.recipes)
-        assert recipes_workers or plan.predicted.device_peak_bytes.high <= plan.memory.budget_bytes
+    if "batch.micro_batch" not in wish.user:
+        assert plan.predicted.device_peak_bytes.high <= plan.memory.budget_bytes
     for key in set(wish.user) - {"schedule.period_epochs"}:
         section, name = key.split(".")
         assert getattr(getattr(plan, section), name) == wish.user[key]
@@ -172,6 +172,28 @@ def test_loader_workers_are_counted_in_the_budget_of_a_cpu():
         plan = attempt(machine(device("cpu", free * MIB), cores=64), slow, goal())
         if plan is not None:
             assert plan.predicted.device_peak_bytes.high <= plan.memory.budget_bytes
+
+
+@pytest.mark.parametrize("whose", ["user", "recipe"])
+def test_workers_that_are_given_leave_less_to_the_batch_of_a_cpu(whose):
+    def made(workers, free=4 * GIB):
+        tried = [recipe(loader__workers=workers)] if whose == "recipe" else []
+        wish = goal(*tried, **({} if tried else {"loader__workers": workers}))
+        return planned(machine(device("cpu", free)), model(each=40 * MIB), wish)
+
+    few, many = made(0), made(12)
+    assert many.batch.micro_batch < few.batch.micro_batch
+    assert many.predicted.device_peak_bytes.high <= many.memory.budget_bytes
+    assert "with 12 loader workers of 120 MiB" in reason(many, "batch.micro_batch").formula
+    gpu = [
+        planned(machine(device("cuda", 4 * GIB)), model(each=40 * MIB), goal(loader__workers=n))
+        for n in (0, 12)
+    ]
+    assert gpu[0].batch == gpu[1].batch  # beside a GPU they take RAM of their own
+    with pytest.raises(DoesNotFitError, match="with 30 loader workers of 120 MiB") as caught:
+        made(30)
+    out = "leaving loader.workers out" if whose == "user" else "--set loader.workers=0"
+    assert out in caught.value.hint
 
 
 def test_a_thousand_plans_take_well_under_20_ms_each():
