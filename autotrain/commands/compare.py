@@ -51,7 +51,9 @@ def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> 
     fastest = best(rows).fastest
     if fastest is None:
         return DoesNotFitError.exit_code
-    print(f"\nno plan was written\n\nnext: {_command(wish, fastest.machine)}", file=sys.stderr)
+    price = next(machine.price for machine in asked if machine.called == fastest.machine)
+    said = _command(wish, fastest.machine, price)
+    print(f"\nno plan was written\n\nnext: {said}", file=sys.stderr)
     return 0
 
 
@@ -73,7 +75,7 @@ def _asked(machines: str, calibrate: bool) -> list[Machine]:
     for item in filter(None, (part.strip() for part in machines.split(","))):
         try:
             machine = _one(item, calibrate)
-            found[machine.called] = machine
+            found[machine.called] = _same(found.get(machine.called, machine), machine)
         except AutotrainError as error:
             faults += error.message.splitlines()
             hints += [error.hint] if error.hint else []
@@ -85,11 +87,21 @@ def _asked(machines: str, calibrate: bool) -> list[Machine]:
     return list(found.values())
 
 
+def _same(before: Machine, now: Machine) -> Machine:
+    """A machine that was named twice, at the price that was said. Raises UsageError."""
+    if None not in (before.price, now.price) and before.price != now.price:
+        raise UsageError(
+            f"--compare {now.called}: two prices for it, {before.price:g} and {now.price:g}",
+            hint="name it once",
+        )
+    return now if before.price is None else before
+
+
 def _one(item: str, calibrate: bool) -> Machine:
     """`NAME`, `FILE` or `here`, with `=PRICE` behind it or not."""
     name, equals, said = item.rpartition("=")
     name = name if equals else item
-    price = dollars(said, f"--compare {name}=") if equals else None
+    price = dollars(said, f"--compare {name}=", least=0.0) if equals else None
     if name == HERE:
         return Machine(HERE, hardware_of(None, Path.cwd(), calibrate), price)
     hardware = hardware_of(name, Path.cwd(), calibrate)
@@ -155,11 +167,14 @@ def _mildest(hint: str) -> str:
     return hint.partition(", or ")[0]
 
 
-def _command(wish: Wish, machine: str) -> str:
-    """What to type for the plan itself."""
+def _command(wish: Wish, machine: str, price: float | None) -> str:
+    """What to type for the plan itself; a price of the machine's own stands above one for all."""
     words = ["autotrain", "plan", *([wish.data] if wish.data is not None else [])]
     named = {"--template": wish.template, "--task": wish.task, "--recipe": wish.recipe}
     words += [part for flag, value in named.items() if value for part in (flag, value)]
     words += [part for stage in wish.stages for part in ("--stage", stage)]
-    words += [part for pair in wish.settings for part in ("--set", pair)]
+    own = price is not None
+    pairs = [x for x in wish.settings if not (own and x.partition("=")[0].strip() == _PRICE)]
+    words += [part for pair in pairs for part in ("--set", pair)]
+    words += ["--price", f"{price:g}"] if own else []
     return shlex.join([*words, *(["--machine", machine] if machine != HERE else [])])

@@ -30,7 +30,7 @@ def as_settings(
     found = {
         "--within": None if within is None else seconds(within),
         "--for": None if spend is None else dollars(spend, "--for"),
-        "--price": None if price is None else dollars(price, "--price"),
+        "--price": None if price is None else dollars(price, "--price", least=0.0),
     }
     said = {pair.partition("=")[0].strip() for pair in settings}
     asked = {flag: value for flag, value in found.items() if value is not None}
@@ -58,11 +58,12 @@ def seconds(text: str) -> float:
     return total
 
 
-def dollars(text: str, flag: str) -> float:
-    """`5usd`, `$5`, `5 dollars`, `5`. Raises UsageError."""
+def dollars(text: str, flag: str, least: float | None = None) -> float:
+    """`5usd`, `$5`, `5 dollars`, `5`: over 0, or from `least` on. Raises UsageError."""
     match = _MONEY.fullmatch(text.strip().lower())
-    amount = float(match[1]) if match else 0.0
-    if not 0 < amount < float("inf"):
+    amount = float(match[1]) if match else -1.0
+    enough = amount > 0 if least is None else amount >= least
+    if not enough or amount == float("inf"):
         raise UsageError(
             f"{flag} {text}: not an amount of dollars",
             hint="such as 5usd or $0.35; in another currency give --for and --price both as "

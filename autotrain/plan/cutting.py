@@ -200,8 +200,8 @@ def _settle_micro(
         _MICRO,
         cut.micro,
         formula=f"{whose}training on {cut.micro} at once{_loading(sizing)} takes up to "
-        f"{bytes_text(high)} of the budget of {bytes_text(budget)}, {fits} would fit ({_each(sizing, cut.micro, accum)}); a "
-        f"step needs {wanted.share}",
+        f"{bytes_text(high)} of the budget of {bytes_text(budget)}, {fits} would fit "
+        f"({_each(sizing, cut.micro, accum)}); a step needs {wanted.share}",
         source=source,
         kind=kind,
         limited_by=limit,

@@ -71,10 +71,11 @@ def limit(ledger: Ledger, sizing: Sizing) -> Limit | None:
                 "not known",
                 hint="--price 0.35, in dollars an hour; or price_per_hour in the machine's profile",
             )
-        paid = 3600 * dollars / price
+        paid = 3600 * dollars / price if price else math.inf
         said = f"{seconds_text(paid)} ({dollars:g} dollars at {price:g} an hour)"
         found.append(Limit(paid, "train.spend_dollars", said))
-    return min(found, default=None)
+    # What costs nothing may take as long as it likes.
+    return min((each for each in found if each.seconds < math.inf), default=None)
 
 
 def _settled(ledger: Ledger, key: str, sizing: Sizing) -> float | None:
@@ -95,7 +96,7 @@ def _settled(ledger: Ledger, key: str, sizing: Sizing) -> float | None:
         key,
         price,
         formula=formula,
-        source="the machine's profile" if price else "autotrain's default: none",
+        source="the machine's profile" if price is not None else "autotrain's default: none",
         kind="fixed",
         would_change=flags.get(key, "--price 0.35"),
     )

@@ -27,26 +27,50 @@ class Row(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The rows of the shortest run and of the cheapest, by what is expected."""
+    """The rows of the shortest run and of the cheapest, by what is expected.
+
+    `limited`: a limit of time or money leaves some machines fewer epochs than others, so their
+    runs are no match: the one with most epochs stands for the fastest, the cheapest epoch for the
+    cheapest.
+    """
 
     fastest: Row | None
     cheapest: Row | None
+    limited: bool = False
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
-    """By expected run time; those without a plan last, as they were asked for."""
-    return sorted(
-        rows, key=lambda row: row.plan.predicted.run_seconds.expected if row.plan else math.inf
-    )
+    """The best first; those without a plan last, as they were asked for."""
+    limited = _limited(rows)
+    return sorted(rows, key=lambda row: _rank(row, limited=limited))
 
 
 def best(rows: Sequence[Row]) -> Best:
     """Of the rows that have a plan; of equal ones the first."""
-    planned = [row for row in rows if row.plan is not None]
-    fastest = min(planned, key=lambda row: _run(row).expected, default=None)
+    limited = _limited(rows)
+    planned = [row for row in ordered(rows) if row.plan is not None]
     priced = [row for row in planned if cost(row) is not None]
-    cheapest = min(priced, key=lambda row: _spent(row).expected, default=None)
-    return Best(fastest, cheapest)
+    cheapest = min(priced, key=lambda row: _price(row, limited=limited), default=None)
+    return Best(planned[0] if planned else None, cheapest, limited)
+
+
+def _limited(rows: Sequence[Row]) -> bool:
+    """Whether the rows' runs are of different lengths because a limit cut some short."""
+    trains = [row.plan.train for row in rows if row.plan is not None]
+    limits = any(t.within_seconds is not None or t.spend_dollars is not None for t in trains)
+    return limits and len({train.epochs for train in trains}) > 1
+
+
+def _rank(row: Row, *, limited: bool) -> tuple[float, float]:
+    """Less is better: of a limited run the epochs that it leaves out, then the time."""
+    if row.plan is None:
+        return math.inf, math.inf
+    return -row.plan.train.epochs if limited else 0, _run(row).expected
+
+
+def _price(row: Row, *, limited: bool) -> float:
+    """Dollars of the run, or of an epoch."""
+    return _spent(row).expected / (_plan(row).train.epochs if limited else 1)
 
 
 def cost(row: Row) -> Prediction | None:
@@ -59,12 +83,16 @@ def cost(row: Row) -> Prediction | None:
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
-    """The same for programs: a list in the table's order, and the two names beneath it."""
+    """The same for programs: a list in the table's order, and the two names beneath it.
+
+    `limited`: as in `Best`.
+    """
     found = best(rows)
     return {
         "machines": [_json(row) for row in ordered(rows)],
         "fastest": found.fastest.machine if found.fastest else None,
         "cheapest": found.cheapest.machine if found.cheapest else None,
+        "limited": found.limited,
     }
 
 
@@ -95,7 +123,7 @@ def _lines(rows: Sequence[Row]) -> list[list[str]]:
     said = dict(_COLUMNS)
     if len({_plan(row).train.epochs for row in planned}) < 2:  # only a limit makes them differ
         del said["epochs"]
-    if not any(cost(row) for row in planned):
+    if all(cost(row) is None for row in planned):
         del said["cost"]
     cells = said.values() if planned else ()
     lines = [["machine", "fits", *(said if planned else ())]]
@@ -135,6 +163,8 @@ def money(dollars: float) -> str:
         return f"${dollars:,.0f}"
     if dollars >= 1:
         return f"${dollars:.2f}"
+    if dollars == 0:
+        return "$0"
     return f"${dollars:.2g}" if dollars >= 1e-4 else "under $0.0001"
 
 
@@ -164,17 +194,24 @@ def _beneath(rows: Sequence[Row]) -> list[str]:
         if row.plan is None:
             remedy = f"; {row.remedy}" if row.remedy else ""
             lines += ["", *_wrapped(f"{row.machine}: {row.why}{remedy}")]
-    found, words = best(rows), []
-    if found.fastest is not None:
-        seconds = seconds_text(_run(found.fastest).expected)
-        words.append(f"fastest: {found.fastest.machine}, {seconds}")
-    if found.cheapest is not None:
-        words.append(
-            f"cheapest: {found.cheapest.machine}, {money(_spent(found.cheapest).expected)}"
-        )
-    if words:
-        words.append("by what is expected: intervals that overlap leave it open")
+    words = _words(best(rows))
     return [*lines, *(["", *_wrapped("; ".join(words))] if words else [])]
+
+
+def _words(found: Best) -> list[str]:
+    """Which is best, in what."""
+    if found.fastest is None:
+        return []
+    row, limited = found.fastest, found.limited
+    seconds, epochs = seconds_text(_run(row).expected), _plan(row).train.epochs
+    words = [f"fastest: {row.machine}, {seconds}"]
+    if limited:
+        words = [f"most epochs within the limit: {row.machine}, {epochs} in {seconds}"]
+    if found.cheapest is not None:
+        dollars = money(_price(found.cheapest, limited=limited))
+        what = "cheapest epoch" if limited else "cheapest"
+        words.append(f"{what}: {found.cheapest.machine}, {dollars}")
+    return [*words, "by what is expected: intervals that overlap leave it open"]
 
 
 def _wrapped(text: str) -> list[str]:

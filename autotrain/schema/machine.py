@@ -14,6 +14,7 @@ from autotrain.schema.base import (
     PositiveFloat,
     Record,
     Whole,
+    WholeFloat,
 )
 
 # Mean hours between two interruptions of a run, by the kind of machine. Rules of ours but for
@@ -105,9 +106,9 @@ class Disk(Record):
 class HardwareProfile(Record):
     """A machine: probed here (`autotrain probe`) or from a datasheet (`profiles/*.toml`).
 
-    `price_per_hour`: what an hour of it costs, in dollars. `interruption_hours`: the mean time
-    between two interruptions of a run on it, or a word for it ("spot"). `battery`: whether it
-    has one; None where nobody looked.
+    `price_per_hour`: what an hour of it costs, in dollars; 0 of one's own. `interruption_hours`:
+    the mean time between two interruptions of a run on it, or a word for it ("spot"). `battery`:
+    whether it has one; None where nobody looked.
     """
 
     schema_version: Literal[1] = Field(PROFILE_SCHEMA, alias="schema")
@@ -121,7 +122,7 @@ class HardwareProfile(Record):
     disk: Disk
     devices: tuple[Device, ...] = Field(min_length=1)
     versions: dict[str, str] = {}
-    price_per_hour: PositiveFloat | None = None
+    price_per_hour: WholeFloat | None = None
     interruption_hours: InterruptionHours | None = None
     battery: bool | None = None
 

@@ -128,7 +128,7 @@ class TrainSection(Record):
     epochs: Positive
     within_seconds: PositiveFloat | None = None
     spend_dollars: PositiveFloat | None = None
-    price_per_hour: PositiveFloat | None = None
+    price_per_hour: WholeFloat | None = None
     ema_decay: Annotated[float, Field(gt=0, lt=1, strict=True)] | None = None
     freeze: Patterns | None = None
 

@@ -167,6 +167,25 @@ def test_all_that_is_wrong_with_the_machines_is_said_at_once(folder, at):
     assert "the task got" not in said.err
 
 
+def test_the_next_command_keeps_the_price_and_drops_the_one_it_stands_above(folder, at):
+    said = at(*PLAN, *SMALL, "--price", "2", "--compare", "rtx-4090=0.5")
+    next_line = said.err.rpartition("next: ")[2]
+    assert "--price 0.5 --machine rtx-4090-24gb" in next_line
+    assert "price_per_hour" not in next_line
+    said = at(*PLAN, *SMALL, "--price", "2", "--compare", "rtx-4090,cpu-4-core")
+    assert "price_per_hour=2.0" in said.err.rpartition("next: ")[2]
+
+
+def test_one_machine_has_one_price(folder, at):
+    said = at(*PLAN, *SMALL, "--compare", "t4=1,rtx-4090,t4-16gb=2")
+    assert said.code == 2
+    assert said.error == "error: --compare t4-16gb: two prices for it, 1 and 2"
+    said = at(*PLAN, *SMALL, "--compare", "t4=0,t4,t4=0", "--json")
+    (row,) = json.loads(said.out)["machines"]
+    assert row["price_per_hour"] == 0.0
+    assert row["cost_dollars"]["expected"] == 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [

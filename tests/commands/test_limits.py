@@ -50,6 +50,12 @@ def test_an_amount_of_dollars_is_read(text):
     assert dollars(text, "--for") == 5
 
 
+def test_an_hour_may_cost_nothing_but_nothing_cannot_be_spent():
+    assert as_settings((), None, None, "0") == ("train.price_per_hour=0.0",)
+    with pytest.raises(UsageError, match="--for 0: not an amount"):
+        as_settings((), None, "0", None)
+
+
 @pytest.mark.parametrize("text", ["", "5eur", "-5", "0", "5,0", "free", "nan", "inf", "1e99"])
 def test_an_amount_that_is_none_is_named(text):
     with pytest.raises(UsageError, match="not an amount of dollars") as error:

@@ -208,6 +208,15 @@ def test_of_two_limits_the_tighter_one_counts():
     assert tight.train.epochs < loose.train.epochs
 
 
+def test_on_a_machine_that_costs_nothing_money_is_no_limit():
+    own = planned(bench(price_per_hour=0.0), wish=goal(train__spend_dollars=0.01))
+    assert own.train.epochs == planned(bench()).train.epochs
+    assert own.train.price_per_hour == 0.0
+    timed = goal(train__spend_dollars=0.01, train__within_seconds=300.0)
+    both = planned(bench(price_per_hour=0.0), wish=timed)
+    assert reason(both, "train.epochs").limited_by == "train.within_seconds"
+
+
 def test_money_without_a_price_is_refused_with_both_ways_to_say_it():
     with pytest.raises(UsageError, match="the price of an hour of bench is not known") as error:
         planned(wish=goal(train__spend_dollars=5.0))

@@ -54,7 +54,35 @@ def test_the_fastest_and_the_cheapest_are_named(rows):
     last = " ".join(printed(rows).rpartition("\n\n")[2].split())
     assert last.startswith("fastest: fast, ")
     assert "; cheapest: slow, $" in last
-    assert best(rows[1:2]) == (None, None)
+    assert best(rows[1:2]) == (None, None, False)
+
+
+def test_runs_that_a_limit_cuts_to_different_lengths_are_ranked_by_epochs():
+    """The machine that stops soonest is not the fastest, nor the cheapest because it does least."""
+    dear = row("dear", 10.0, 9.0, train__within_seconds=60.0)
+    cheap = row("cheap", 0.05, 0.1, train__within_seconds=60.0)
+    done, cut = dear.plan.train.epochs, cheap.plan.train.epochs
+    assert done > cut
+    assert [each.machine for each in ordered([cheap, dear])] == ["dear", "cheap"]
+    found = best([cheap, dear])
+    assert (found.fastest.machine, found.limited) == ("dear", True)
+    each = {r.machine: cost(r).expected / r.plan.train.epochs for r in (dear, cheap)}
+    assert found.cheapest.machine == min(each, key=each.get)
+    text = printed([cheap, dear])
+    assert f"most epochs within the limit: dear, {done} in " in text
+    assert f"cheapest epoch: {found.cheapest.machine}, {money(min(each.values()))}" in text
+    assert "fastest" not in text
+    assert as_json([cheap, dear])["limited"] is True
+    same = [row(name, speed, train__within_seconds=1e9) for name, speed in (("a", 1), ("b", 9))]
+    assert best(same).limited is False
+    assert "fastest: b" in printed(same)
+
+
+def test_hardware_of_ones_own_costs_nothing_and_is_the_cheapest(rows):
+    own = row("own", 0.1, 0.0)
+    assert cost(own).expected == 0
+    assert best([*rows, own]).cheapest is own
+    assert "cheapest: own, $0;" in printed([rows[0], own])
 
 
 def test_a_pipe_gets_aligned_lines_and_blanks_where_nothing_is_known(rows):
@@ -113,7 +141,7 @@ def test_a_machines_name_cannot_play_tricks_on_a_terminal(rows):
 @pytest.mark.parametrize(
     ("dollars", "text"),
     [
-        (0.00001, "under $0.0001"), (0.01234, "$0.012"), (0.5, "$0.5"), (1.5, "$1.50"),
+        (0.0, "$0"), (0.00001, "under $0.0001"), (0.01234, "$0.012"), (0.5, "$0.5"), (1.5, "$1.50"),
         (12.345, "$12.35"), (99.999, "$100.00"), (1234.5, "$1,234"),
     ],
 )  # fmt: skip
