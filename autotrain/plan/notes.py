@@ -26,6 +26,7 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_lengths(model, sizing),
         *_about_recipes(sizing),
         *_about_limits(ledger, sizing),
+        *_about_sizes(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
 
@@ -109,6 +110,32 @@ def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     if dtype not in device.native_dtypes:
         yield f"{device.name} does not compute {dtype} natively: it may be slow"
     yield from saving.remarks(ledger, sizing)
+
+
+def _about_sizes(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
+    """What was given and is more than there is of it."""
+    for key, most, what, means in _sizes(sizing):
+        value = ledger.fixed(key)
+        if value is not None and value > most:
+            yield f"{key} is {value:,}, and there are {most:,} {what}: {means}"
+
+
+def _sizes(sizing: Sizing) -> Iterator[tuple[str, int, str, str]]:
+    """(key, the most that has an effect, of what, what happens beyond)."""
+    samples, cores = "samples to train on", sizing.hardware.cpu.cores
+    steps, epochs = sizing.total_steps(), sizing.count("train.epochs")
+    yield "batch.micro_batch", sizing.train_count, samples, "no micro-batch is so large"
+    yield "batch.global_batch", sizing.train_count, samples, "a step takes them all"
+    yield "device.threads", cores, "cores to use", "more threads than cores wait for one another"
+    yield "loader.workers", cores, "cores to use", "workers and training take turns on them"
+    low = "optimizer.lr is never reached"
+    yield "schedule.warmup_steps", steps, "steps in the run", low
+    for section, verb in (("checkpoint", "saved"), ("evaluate", "evaluated")):
+        alone = f"by that it is {verb} at its end alone"
+        yield f"{section}.every_epochs", epochs, "epochs in the run", alone
+        yield f"{section}.every_steps", steps, "steps in the run", alone
+    evaluations = sizing.time.occasions("evaluate")
+    yield "early_stop.patience", evaluations, "evaluations in the run", "none ends it early"
 
 
 def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:

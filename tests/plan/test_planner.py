@@ -356,12 +356,28 @@ def test_validation_cannot_be_turned_off_where_the_task_brings_none():
         ({"batch__micro_batch": 4000}, "more than the budget of 6.4 GiB"),
         ({"memory__budget_bytes": 20 * GIB}, "20 GiB; 8 GiB are free"),
         ({"precision__dtype": "bf16"}, "a cpu does not compute bf16 natively"),
+        ({"batch__micro_batch": 2000}, "batch.micro_batch is 2,000, and there are 1,000 samples"),
+        ({"batch__global_batch": 2000}, "batch.global_batch is 2,000, and there are 1,000 samples"),
+        ({"device__threads": 64}, "device.threads is 64, and there are 4 cores to use: more"),
+        ({"loader__workers": 30}, "loader.workers is 30, and there are 4 cores to use"),
+        ({"schedule__warmup_steps": 10**6}, "schedule.warmup_steps is 1,000,000, and there are"),
+        ({"checkpoint__every_epochs": 999}, "checkpoint.every_epochs is 999, and there are 94 ep"),
+        ({"evaluate__every_steps": 10**6}, "evaluate.every_steps is 1,000,000, and there are"),
+        ({"early_stop__patience": 1000}, "patience is 1,000, and there are 32 evaluations in"),
         ({"checkpoint__keep": 900}, "900 kept, and up to 3 others, checkpoints take up to"),
     ],
 )
 def test_a_setting_that_does_nothing_or_asks_too_much_is_said(settings, said):
     plan = planned(of=model(dtypes=("fp32", "bf16")), wish=goal(**settings))
     assert any(said in note for note in plan.notes), plan.notes
+
+
+def test_as_much_as_there_is_needs_no_note():
+    wish = goal(
+        batch__global_batch=1000, device__threads=4, train__epochs=5, schedule__warmup_steps=5,
+        checkpoint__every_epochs=5, evaluate__every_epochs=1, early_stop__patience=5,
+    )  # fmt: skip
+    assert planned(wish=wish).notes == ()
 
 
 def test_a_plain_plan_needs_no_notes():
