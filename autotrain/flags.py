@@ -57,7 +57,11 @@ Stages = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; the rest follows."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Fix a setting; the rest follows. KEY=auto: not fixed any more.",
+    ),
 ]
 Refresh = Annotated[
     str | None,

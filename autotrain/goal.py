@@ -14,6 +14,7 @@ from autotrain import files
 from autotrain.errors import UsageError
 from autotrain.planfile import faults, near_name
 from autotrain.schema import (
+    AUTO,
     PositiveFloat,
     Recipe,
     Record,
@@ -149,24 +150,31 @@ def checked(key: str, value: Any) -> Any:
 
     Raises UsageError naming the key.
     """
-    types = setting_types() | _IN_EPOCHS
-    if key in _FROM_ELSEWHERE:
-        raise UsageError(f"{key}: is named on the command line, not set", hint=_KEYS)
-    if key not in types:
-        raise UsageError(f"{key}: unknown key{near_name(key, sorted(types))}", hint=_KEYS)
+    annotation = _type(key)
     try:
         meant = None if value in ("off", "none") else value
-        return TypeAdapter(types[key], config=_FINITE).validate_python(meant)
+        return TypeAdapter(annotation, config=_FINITE).validate_python(meant)
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
         raise UsageError(f"{key}: {shown} {detail}", hint=_KEYS) from None
 
 
+def _type(key: str) -> Any:
+    """What a plan key may hold. Raises UsageError where there is no such key."""
+    types = setting_types() | _IN_EPOCHS
+    if key in _FROM_ELSEWHERE:
+        raise UsageError(f"{key}: is named on the command line, not set", hint=_KEYS)
+    if key not in types:
+        raise UsageError(f"{key}: unknown key{near_name(key, sorted(types))}", hint=_KEYS)
+    return types[key]
+
+
 def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]:
     """`--set key=value` pairs as (plan settings, task options). All faults at once.
 
-    `task.NAME` is an option of the task. `off` or `none` turn an optional setting off.
+    `task.NAME` is an option of the task. `off` or `none` turn an optional setting off, and `auto`
+    (AUTO) lets go of what was fixed before.
     """
     settings: dict[str, Any] = {}
     options: dict[str, Scalar] = {}
@@ -182,7 +190,7 @@ def parse_settings(pairs: list[str]) -> tuple[dict[str, Any], dict[str, Scalar]]
             options[option_name(key)] = value
             continue
         try:
-            settings[key] = checked(key, value)
+            settings[key] = AUTO if value == "auto" and _type(key) else checked(key, value)
         except UsageError as error:
             problems += [f"--set {line}" for line in error.faults]
     if problems:

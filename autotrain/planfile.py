@@ -69,7 +69,8 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
         plan = Plan.model_validate(data)
     except ValidationError as error:
         found = [*_named(faults(error, Plan), data), *_stage_faults(data)]
-        raise UsageError(*(f"{path}: {line}" for line in found)) from None
+        hint = _missing(found, data, path)
+        raise UsageError(*(f"{path}: {line}" for line in found), hint=hint) from None
     if found := _stage_faults(data):
         raise UsageError(*(f"{path}: {line}" for line in found))
     inconsistent = _all_inconsistencies(plan) if consistent else []
@@ -80,6 +81,29 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
     if inconsistent:
         raise UsageError(*(f"{path}: {line}" for line in inconsistent), hint=follow)
     return plan
+
+
+def _missing(lines: list[str], data: Mapping[str, Any], path: Path) -> str:
+    """What to do about settings whose lines are gone: they were decided, and may be again."""
+    because = data.get("because")
+    found: list[str] = []
+    for line in lines:
+        section, _, name = line.removesuffix(": missing").partition(".")
+        reasons = because.get(section) if isinstance(because, Mapping) else None
+        reason = reasons.get(name) if isinstance(reasons, Mapping) else None
+        if line.endswith(": missing") and isinstance(reason, Mapping) and "value" in reason:
+            found.append(f"{section}.{name} = {_literal(reason['value'])}")
+    if not found:
+        return ""
+    key = found[0].partition(" ")[0]
+    return (
+        f"put it back ({', '.join(found)}); `autotrain plan --refresh {path} --set {key}=auto` "
+        "then decides it anew"
+    )
+
+
+def _literal(value: Any) -> str:
+    return tomli_w.dumps({"value": value}).partition(" = ")[2].strip()
 
 
 def stages(plan: Plan) -> list[tuple[Stage, Plan]]:

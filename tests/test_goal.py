@@ -12,7 +12,7 @@ from autotrain.goal import (
     read_template,
     template_for,
 )
-from autotrain.schema import setting_types
+from autotrain.schema import AUTO, setting_types
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,15 @@ def test_off_turns_what_is_optional_off_and_nothing_else(word):
     assert parse_settings([f"early_stop.patience={word}"])[0] == {"early_stop.patience": None}
     with pytest.raises(UsageError, match=r"batch\.micro_batch"):
         parse_settings([f"batch.micro_batch={word}"])
+
+
+def test_auto_lets_go_of_a_key_there_is_and_an_option_may_be_called_so():
+    said = ["train.epochs=3", "train.epochs=auto", "task.mode=auto"]
+    assert parse_settings(said) == ({"train.epochs": AUTO}, {"mode": "auto"})
+    with pytest.raises(UsageError, match=r"did you mean 'train\.epochs'"):
+        parse_settings(["train.epoch=auto"])
+    with pytest.raises(UsageError, match="is named on the command line"):
+        parse_settings(["task.data=auto"])
 
 
 def test_all_faults_are_told_at_once():

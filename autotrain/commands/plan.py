@@ -24,7 +24,7 @@ from autotrain.goal import (
 from autotrain.plan.ledger import IN_EPOCHS
 from autotrain.plan.stages import together
 from autotrain.recipe import read_recipe
-from autotrain.schema import DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
+from autotrain.schema import AUTO, DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
 from autotrain.task import file_sha256
 
 
@@ -205,7 +205,8 @@ def goal_of(
         }
     )
     own = target.stem if target.stem != "plan" else template or _own_name(source)
-    return Goal(task=section, recipes=tuple(recipes), user=settings, name=_run_name(own))
+    user = {key: value for key, value in settings.items() if value is not AUTO}
+    return Goal(task=section, recipes=tuple(recipes), user=user, name=_run_name(own))
 
 
 def _own_name(source: Source) -> str:

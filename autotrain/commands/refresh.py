@@ -22,7 +22,7 @@ from autotrain.goal import parse_settings, read_template
 from autotrain.plan.ledger import IN_EPOCHS
 from autotrain.plan.stages import Fixed, common
 from autotrain.plan.stale import Change, changes
-from autotrain.schema import Plan, StageWish
+from autotrain.schema import AUTO, Plan, StageWish
 from autotrain.task import file_sha256
 
 _NAMED = {
@@ -69,7 +69,7 @@ def refresh(
         options = {**before.options, **options}
         goal = planning.goal_of(full, source, user, options, target)
         wishes = _wishes(old, stages.asked(source, full.recipe, full.stages))
-        several = Several(wishes, options, _over(parts, own))
+        several = Several(wishes, options, _over(_released(parts, settings), own))
         here = wish.machine is None
         again = _again(old, measures) if here else measures
         decisions, made = planning.made_of(
@@ -106,6 +106,15 @@ def _wishes(plan: Plan, known: Sequence[StageWish]) -> tuple[StageWish, ...]:
         StageWish(name=x.name, weights=x.weights, settings=settings.get(x.name, {}))
         for x in plan.stage
     )
+
+
+def _released(parts: dict[str, Fixed], settings: dict[str, Any]) -> dict[str, Fixed]:
+    """What was fixed for each stage, without what is let go of in all of them."""
+    freed = {key for key, value in settings.items() if value is AUTO}
+    return {
+        name: Fixed({k: v for k, v in part.settings.items() if k not in freed}, part.options)
+        for name, part in parts.items()
+    }
 
 
 def _over(parts: dict[str, Fixed], own: dict[str, Fixed]) -> dict[str, Fixed]:

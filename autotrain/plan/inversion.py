@@ -17,7 +17,7 @@ from autotrain.plan import due, pace, remedies
 from autotrain.plan.due import Times
 from autotrain.plan.ledger import Given, Ledger
 from autotrain.plan.sizing import Sizing
-from autotrain.schema import Goal, HardwareProfile, ModelProfile, Prediction, Reason
+from autotrain.schema import AUTO, Goal, HardwareProfile, ModelProfile, Prediction, Reason
 from autotrain.units import seconds_text
 
 _LIMITS = ("train.within_seconds", "train.spend_dollars", "train.price_per_hour")
@@ -225,7 +225,7 @@ def record(ledger: Ledger, limit: Limit, choice: Choice) -> None:
 
 def _contradiction(limit: Limit, epochs: int, run: Prediction, fit: int) -> UsageError:
     more = f"--within {_spelled(run.expected)}"
-    fewer = f"leave train.epochs out: {fit} fit; or " if fit else ""
+    fewer = f"--set train.epochs=auto: {fit} fit; or " if fit else ""
     return UsageError(
         f"train.epochs: the {epochs} epochs that you set are expected to take "
         f"{seconds_text(run.expected)}; {limit.said} are allowed",
@@ -254,7 +254,7 @@ def _spelled(seconds: float) -> str:
 
 def hint(first: str, goal: Goal, model: ModelProfile, within: Within) -> str:
     """What would make one epoch fit: `first`, and other remedies that `within` confirms."""
-    own: list[remedies.Change] = [{key: ...} for key in goal.user if key not in _LIMITS]
+    own: list[remedies.Change] = [{key: AUTO} for key in goal.user if key not in _LIMITS]
     halves: list[remedies.Change] = [{"precision.dtype": dtype} for dtype in remedies.halves(model)]
     found = [change for change in (*own, *halves) if within(remedies.changed(goal, change))]
     said = [first, *map(remedies.spelled, found), "a smaller model or input, or less data"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from autotrain.schema import Device, Dtype, Goal, ModelProfile
+from autotrain.schema import AUTO, Device, Dtype, Goal, ModelProfile
 from autotrain.units import bytes_text
 
 Change = dict[str, Any]
@@ -24,6 +24,7 @@ _IN_THE_WAY = (
     "model.activation_checkpointing",
     "loader.workers",
 )
+_SPELLED: dict[Any, str] = {None: "off", AUTO: "auto"}
 _LIGHT: Change = {"optimizer.name": "sgd", "optimizer.momentum": None}
 
 
@@ -43,7 +44,7 @@ def hint(goal: Goal, device: Device, model: ModelProfile, fits: Fits) -> str:
 
 
 def _own(goal: Goal) -> list[list[Change]]:
-    return [[{key: ...}] for key in _IN_THE_WAY if key in goal.user]
+    return [[{key: AUTO}] for key in _IN_THE_WAY if key in goal.user]
 
 
 def _milder(model: ModelProfile) -> list[list[Change]]:
@@ -57,8 +58,8 @@ def _milder(model: ModelProfile) -> list[list[Change]]:
 
 
 def changed(goal: Goal, change: Change) -> Goal:
-    """The goal with these settings; `...` leaves one out."""
-    user = {key: value for key, value in (goal.user | change).items() if value is not ...}
+    """The goal with these settings; AUTO leaves one out."""
+    user = {key: value for key, value in (goal.user | change).items() if value is not AUTO}
     return goal.model_copy(update={"user": user})
 
 
@@ -70,9 +71,7 @@ def halves(model: ModelProfile) -> list[Dtype]:
 
 def spelled(change: Change) -> str:
     """A change as a person makes it."""
-    if ... in change.values():
-        return f"leaving {', '.join(change)} out"
-    return " ".join(f"--set {key}={'off' if v is None else v}" for key, v in change.items())
+    return " ".join(f"--set {key}={_SPELLED.get(v, v)}" for key, v in change.items())
 
 
 def _free_bytes(goal: Goal, device: Device, fits: Fits) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from autotrain.errors import UsageError
 from autotrain.plan.ledger import IN_EPOCHS
-from autotrain.schema import Goal, Plan, Recipe, Scalar, Stage, StageWish, difference
+from autotrain.schema import AUTO, Goal, Plan, Recipe, Scalar, Stage, StageWish, difference
 
 # Limits of a whole run: what each of several stages may take, nobody has said.
 _OF_ALL = ("train.within_seconds", "train.spend_dollars")
@@ -74,7 +74,7 @@ def _goal(goal: Goal, stage: StageWish, options: Mapping[str, Scalar], own: Fixe
         update={
             "task": goal.task.model_copy(update={"options": all_options}),
             "recipes": (*goal.recipes, recipe),
-            "user": {**common, **own.settings},
+            "user": {k: v for k, v in {**common, **own.settings}.items() if v is not AUTO},
         }
     )
 

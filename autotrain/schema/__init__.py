@@ -21,7 +21,7 @@ from autotrain.schema.base import (
     WholeFloat,
 )
 from autotrain.schema.data import DatasetProfile, Fault, Percentiles
-from autotrain.schema.goal import Goal, Recipe, Sizes, TaskSection
+from autotrain.schema.goal import AUTO, Goal, Recipe, Sizes, TaskSection
 from autotrain.schema.machine import (
     INTERRUPTION_HOURS,
     OVERHEAD,
@@ -87,6 +87,7 @@ from autotrain.schema.stage import (
 )
 
 __all__ = [
+    "AUTO",
     "CUDA_LIKE",
     "INTERRUPTION_HOURS",
     "OVERHEAD",

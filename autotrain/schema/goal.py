@@ -6,6 +6,9 @@ from typing import Any
 
 from autotrain.schema.base import DeviceKind, OptimizerName, Positive, Record, Scalar
 
+# In place of a setting that somebody fixed: it is autotrain's again.
+AUTO = ...
+
 
 class Sizes(Record):
     """Settings for datasets of up to `up_to` samples (None: any number)."""

@@ -67,6 +67,42 @@ def test_a_setting_edited_by_hand_stays_and_all_that_depends_on_it_follows(folde
     assert (again.batch.micro_batch, again.batch.accum_steps) == (2, 8)
 
 
+def test_auto_lets_go_of_what_was_set_or_edited(folder, at):
+    ruled = 32  # of 64 samples, without --set
+    edit(folder / "plan.toml", batch={"micro_batch": 2}, early_stop={"patience": None})
+    release = ("--set", "batch.micro_batch=auto", "--set", "early_stop.patience=auto")
+    assert at(*REFRESH, *release).code == 0
+    made = loaded(folder)
+    assert kind(made, "batch.micro_batch") == kind(made, "early_stop.patience") == "rule"
+    assert made.batch.micro_batch == made.batch.global_batch <= ruled
+    assert made.early_stop.patience is not None
+    assert kind(made, "train.epochs") == "user"
+    assert at(*PLAN, *SMALL, "--set", "schedule.warmup_epochs=1").code == 0
+    assert at(*REFRESH, "--set", "schedule.warmup_steps=auto").code == 0
+    assert kind(loaded(folder), "schedule.warmup_steps") == "rule"
+
+
+def test_a_limit_that_the_fixed_epochs_pass_offers_to_let_go_of_them(folder, at):
+    assert at(*REFRESH, "--set", "train.epochs=20000").code == 0
+    said = at(*REFRESH, "--within", "60s")
+    assert said.code == 2
+    assert "hint: --set train.epochs=auto: " in said.err
+    assert at(*REFRESH, "--within", "60s", "--set", "train.epochs=auto").code == 0
+    assert kind(loaded(folder), "train.epochs") == "rule"
+
+
+def test_a_line_deleted_from_the_file_is_named_with_the_way_to_have_it_decided(folder, at):
+    edit(folder / "plan.toml", batch={"micro_batch": None}, train={"epochs": None})
+    for command in (("run", "plan.toml"), REFRESH):
+        said = at(*command)
+        assert said.code == 2
+        assert said.error == "error: plan.toml: batch.micro_batch: missing"
+        assert "plan.toml: train.epochs: missing" in said.err
+        hint = " ".join(said.err.partition("hint: ")[2].split())
+        assert "put it back (batch.micro_batch = 8, train.epochs = 2)" in hint
+        assert "autotrain plan --refresh plan.toml --set batch.micro_batch=auto" in hint
+
+
 def test_another_schedule_by_hand_gets_what_it_needs(folder, at):
     edit(folder / "plan.toml", schedule={"name": "plateau"})
     assert at("run", "plan.toml").code == 2

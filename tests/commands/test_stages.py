@@ -271,6 +271,18 @@ def test_refresh_keeps_stages_and_what_a_person_set_or_edited_in_them(folder, at
     assert "--refresh and --stage" in said.error
 
 
+def test_refresh_lets_go_of_a_setting_in_one_stage_or_in_all(folder, at):
+    again = ("plan", "--refresh", "plan.toml", "--no-calibrate")
+    edit("head", optimizer={"clip_norm": 2.0})
+    assert at(*again).code == 0
+    assert stage("head").optimizer.clip_norm == 2.0
+    assert at(*again, "--set", "optimizer.clip_norm=auto").code == 0
+    assert stage("head").optimizer.clip_norm == stage("encoder").optimizer.clip_norm == 1.0
+    assert at(*again, "--set", "stage.head.train.epochs=7").code == 0
+    assert at(*again, "--set", "stage.head.train.epochs=auto").code == 0
+    assert stage("head").train.epochs == 2  # what the stage itself says
+
+
 def test_compare_tells_of_all_stages_together(folder, at):
     machines = ("--compare", "rtx-4090,t4-16gb", "--json")
     alone = at(*PLAN, "--stage", ENCODER, *SMALL[:-2], *machines)

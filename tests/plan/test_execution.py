@@ -56,7 +56,7 @@ def test_a_wish_is_kept_and_refused_where_it_does_not_fit():
     assert planned(LARGE, both(), goal(**{"model__activation_checkpointing": True})).model == AGAIN
     with pytest.raises(DoesNotFitError) as caught:
         planned(SMALL, both(), goal(**{"model__activation_checkpointing": False}))
-    assert f"leaving {KEY} out" in caught.value.hint
+    assert f"--set {KEY}=auto" in caught.value.hint
 
 
 def test_where_it_does_not_help_the_refusal_is_of_the_model_as_it_is():

@@ -267,7 +267,7 @@ def test_a_setting_of_the_users_own_that_stands_in_the_way_is_named():
     seconds = (expected(fast) + expected(one)) / 2
     with pytest.raises(DoesNotFitError) as error:
         limited(hardware, of, slow, train__within_seconds=seconds)
-    assert "leaving precision.dtype out" in error.value.hint
+    assert "--set precision.dtype=auto" in error.value.hint
 
 
 def test_too_little_money_is_refused_with_the_sum_that_does():
@@ -291,6 +291,6 @@ def test_epochs_that_the_user_fixed_are_kept_where_they_fit_and_told_where_not()
     assert reason(kept, "train.epochs").kind == "user"
     with pytest.raises(UsageError, match="the 10 epochs that you set are expected") as error:
         planned(hardware, of, goal(train__epochs=10, train__within_seconds=ten / 2))
-    fit = int(error.value.hint.partition("leave train.epochs out: ")[2].partition(" fit")[0])
+    fit = int(error.value.hint.partition("--set train.epochs=auto: ")[2].partition(" fit")[0])
     left_out = planned(hardware, of, goal(train__within_seconds=ten / 2))
     assert left_out.train.epochs == fit

@@ -192,7 +192,7 @@ def test_workers_that_are_given_leave_less_to_the_batch_of_a_cpu(whose):
     assert gpu[0].batch == gpu[1].batch  # beside a GPU they take RAM of their own
     with pytest.raises(DoesNotFitError, match="with 30 loader workers of 120 MiB") as caught:
         made(30)
-    out = "leaving loader.workers out" if whose == "user" else "--set loader.workers=0"
+    out = "--set loader.workers=auto" if whose == "user" else "--set loader.workers=0"
     assert out in caught.value.hint
 
 
@@ -292,14 +292,14 @@ def test_a_remedy_that_does_not_help_is_not_named():
 
 def test_a_setting_of_the_users_own_that_stands_in_the_way_is_named():
     error = refused(machine(), model(), goal(memory__budget_bytes=100 * MIB))
-    assert remedies(error) == ["leaving memory.budget_bytes out"]
+    assert remedies(error) == ["--set memory.budget_bytes=auto"]
 
 
 def test_a_batch_that_cannot_be_cut_is_refused_with_the_batch_that_fits():
     of = model(each=256 * MIB, mixes=True)
     error = refused(machine(device("cuda", 6 * GIB)), of, goal(batch__global_batch=256))
     assert "256 samples at once need" in error.message
-    assert "leaving batch.global_batch out" in remedies(error)
+    assert "--set batch.global_batch=auto" in remedies(error)
 
 
 def test_a_device_that_the_machine_lacks_is_named_with_those_it_has():

@@ -5,7 +5,7 @@ import pytest
 from autotrain.errors import UsageError
 from autotrain.plan import stages
 from autotrain.plan.stages import Fixed
-from autotrain.schema import Goal, Recipe, StageWish, TaskSection, difference, overlaid
+from autotrain.schema import AUTO, Goal, Recipe, StageWish, TaskSection, difference, overlaid
 
 
 def goal(**user):
@@ -40,6 +40,13 @@ def test_what_is_said_for_one_stage_in_epochs_replaces_what_is_said_for_all_in_s
     common = goal(**{"schedule.warmup_steps": 7})
     own = {"one": Fixed({"schedule.warmup_epochs": 1.0}, {})}
     assert stages.goals(common, [wish("one")], {}, own)[0].user == {"schedule.warmup_epochs": 1.0}
+
+
+def test_one_stage_may_let_go_of_what_is_fixed_for_all():
+    own = {"one": Fixed({"optimizer.lr": AUTO}, {})}
+    common = goal(**{"optimizer.lr": 0.1})
+    found = stages.goals(common, [wish("one"), wish("two")], {}, own)
+    assert [each.user for each in found] == [{}, {"optimizer.lr": 0.1}]
 
 
 @pytest.mark.parametrize("key", ["train.within_seconds", "train.spend_dollars"])
