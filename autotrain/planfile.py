@@ -73,14 +73,19 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
         raise UsageError(*(f"{path}: {line}" for line in found), hint=hint) from None
     if found := _stage_faults(data):
         raise UsageError(*(f"{path}: {line}" for line in found))
-    inconsistent = _all_inconsistencies(plan) if consistent else []
-    follow = f"`autotrain plan --refresh {path}` keeps what you edited; the rest follows"
+    inconsistent = inconsistencies(plan) if consistent else []
+    follow = how_to_follow(path)
     if (plan.task.template is None) == (plan.task.file is None):
         inconsistent.append("task: give exactly one of template and file")
         follow = ""
     if inconsistent:
         raise UsageError(*(f"{path}: {line}" for line in inconsistent), hint=follow)
     return plan
+
+
+def how_to_follow(path: Path) -> str:
+    """What makes the rest of a plan follow an edit."""
+    return f"`autotrain plan --refresh {path}` keeps what you edited; the rest follows"
 
 
 def _missing(lines: list[str], data: Mapping[str, Any], path: Path) -> str:
@@ -229,8 +234,10 @@ def _bucket_faults(cut: BatchSection) -> list[str]:
     return lines
 
 
-def _all_inconsistencies(plan: Plan) -> list[str]:
-    """Of the plan and of its stages; what a stage has of the plan is said once."""
+def inconsistencies(plan: Plan) -> list[str]:
+    """Settings that do not go together, each `key: problem`; what a stage has of the plan is said
+    once.
+    """
     lines = _inconsistencies(plan)
     for stage, own in stages(plan):
         lines += [f"stage.{stage.name}.{x}" for x in _inconsistencies(own) if x not in lines]

@@ -12,12 +12,23 @@ def explain(plan_file: str, key: str | None) -> int:
     from autotrain.report import explain as wording
     from autotrain.report import explain_stage
 
-    plan = planfile.load(Path(plan_file))
+    path = Path(plan_file)
+    plan = planfile.load(path, consistent=False)
     if key is not None and key.partition(".")[0] == "stage":
-        print(explain_stage.explain(plan, key))
-        return 0
-    texts = [wording.explain(plan, key)]
-    if plan.stage and key is None:
-        texts.append(explain_stage.listed(plan))
+        texts = [explain_stage.explain(plan, key)]
+    else:
+        texts = [wording.explain(plan, key)]
+        texts += [explain_stage.listed(plan)] if plan.stage and key is None else []
+    faults = _about(key, planfile.inconsistencies(plan))
+    if faults:
+        texts.append(wording.must_follow(faults, planfile.how_to_follow(path)))
     print("\n\n".join(texts))
     return 0
+
+
+def _about(key: str | None, faults: list[str]) -> list[str]:
+    """Those of the section, or the stage, that is asked for."""
+    if key is None:
+        return faults
+    head = ".".join(key.split(".")[: 2 if key.startswith("stage.") else 1])
+    return [fault for fault in faults if fault.startswith(f"{head}.")]

@@ -33,6 +33,12 @@ def explain(plan: Plan, key: str | None = None) -> str:
     return "\n\n".join(_explained(plan, name, values[name]) for name in chosen)
 
 
+def must_follow(faults: list[str], how: str) -> str:
+    """What does not go together since a setting was edited, and how it does again."""
+    lines = [labelled("", fault, indent=INDENT) for fault in faults]
+    return "\n".join(["does not go together any more:", *lines, labelled("next", how)])
+
+
 def settings(plan: Plan) -> dict[str, Any]:
     """Every setting and prediction of the plan by its dotted key, in the plan's order."""
     values: dict[str, Any] = {}
@@ -109,7 +115,10 @@ def _explained(plan: Plan, key: str, value: Any) -> str:
     if key in MEANINGS:
         lines.append(labelled("what it is", MEANINGS[key], indent=INDENT))
     if _is_edited(plan, key, value):
-        was = f"the rule said {setting(key, _ruled(plan, key))}"
+        was = (
+            f"it was {setting(key, _ruled(plan, key))}, for the reasons below. What was computed "
+            "from that, predictions too, does not know of your value yet"
+        )
         lines.append(labelled("edited", f"you edited this in the file; {was}", indent=INDENT))
     return "\n".join([*lines, *(_because(key, reason) if reason is not None else [])])
 

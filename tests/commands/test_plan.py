@@ -8,7 +8,7 @@ import pytest
 from autotrain import planfile
 from autotrain.schema import SETTING_SECTIONS
 
-from .house import PLAN, SMALL, TASK
+from .house import PLAN, SMALL, TASK, edit
 
 PINNED = (
     "batch.micro_batch",
@@ -54,6 +54,19 @@ def test_every_setting_has_its_reason_in_the_json(printed):
 def test_the_file_says_what_the_json_says(planned_once, printed):
     plan = planfile.load(planned_once[0] / "plan.toml")
     assert json.loads(json.dumps(plan.model_dump(mode="json", by_alias=True))) == printed
+
+
+def test_explain_of_an_edited_setting_says_what_must_follow(folder, at):
+    edit(folder / "plan.toml", batch={"micro_batch": 2})
+    said = at("explain", "plan.toml", "batch.micro_batch")
+    assert said.code == 0
+    text = " ".join(said.out.split())
+    assert text.startswith("batch.micro_batch = 2 (edited by you)")
+    assert "it was 8, for the reasons below" in text
+    assert "batch.global_batch: 8 is not micro_batch 2 x accum_steps 1 x world_size 1 = 2" in text
+    assert "`autotrain plan --refresh plan.toml` keeps what you edited" in text
+    assert "global_batch: 8 is not" not in at("explain", "plan.toml", "optimizer").out
+    assert "global_batch: 8 is not" in at("explain", "plan.toml").out
 
 
 def test_explain_covers_every_setting(folder, at):

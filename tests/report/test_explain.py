@@ -44,7 +44,7 @@ def test_a_value_changed_in_the_file_is_called_edited():
     plan = a_plan(batch={"micro_batch": 8})
     text = explain(plan, "batch.micro_batch")
     assert "batch.micro_batch = 8   (edited by you)" in text
-    assert "you edited this in the file; the rule said 4" in text
+    assert "you edited this in the file; it was 4" in text
     assert edited(plan) == {"batch.micro_batch"}
 
 
@@ -58,7 +58,7 @@ def test_a_setting_that_was_off_and_is_now_on_is_edited():
     because = {**BECAUSE, "schedule": {**BECAUSE["schedule"], "min_lr": reason(None)}}
     assert edited(a_plan(because=because)) == set()
     plan = a_plan(schedule={"min_lr": 1e-6}, because=because)
-    assert "you edited this in the file; the rule said not set" in explain(plan, "schedule.min_lr")
+    assert "you edited this in the file; it was not set, for" in explain(plan, "schedule.min_lr")
 
 
 def test_options_of_the_task_share_one_reason():
@@ -66,7 +66,7 @@ def test_options_of_the_task_share_one_reason():
     plan = a_plan(task={"options": {"width": 256}}, because=because)
     text = explain(plan, "task.options")
     assert "task.options.width = 256   (edited by you)" in text
-    assert "the rule said 128" in text
+    assert "it was 128, for" in text
 
 
 def test_bytes_and_seconds_are_shown_in_human_form():
