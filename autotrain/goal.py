@@ -155,7 +155,8 @@ def checked(key: str, value: Any) -> Any:
         meant = None if value in ("off", "none") else value
         return TypeAdapter(annotation, config=_FINITE).validate_python(meant)
     except ValidationError as error:
-        detail = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
+        message = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        detail = message.replace("Input should", "should")
         shown = str(value).lower() if isinstance(value, bool) else repr(value)
         raise UsageError(f"{key}: {shown} {detail}", hint=_KEYS) from None
 

@@ -1,8 +1,11 @@
 """Base units inside (bytes, seconds, FLOP/s); the human form only at the edge, here."""
 
 import math
+import re
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(i?)b", re.IGNORECASE)
+SIZES = "a whole number of bytes, or text such as '700MiB' (x 1024 x 1024) or '32GB' (x 1e9)"
 
 
 def bytes_text(count: float) -> str:
@@ -10,6 +13,15 @@ def bytes_text(count: float) -> str:
     if abs(count) < 999.5:
         return f"{count:.0f} B"
     return _scaled(count, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def bytes_from(text: str) -> int | None:
+    """`"700MiB"` -> 734003200, `"32 GB"` -> 32000000000; None where it is no size."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or (found[3] and not found[2]):
+        return None
+    base = 1024.0 if found[3] else 1000.0
+    return round(float(found[1]) * math.pow(base, " kmgt".index(found[2].lower() or " ")))
 
 
 def seconds_text(seconds: float) -> str:

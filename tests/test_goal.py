@@ -50,6 +50,14 @@ def test_auto_lets_go_of_a_key_there_is_and_an_option_may_be_called_so():
         parse_settings(["task.data=auto"])
 
 
+def test_a_size_is_set_with_its_unit_and_an_error_says_how():
+    found = parse_settings(["memory.budget_bytes=700MiB"])[0]
+    assert found == {"memory.budget_bytes": 734_003_200}
+    said = r"budget_bytes: '700M' should be a whole number of bytes, or text such as '700MiB'"
+    with pytest.raises(UsageError, match=said):
+        parse_settings(["memory.budget_bytes=700M"])
+
+
 def test_all_faults_are_told_at_once():
     with pytest.raises(UsageError) as caught:
         parse_settings(["batch.micro_bach=8", "train.epochs=-1", "nonsense", "=3"])

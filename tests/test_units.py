@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autotrain.units import GIB, KIB, MIB, bytes_text, count_text, seconds_text
+from autotrain.units import GIB, KIB, MIB, bytes_from, bytes_text, count_text, seconds_text
 
 BYTES = {"B": 1, "KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": 1024 * GIB}
 COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -15,6 +15,22 @@ def back(text: str, units: dict[str, float]) -> float:
     words = text.split()
     pairs = zip(words[::2], words[1::2] or [""], strict=True)
     return sum(float(value) * units[unit] for value, unit in pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("700MiB", 734_003_200), ("32GB", 32 * 10**9), ("1.5 gib", 3 << 29), ("8 B", 8),
+        (".5tb", 5 * 10**11), ("10kB", 10_000), ("10KiB", 10_240), (" 3 MB ", 3_000_000),
+    ],
+)  # fmt: skip
+def test_a_size_is_read_as_people_write_it(text, size):
+    assert bytes_from(text) == size
+
+
+@pytest.mark.parametrize("text", ["32", "32G", "iB", "3iB", "-3MB", "3 MBs", "1e9B", "GB", "1,5GB"])
+def test_a_size_without_a_unit_of_bytes_is_none(text):
+    assert bytes_from(text) is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
+
+from autotrain.schema import Dtype
+from autotrain.units import bytes_from
 
 # docs/machines.md tells of them. What a driver and a desktop keep of a GPU; what other programs
 # keep of the RAM; a small operator, as `probe/calibrate.py` assumes it.
@@ -12,12 +15,17 @@ DISK = {"path": "runs", "total_bytes": 200_000_000_000, "free_bytes": 100_000_00
 
 
 def completed(content: dict[str, Any]) -> dict[str, Any]:
-    """The file with what can be assumed. What is there stays; what is malformed too."""
+    """The file with what can be assumed. What is there stays; what is malformed too.
+
+    What follows from something malformed is anything valid: the fault is told once.
+    """
     machine = {"disk": DISK, **content}
     _assume(machine, "ram_available_bytes", FREE_SHARE, machine.get("ram_total_bytes"))
     if isinstance(machine.get("cpu"), dict):
         cpu = machine["cpu"]
-        machine["cpu"] = {"name": "CPU", "logical": cpu.get("cores"), **cpu}
+        cores = cpu.get("cores")
+        logical = cores if type(cores) is int and cores > 0 else 1
+        machine["cpu"] = {"name": "CPU", "logical": logical, **cpu}
     if isinstance(machine.get("devices"), list):
         machine["devices"] = [
             _device(each) if isinstance(each, dict) else each for each in machine["devices"]
@@ -34,11 +42,13 @@ def _device(given: dict[str, Any]) -> dict[str, Any]:
         seconds = CPU_OP_SECONDS if on_cpu else GPU_OP_SECONDS
         rates = {"op_seconds": seconds, "source": "datasheet", **device["rates"]}
         device["rates"] = rates
-        if isinstance(rates.get("matmul"), dict):
-            device.setdefault("native_dtypes", list(rates["matmul"]))
+    known = device.get("rates")
+    matmul = known.get("matmul") if isinstance(known, dict) else None
+    named = matmul if isinstance(matmul, dict) else {}
+    device.setdefault("native_dtypes", [name for name in named if name in get_args(Dtype)])
     return device
 
 
 def _assume(table: dict[str, Any], key: str, share: float, whole: object) -> None:
-    if isinstance(whole, int):
-        table.setdefault(key, int(share * whole))
+    size = bytes_from(whole) if isinstance(whole, str) else whole
+    table.setdefault(key, int(share * size) if type(size) is int and size > 0 else 0)

@@ -145,7 +145,29 @@ def _read(path: Path) -> HardwareProfile:
     try:
         return HardwareProfile.model_validate(completed(content))
     except ValidationError as error:
-        raise UsageError(*(f"{path}: {_fault(each)}" for each in error.errors())) from None
+        raise UsageError(*(f"{path}: {_fault(each)}" for each in _own(error.errors()))) from None
+
+
+def _own(faults: list[Any]) -> list[Any]:
+    """Each fault once: without what follows from another one.
+
+    Pydantic says of a list that it is too short where its items are at fault, and a misspelled key
+    is missing too.
+    """
+    within = [fault["loc"][:-1] for fault in faults]
+    meant = {
+        (*fault["loc"][:-1], _known_near(str(fault["loc"][-1])))
+        for fault in faults
+        if fault["type"] == "extra_forbidden"
+    }
+
+    def follows(fault: Any) -> bool:
+        where = fault["loc"]
+        if fault["type"] == "too_short":
+            return any(inner[: len(where)] == where for inner in within)
+        return fault["type"] == "missing" and where in meant
+
+    return [fault for fault in faults if not follows(fault)]
 
 
 def _fault(fault: Any) -> str:
@@ -154,17 +176,25 @@ def _fault(fault: Any) -> str:
         return f"{where}: unknown key{_near(str(fault['loc'][-1]))}"
     if fault["type"] == "missing":
         return f"{where}: missing"
+    if fault["type"] == "tuple_type" and isinstance(fault["input"], dict):
+        return f"{where}: one table; write [[{where}]], as there may be several"
     shown = repr(fault["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"{where}: {shown} {fault['msg'].replace('Input should', 'should')}"
+    message = fault["msg"].replace("Input should", "should").removeprefix("Value error, ")
+    return f"{where}: {shown} {message}"
 
 
 def _near(key: str) -> str:
+    close = _known_near(key)
+    return f" (did you mean {close}?)" if close else ""
+
+
+def _known_near(key: str) -> str:
     known = {"schema"}
     for record in (HardwareProfile, Cpu, Disk, Device, Rates, Neighbour):
         known |= set(record.model_fields) - {"schema_version"}
     close = difflib.get_close_matches(key, sorted(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return close[0] if close else ""
 
 
 def _filled(value: Any) -> Any:

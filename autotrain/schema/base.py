@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from autotrain.units import SIZES, bytes_from
 
 PLAN_SCHEMA: Literal[1] = 1
 PROFILE_SCHEMA: Literal[1] = 1
@@ -26,6 +28,21 @@ Whole = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, strict=True)]
 WholeFloat = Annotated[float, Field(ge=0, strict=True)]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+
+
+def _sized(said: Any) -> Any:
+    """A size as people write it, in bytes; what is no text stays. Raises ValueError."""
+    if not isinstance(said, str):
+        return said
+    size = bytes_from(said)
+    if size is None:
+        raise ValueError(f"should be {SIZES}")
+    return size
+
+
+# Bytes in a file or a setting that people write: a number, or text with its unit.
+Bytes = Annotated[Whole, BeforeValidator(_sized)]
+PositiveBytes = Annotated[Positive, BeforeValidator(_sized)]
 
 
 class Record(BaseModel):

@@ -8,9 +8,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
 
 from autotrain.schema.base import (
     PROFILE_SCHEMA,
+    Bytes,
     DeviceKind,
     Dtype,
     Positive,
+    PositiveBytes,
     PositiveFloat,
     Record,
     Whole,
@@ -77,8 +79,8 @@ class Device(Record):
     kind: DeviceKind
     index: Whole = 0
     name: str
-    total_bytes: Positive
-    free_bytes: Whole
+    total_bytes: PositiveBytes
+    free_bytes: Bytes
     compute_capability: str | None = None
     native_dtypes: tuple[Dtype, ...]
     rates: Rates
@@ -98,8 +100,8 @@ class Disk(Record):
     """Where runs go. `write_bandwidth` is bytes per second through an fsync, when measured."""
 
     path: str
-    total_bytes: Whole
-    free_bytes: Whole
+    total_bytes: Bytes
+    free_bytes: Bytes
     write_bandwidth: PositiveFloat | None = None
 
 
@@ -117,8 +119,8 @@ class HardwareProfile(Record):
     sources: tuple[str, ...] = ()
     system: str = "linux"
     cpu: Cpu
-    ram_total_bytes: Positive
-    ram_available_bytes: Whole
+    ram_total_bytes: PositiveBytes
+    ram_available_bytes: Bytes
     disk: Disk
     devices: tuple[Device, ...] = Field(min_length=1)
     versions: dict[str, str] = {}

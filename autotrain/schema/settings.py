@@ -11,6 +11,7 @@ from autotrain.schema.base import (
     Dtype,
     OptimizerName,
     Positive,
+    PositiveBytes,
     PositiveFloat,
     Record,
     Share,
@@ -35,7 +36,7 @@ class DeviceSection(Record):
 
 class MemorySection(Record):
     share: Share
-    budget_bytes: Positive
+    budget_bytes: PositiveBytes
 
 
 Bucket = tuple[PositiveFloat, Positive]

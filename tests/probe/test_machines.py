@@ -122,7 +122,14 @@ def test_what_such_a_file_lacks_is_named(by_hand, line):
         ('kind = "cuda"', 'kind = "gpu"', "devices.0.kind: 'gpu' should be 'cpu', 'cuda'"),
         ('name = "mine"', 'name = "mine"\nschema = 2', "schema: 2 is not 1, which"),
         ('name = "mine"', 'schema = "1"', "schema: '1' is not 1"),
-        ("[[devices]]", "[devices]", "devices: {'kind': 'cuda'"),
+        ("[[devices]]", "[devices]", "devices: one table; write [[devices]]"),
+        ("cores = 8", "cores = -8", "cpu.cores: -8 should be greater than or equal to 1"),
+        ("= 32_000_000_000", "= -32", "ram_total_bytes: -32 should be greater"),
+        ("= 32_000_000_000", "= '32 gigs'", "ram_total_bytes: '32 gigs' should be a whole number"),
+        ("= 17_171_480_576", "= 1.5", "devices.0.total_bytes: 1.5 should be a valid integer"),
+        ("{ fp32 = 48.7e12", "{ fp8 = 1e12", "devices.0.rates.matmul.fp8.[key]: 'fp8' should"),
+        ("bandwidth = 717e9\n", "", "devices.0.rates.bandwidth: missing"),
+        ("total_bytes = 17_171_480_576\n", "", "devices.0.total_bytes: missing"),
         ("[cpu]\ncores = 8", "cpu = 8", "cpu: 8 should be a valid dictionary"),
         ("[cpu]", "[cpu", "not valid TOML"),
         ('kind = "cuda"', 'kind = "cu', "not valid TOML"),
@@ -132,7 +139,24 @@ def test_a_fault_is_named_by_file_and_key(by_hand, old, new, fault):
     by_hand.write_text(BY_HAND.replace(old, new, 1))
     with pytest.raises(UsageError) as caught:
         load_machine(str(by_hand))
-    assert any(each.startswith(f"{by_hand}: {fault}") for each in caught.value.faults)
+    (said,) = caught.value.faults
+    assert said.startswith(f"{by_hand}: {fault}")
+
+
+def test_an_empty_list_of_devices_is_a_fault_of_its_own(by_hand):
+    by_hand.write_text(BY_HAND.partition("[[devices]]")[0].replace("[cpu]", "devices = []\n[cpu]"))
+    with pytest.raises(UsageError, match=r"devices: \[\] Tuple should have at least 1 item"):
+        load_machine(str(by_hand))
+
+
+def test_sizes_may_be_written_with_their_unit(by_hand):
+    text = BY_HAND.replace("32_000_000_000", '"32GB"').replace("17_171_480_576", '"16 GiB"')
+    by_hand.write_text(text)
+    machine = load_machine(str(by_hand))
+    assert machine.ram_total_bytes == 32_000_000_000
+    assert machine.ram_available_bytes == 28_800_000_000
+    assert machine.devices[0].total_bytes == 16 << 30
+    assert machine.devices[0].free_bytes == int(0.95 * (16 << 30))
 
 
 @given(st.integers(0, len(BY_HAND)))
