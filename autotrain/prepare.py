@@ -57,12 +57,11 @@ def prepare(model: nn.Module, section: ModelSection, *, varying: bool = False) -
     made = Prepared(section)
     if section.memory_format == "channels_last":
         _lay_out(model, *_FORMATS.values())
-    if section.activation_checkpointing:
-        found = repeats.blocks(model)
-        if not found:
-            made.notes.append("the model has no repeated blocks: all activations are kept")
-        recompute.install(found)
-    if section.compile and not section.activation_checkpointing:
+    found = repeats.blocks(model) if section.activation_checkpointing else ()
+    if section.activation_checkpointing and not found:
+        made.notes.append("the model has no repeated blocks: all activations are kept")
+    recompute.install(found)
+    if section.compile and not found:
         _compile(model, made, varying=varying)
     elif section.compile:  # torch keeps its compiler out of what it checkpoints
         made.notes.append("not compiled: with model.activation_checkpointing it runs as it is")

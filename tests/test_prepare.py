@@ -102,6 +102,16 @@ def test_what_is_computed_again_is_not_compiled_and_says_so():
     assert form.notes == ["not compiled: with model.activation_checkpointing it runs as it is"]
 
 
+def test_a_model_with_nothing_to_compute_again_is_compiled_all_the_same():
+    both = ModelSection(compile=True, activation_checkpointing=True)
+    model = net()
+    kind = type(model)
+    form = prepare(model, both)
+    assert form.notes == ["the model has no repeated blocks: all activations are kept"]
+    assert type(model) is not kind
+    assert type(model).forward is not kind.forward
+
+
 @pytest.mark.slow
 def test_compiled_it_computes_the_same():
     torch.compiler.reset()

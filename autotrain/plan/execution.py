@@ -112,7 +112,7 @@ def unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
     form = ModelSection.model_validate(ledger.values["model"])
     if form.activation_checkpointing and not model.blocks:
         yield _AGAIN, "the model has no repeated blocks to compute again"
-    if form.activation_checkpointing and form.compile:
+    if form.activation_checkpointing and form.compile and model.blocks:
         yield "model.compile", "what is computed again is not compiled"
     if form.memory_format == "channels_last" and not model.convolutions:
         yield "model.memory_format", "the model has no convolution over pictures or volumes"

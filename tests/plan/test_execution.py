@@ -78,3 +78,10 @@ def test_traces_of_another_form_stay_out():
     """Without blocks computed again the same predictions come out, whatever else was traced."""
     alone = model(each=900 * MIB)
     assert planned(LARGE, both()).predicted == planned(LARGE, alone).predicted
+
+
+def test_that_nothing_is_compiled_is_said_only_where_something_is_computed_again():
+    wish = goal(model__compile=True, model__activation_checkpointing=True)
+    said = "model.compile is set, and what is computed again is not compiled"
+    assert said in planned(LARGE, both(), wish).notes
+    assert said not in planned(LARGE, model(blocks=0), wish).notes
