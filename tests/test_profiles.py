@@ -178,6 +178,18 @@ def test_a_gpu_shows_the_memory_its_name_says(name):
     assert least * said < gpu.total_bytes <= most * said
 
 
+def test_a_host_is_the_one_that_the_card_is_rented_with():
+    """Older cards stand in older machines, and a GPU's bandwidth is not its CPU's."""
+    hosts = {name: load_machine(name) for name in ("t4-16gb", "v100-16gb", "m3-max-64gb")}
+    assert "8259CL" in hosts["t4-16gb"].cpu.name
+    assert "E5-2686 v4" in hosts["v100-16gb"].cpu.name
+    for name in ("t4-16gb", "v100-16gb"):
+        assert hosts[name].devices[-1].native_dtypes == ("fp32",)
+        assert hosts[name].devices[-1].name == hosts[name].cpu.name
+    gpu, cpu = hosts["m3-max-64gb"].devices
+    assert cpu.rates.bandwidth < 0.65 * gpu.rates.bandwidth
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("cpu-")])
 def test_a_cpu_machine_has_the_cores_its_name_says(name):
     machine = load_machine(name)
