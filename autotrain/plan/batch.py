@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
+
+
+class Cut(NamedTuple):
+    """A global batch cut into micro-batches, and how many samples would have fitted."""
+
+    micro: int
+    accum: int
+    fit: int
+
+
+class Wanted(NamedTuple):
+    """The global batch aimed at, each process's share of it, and what the rule would aim at."""
+
+    target: int
+    share: int
+    world: int
+    rule: int
 
 
 def default_global_batch(samples: int) -> int:

@@ -118,6 +118,7 @@ class Ledger:
         if key in self.raced:
             rule, formula = self.raced[key]
             source, kind = "a race: real steps in each way, in turns", "measured"
+            limited_by = "the time of real steps"
         value = rule if given is None else given.value
         if given is not None:
             same = rule == value and rule is not None

@@ -26,9 +26,7 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     ledger.settle(
         "loader.workers",
         rule,
-        formula=f"{_mean(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and "
-        f"the model takes {seconds_text(model)} for them; workers pay where loading takes over "
-        f"{share:.0%} of that and over {seconds_text(compute.HANDOVER_SECONDS)}",
+        formula=_feeding(sizing, loading, model, share),
         source="samples timed on the machine that planned; one core is left to training",
         kind="measured",
         limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
@@ -56,6 +54,22 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
+def _feeding(sizing: Sizing, loading: float, model: float, share: float) -> str:
+    """Whether the model would wait for data, with the numbers that say so."""
+    said = (
+        f"{_mean(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and the "
+        f"model takes {seconds_text(model)} for them"
+    )
+    handover = seconds_text(compute.HANDOVER_SECONDS)
+    if sizing.hardware.cpu.cores < 2:
+        return f"{said}; the only core is left to training"
+    if loading < compute.HANDOVER_SECONDS:
+        return f"{said}; a worker would take {handover} to hand them over, which is no gain"
+    if loading < share * model:
+        return f"{said}; that is under {share:.0%}, too little for a worker to be worth its core"
+    return f"{said}; that is over {share:.0%}, so others load the next ones meanwhile"
+
+
 def _keep(ledger: Ledger, sizing: Sizing) -> None:
     """Decide whether samples stay in memory: where reading them is felt and there is room."""
     size = sizing.model.sample_bytes * (sizing.train_count + sizing.valid_count)
@@ -67,15 +81,23 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
         said = f"{bytes_text(room)}, what the predicted peak does not notice"
     loading, model = sizing.time.loading_seconds(), sizing.time.micro_seconds()
     each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
-    slow = loading > KEPT_FROM * model and each > KEPT_SECONDS
-    pays = slow and sizing.time.workers() <= 1 and size <= room
+    workers, part = sizing.time.workers(), f"{seconds_text(loading)} to {seconds_text(model)}"
+    reading = f"reading a sample takes {seconds_text(max(each, 0.0))}"
+    against = {
+        f"loading takes under {KEPT_FROM:.0%} of the model's time ({part})": loading
+        <= KEPT_FROM * model,
+        f"{reading}, no more than a copy of it would": each <= KEPT_SECONDS,
+        f"each of {workers} workers would keep its own": workers > 1,
+        f"{bytes_text(size)} of samples are more than {said}": size > room,
+    }
+    pays = not any(against.values())
     ledger.settle(
         "loader.keep",
         "ram" if pays else None,
-        formula=f"{bytes_text(size)} of samples within {said}; loading takes over {KEPT_FROM:.0%} "
-        f"of the model's time ({seconds_text(loading)} to {seconds_text(model)}) and reading a "
-        f"sample over {seconds_text(KEPT_SECONDS)} ({seconds_text(max(each, 0.0))}); at most one "
-        "worker, because each keeps its own",
+        formula=f"{bytes_text(size)} of samples are within {said}; loading them again would take "
+        f"over {KEPT_FROM:.0%} of the model's time ({part}), and {reading}"
+        if pays
+        else "they are read each time: " + "; ".join(why for why, so in against.items() if so),
         source="our choice; a run keeps only what two readings gave alike without random numbers",
     )
 

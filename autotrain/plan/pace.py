@@ -139,12 +139,15 @@ def _waiting_said(evaluations: Evaluations) -> str:
     samples, count, between = evaluations.samples, evaluations.number, evaluations.steps_between
     blur, part = 100 * waiting.uncertainty(samples), 100 * waiting.share(samples)
     shown, least = waiting.by_noise(samples, count), waiting.least(count, between)
-    return (
-        f"a figure from {samples} validation samples is uncertain by about {blur:.2g} % "
-        f"(1 / sqrt({samples})), so progress may stay hidden for {part:.2g} % of the run (a tenth "
-        f"and twice that, at most half): {shown} of {count} evaluations; at least {least}, as one "
-        f"comes every {between:.4g} steps"
+    wait = f"{shown} of the run's {count} evaluations"
+    why = (
+        f"a figure from {samples} validation samples is off by about {blur:.2g} % by chance "
+        f"(1 / sqrt({samples})). Real progress may stay hidden behind that for {part:.2g} % of the "
+        f"run (a tenth and twice the {blur:.2g} %, at most half), which is {wait}"
     )
+    if least > shown:
+        return f"{least} evaluations, as one comes every {between:.4g} steps; else {wait}: {why}"
+    return why
 
 
 def _schedules_need(ledger: Ledger, evaluations: Evaluations) -> tuple[int, str]:

@@ -39,14 +39,7 @@ def decide(ledger: Ledger, sizing: Sizing, epochs: int) -> None:
 def _evaluations(ledger: Ledger, times: Times, epochs: int) -> Pace:
     rule = due.evaluating(ledger, times, epochs)
     used = due.in_force(ledger, "evaluate", rule)
-    epoch, least = times.per_epoch * times.step.expected, cadence.LEAST_EVALUATIONS
-    shape = (
-        f"an epoch takes {seconds_text(epoch)}, an evaluation "
-        f"{seconds_text(times.evaluation.expected)}, and {seconds_text(times.save / 2)} for half "
-        f"a save of the best: once an epoch; rarer where that takes over "
-        f"{cadence.EVALUATION_SHARE:.0%} of the time, but {least} times or in each epoch; more "
-        f"often where under {least} epochs are long, or one takes over an hour"
-    )
+    shape = _shape(times, epochs, rule)
     ledger.settle(
         "evaluate.every_epochs",
         rule.every_epochs,
@@ -61,6 +54,28 @@ def _evaluations(ledger: Ledger, times: Times, epochs: int) -> Pace:
         would_change="--set evaluate.every_steps=500",
     )
     return used
+
+
+def _shape(times: Times, epochs: int, rule: Pace) -> str:
+    """How often the model is tried, by which of the rules."""
+    epoch, least = times.per_epoch * times.step.expected, cadence.LEAST_EVALUATIONS
+    cost = times.evaluation.expected + times.save / 2
+    said = (
+        f"an epoch takes {seconds_text(epoch)}, an evaluation "
+        f"{seconds_text(times.evaluation.expected)} and half a save of the best "
+        f"{seconds_text(times.save / 2)}"
+    )
+    every = rule.every_epochs
+    if every is None:
+        if epoch >= cadence.HOUR:
+            return f"{said}: more often than once an epoch, so that no hour passes without"
+        return f"{said}: more often than once an epoch, so that {epochs} epochs have {least} or so"
+    often = "after each epoch" if every == 1 else f"every {every} epochs"
+    adds, share = cost / max(every * epoch, 1e-12), cadence.EVALUATION_SHARE
+    if adds > share:
+        return f"{said}: {often}, which adds {adds:.0%}; a run is to have {least}, or one an epoch"
+    rarer = f"; after each one would add over {share:.0%}" if every > 1 else ""
+    return f"{said}: {often}, which adds {adds:.1%}{rarer}"
 
 
 def _risks(ledger: Ledger, sizing: Sizing) -> None:
@@ -92,10 +107,12 @@ def _checkpoints(ledger: Ledger, times: Times, epochs: int, evaluates: Pace) -> 
         due.saving(ledger, most, times.per_epoch, epochs),
         cadence.epochs_fifth_rule(epochs),
     )
-    origin, said = f"{epochs} epochs / 5, rounded down", _said(ledger, times, most)
+    origin, said = f"{epochs} epochs / 5, rounded down", _said(ledger, times, most, epochs)
     binding = rule.every_epochs == fifth
-    why_not = f"{seconds_text(fifth * times.per_epoch * most.each)} of work; the most is {said}"
-    formula = f"{origin}; that is no more than {said}" if binding else said
+    apart = seconds_text(fifth * times.per_epoch * most.each)
+    why_not = f"{apart} of work; the most is {said}"
+    between = f"{origin}: {apart} of work from one to the next. The most would be"
+    formula = f"{between} {said}" if binding else said
     ledger.settle(
         "checkpoint.every_epochs",
         rule.every_epochs,
@@ -116,10 +133,13 @@ def _checkpoints(ledger: Ledger, times: Times, epochs: int, evaluates: Pace) -> 
     )
 
 
-def _said(ledger: Ledger, times: Times, most: Interval) -> str:
+def _said(ledger: Ledger, times: Times, most: Interval, epochs: int) -> str:
     """The interval in words."""
     hours = due.hours(ledger, times.hardware)
+    whole = epochs * times.per_epoch
     steps = f"{most.steps} steps of {seconds_text(most.each)}, evaluations included"
+    if most.steps >= whole:
+        steps = f"longer than the run's {whole} steps of {seconds_text(most.each)}"
     if not most.limited_by:
         return "the whole run: no interruption is expected, and nothing limits what is at stake"
     work = f"{seconds_text(most.seconds)} of work ({steps})"

@@ -12,7 +12,7 @@ from autotrain.report.text import clean, interval, labelled, quantity, setting
 from autotrain.schema import SETTING_SECTIONS, Plan, Prediction, Reason
 
 KINDS = {
-    "fixed": "given by the template, the recipe or the machine's profile, or always the same",
+    "fixed": "given, not computed",
     "rule": "computed by a rule",
     "measured": "measured",
     "user": "set by you",
@@ -128,6 +128,8 @@ def _headline(plan: Plan, key: str, value: Any, reason: Reason | None) -> str:
         return f"{key} = {quantity(key, value.expected)}   (predicted: {interval(key, value)})"
     if _is_edited(plan, key, value):
         origin = "edited by you"
+    elif value is None and reason is not None:
+        origin = "turned off by you" if reason.kind == "user" else "not used here"
     else:
         origin = KINDS[reason.kind] if reason is not None else "no reason is recorded in this plan"
     return f"{clean(key)} = {setting(key, value)}   ({origin})"

@@ -233,7 +233,7 @@ def test_explain_tells_the_stages_and_the_reasons_of_one(folder, at):
     assert said.out.startswith("stage.head.batch.micro_batch = 8   (set by you)")
     said = at("explain", "plan.toml")
     assert "stage.head   (stage 2 of 2: begins with the best weights of encoder)" in said.out
-    assert "\n\nstage.head.optimizer.lr = 0.01   (given by" in said.out
+    assert "\n\nstage.head.optimizer.lr = 0.01   (given, not computed)" in said.out
     assert "\n\nbatch.micro_batch = 8" in said.out
     assert "stage.head.batch.micro_batch" not in said.out  # as in the plan
     said = at("explain", "plan.toml", "stage.hed.batch")

@@ -54,4 +54,24 @@ def test_samples_stay_in_memory_where_reading_is_felt_and_there_is_room():
     assert keep(sample_seconds=2e-4, sample_bytes=10**8) is None
     assert keep(sample_seconds=1e-6, sample_bytes=1000) is None
     assert keep(sample_seconds=0.1, sample_bytes=1000) is None
-    assert "at most one worker" in reason(planned(of=model()), "loader.keep").formula
+
+
+def test_a_reason_says_which_condition_failed_and_none_that_did_not():
+    def why(key, **traits):
+        return reason(planned(of=model(**traits)), key).formula
+
+    kept = why("loader.keep", sample_seconds=2e-4, sample_bytes=1000)
+    assert kept.startswith("1.05 MiB of samples are within ")
+    quick = why("loader.keep", sample_seconds=1e-6, sample_bytes=1000)
+    assert quick.startswith("they are read each time: loading takes under 5% of the model's time")
+    assert "workers" not in quick
+    assert "are more than" not in quick
+    large = why("loader.keep", sample_seconds=2e-4, sample_bytes=10**8)
+    assert "are more than" in large
+    assert "under 5%" not in large
+    fed = why("loader.keep", sample_seconds=0.1, sample_bytes=1000)
+    assert fed == "they are read each time: each of 3 workers would keep its own"
+    assert why("loader.workers", sample_seconds=1e-5).endswith("hand them over, which is no gain")
+    assert "so others load the next ones" in why("loader.workers", sample_seconds=0.1)
+    alone = planned(machine(cores=1), model(sample_seconds=0.1))
+    assert reason(alone, "loader.workers").formula.endswith("the only core is left to training")

@@ -75,8 +75,8 @@ def test_the_reason_says_how_uncertain_a_figure_is():
     plan = planned(of=model(train=5000, valid=400), wish=each_epoch())
     why = reason(plan, "early_stop.patience")
     assert plan.early_stop.patience == 20
-    assert "from 400 validation samples is uncertain by about 5 %" in why.formula
-    assert "20 of 100 evaluations" in why.formula
+    assert "from 400 validation samples is off by about 5 % by chance" in why.formula
+    assert "20 of the run's 100 evaluations" in why.formula
 
 
 def test_patience_counts_evaluations_by_steps_too():

@@ -196,6 +196,24 @@ def test_workers_that_are_given_leave_less_to_the_batch_of_a_cpu(whose):
     assert out in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("free", "wish", "said"),
+    [
+        (64, {}, "32 samples in each step, and memory has room for all of them at once; training"),
+        (1.3, {}, "in each step, and memory has room for "),
+        (64, {"batch__accum_steps": 4}, "room for all of them, but they come 8 at a time"),
+    ],
+)
+def test_the_batchs_reason_begins_with_a_sentence_for_everyone(free, wish, said):
+    plan = planned(machine(device("cuda", free * GIB)), model(each=50 * MIB), goal(**wish))
+    why = reason(plan, "batch.micro_batch").formula
+    cut = plan.batch
+    assert why.startswith(f"the model is to learn from {cut.global_batch} samples in each step")
+    assert said in why
+    if free < 2:
+        assert f"so they come in {cut.accum_steps} parts of {cut.micro_batch}; " in why
+
+
 def test_a_thousand_plans_take_well_under_20_ms_each():
     hardware, of, wish, data = machine(), model(), goal(), dataset()
     seconds = []

@@ -3,7 +3,7 @@
 from autotrain.plan import race
 from autotrain.schema import Race, Raced, Variant
 
-from .profiles import goal, model, planned
+from .profiles import goal, model, planned, reason
 
 PLAIN = Variant("fp32", "contiguous", 2)
 HALF = Variant("bf16", "contiguous", 2)
@@ -87,3 +87,11 @@ def test_it_says_that_a_little_faster_does_not_count_only_where_something_was():
     for made, counts in ((near, True), (far, False)):
         text = race.said(made, race.winner(made, {}), 0)
         assert ("less than 3% faster does not count" in text) is counts
+
+
+def test_what_a_race_chose_is_limited_by_its_time_and_not_by_the_rule_it_replaced():
+    made = of(0.183, 0.060, 0.050, 0.120)
+    plan = planned(of=model(race=made))
+    for key in (race.DTYPE, race.FORMAT, race.THREADS):
+        why = reason(plan, key)
+        assert (why.kind, why.limited_by) == ("measured", "the time of real steps")

@@ -1,5 +1,7 @@
 """How often a plan evaluates and saves, and how much it keeps, on any machine and any wish."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,7 +125,28 @@ def test_a_quick_run_saves_every_fifth_of_its_epochs():
     plan = planned()
     assert plan.checkpoint.every_epochs == plan.train.epochs // 5
     assert plan.checkpoint.every_steps is None
-    assert reason(plan, "checkpoint.every_epochs").limited_by == "train.epochs"
+    why = reason(plan, "checkpoint.every_epochs")
+    assert why.limited_by == "train.epochs"
+    assert "of work from one to the next. The most would be " in why.formula
+    steps = plan.train.epochs * math.ceil(1000 / plan.batch.global_batch)
+    assert f"(longer than the run's {steps} steps of" in why.formula
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "epochs", "said"),
+    [
+        (20_000, 10, 50, ": after each epoch, which adds 2.0%"),
+        (1_000, 10, 50, ": every 3 epochs, which adds 7.7%; after each one would add over 10%"),
+        (1_000, 100_000, 50, ": every 5 epochs, which adds 737%; a run is to have 10, or one"),
+        (1_000, 100_000, 5, ": after each epoch, which adds 3687%; a run is to have 10, or one"),
+        (300_000, 10, 5, "more often than once an epoch, so that 5 epochs have 10 or so"),
+        (16_000_000, 10, 5, "more often than once an epoch, so that no hour passes without"),
+    ],
+)
+def test_how_often_to_evaluate_says_by_which_rule(train, valid, epochs, said):
+    plan = planned(of=model(train=train, valid=valid), wish=goal(train__epochs=epochs))
+    key = "every_epochs" if plan.evaluate.every_epochs else "every_steps"
+    assert said in reason(plan, f"evaluate.{key}").formula
 
 
 def test_a_laptop_a_word_and_a_number_of_hours_all_count():
