@@ -87,7 +87,7 @@ def explain(sizing: Sizing, model: ModelProfile) -> None:
         formula=f"with all activations kept, {what} {bytes_text(without.expected)} (up to "
         f"{bytes_text(without.high)}) of the budget of {bytes_text(budget)}; with {model.blocks} "
         f"blocks that keep their input alone, {bytes_text(within.expected)} (up to "
-        f"{bytes_text(within.high)}), and {_cost(seen, sizing.model, setup.dtype):.0%} more to "
+        f"{bytes_text(within.high)}), and {cost(seen, sizing.model, setup.dtype):.0%} more to "
         "compute",
         source=f"a traced training step; {_SOURCE}",
         kind="measured",
@@ -96,7 +96,7 @@ def explain(sizing: Sizing, model: ModelProfile) -> None:
     )
 
 
-def _cost(plain: ModelProfile, again: ModelProfile, dtype: Dtype) -> float:
+def cost(plain: ModelProfile, again: ModelProfile, dtype: Dtype) -> float:
     """What a step computes more, as a share, at the largest size that both were traced at."""
 
     def flops(model: ModelProfile) -> dict[int, float]:
