@@ -1,9 +1,11 @@
 # Every target makes the environment itself where it is missing or older than pyproject.toml.
 #   make PYTHON=python3.12 demo     another interpreter (3.11 or newer)
 #   make VENV=/big/disk/env test    the environment (4.8 GB) elsewhere
+#   make JOBS=4 test                so many tests at a time, each about 1.5 GB of RAM
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.autotrain-installed
 
@@ -27,7 +29,8 @@ demo: $(STAMP)  ## plan and train the speech autoencoder on the clips that come 
 	@$(RUN) autotrain run demo/plan.toml --fresh
 
 test: $(STAMP)  ## the tests, without the slow ones
-	@$(RUN) pytest -m "not slow and $(HERE)"
+	@$(RUN) pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu and $(HERE)"
+	@[ -n "$(GPU)" ] || $(RUN) pytest -m "gpu and not slow and $(HERE)"
 
 check: $(STAMP)  ## format, lint, types, and who may import whom
 	@$(RUN) ruff format --check --quiet .

@@ -1,9 +1,16 @@
+import gc
 import os
+from itertools import count, islice
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where tests run beside one another, threads that wait for others burn the cores those need.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# readline, which pytest loads, sets it behind Python's back for every process that is started.
+os.environ["COLUMNS"] = ""
+del os.environ["COLUMNS"]
 os.environ["AUTOTRAIN_TRIAL"] = "off"  # seconds each: tests of it turn it on
 os.environ["AUTOTRAIN_BUSY"] = "ignore"  # tests run beside one another
 
@@ -12,10 +19,50 @@ settings.register_profile("autotrain", deadline=None)
 settings.load_profile("autotrain")
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory):
+    """Paths for as many homes as are wanted."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_home(tmp_path_factory, monkeypatch):
+def own_home(homes, monkeypatch):
     """No test reads or writes the user's own settings."""
-    monkeypatch.setenv("AUTOTRAIN_HOME", str(tmp_path_factory.mktemp("home")))
+    home = next(homes)
+    home.mkdir()
+    monkeypatch.setenv("AUTOTRAIN_HOME", str(home))
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """No waiting for disks; the tests of what is synced, and in which order, put that back."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_frozen():
+    """A trace unfreezes what it froze, and what was frozen before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "unfreeze", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old(kept_frozen):
+    """What is there by now is no garbage: `gc.collect`, which healing calls, passes over it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def few_operators(monkeypatch):
+    """To measure this machine takes six operators in place of hundreds."""
+    from autotrain.probe import timings
+
+    for name in ("products", "by_bytes"):
+        every = getattr(timings, name)
+        monkeypatch.setattr(timings, name, lambda pool, every=every: islice(every(pool), 3))
 
 
 def pytest_collection_modifyitems(items):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from time import perf_counter
+from time import perf_counter, process_time
 from types import SimpleNamespace
 
 import psutil
@@ -125,10 +125,10 @@ def test_a_reading_serves_for_a_second_and_longer_where_it_is_slow(monkeypatch):
 def test_a_log_point_costs_next_to_nothing():
     made = Sensors(None, None)
     made.read()
-    begun = perf_counter()
+    begun = process_time()
     for _ in range(1000):
         made.read()
-    assert perf_counter() - begun < 0.1
+    assert process_time() - begun < 0.1
 
 
 def test_other_programs_are_told_from_this_one():

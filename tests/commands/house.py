@@ -7,6 +7,9 @@ from pathlib import Path
 
 import tomli_w
 
+from autotrain.probe import child
+from autotrain.schema import Trial
+
 TASK = """
 import torch
 from torch import nn
@@ -38,6 +41,7 @@ def task(data, width=8):
 """
 PLAN = ("plan", "--task", "task.py", "--no-calibrate")
 SMALL = ("--set", "train.epochs=2", "--set", "batch.micro_batch=8", "--set", "device.threads=1")
+ONE_WAY = ("--set", "precision.dtype=fp32")  # with SMALL: no ways to run the model that could race
 
 
 def cli(*arguments, cwd, seconds=300, **more):
@@ -46,6 +50,15 @@ def cli(*arguments, cwd, seconds=300, **more):
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False, **more
     )
+
+
+def trial(plan, **said) -> Trial:
+    """What a trial of a plan could come to, without one."""
+    fields = {
+        "outcome": "ok", "steps": 3, "base_bytes": 600 << 20, "device_peak_bytes": 700 << 20,
+        "micro_seconds": 0.01, "update_seconds": 0.001,
+    }  # fmt: skip
+    return Trial.model_validate(child.setup_of(plan) | fields | said)
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:

@@ -9,6 +9,7 @@ from autotrain import planfile
 from autotrain.commands.decide import Case
 from autotrain.commands.plan import Wish, goal_of, source_of
 from autotrain.goal import parse_settings
+from autotrain.probe import calibrate, rates
 from autotrain.probe.hardware import load_machine
 from autotrain.probe.model import ModelTracer
 
@@ -205,7 +206,11 @@ def test_what_only_one_machine_can_have_is_refused(folder, at, arguments, fault)
 # --- one file for a friend -------------------------------------------------------------------
 
 
-def test_a_plan_from_this_machines_file_is_the_plan_made_here(folder, at):
+def test_a_plan_from_this_machines_file_is_the_plan_made_here(
+    folder, at, monkeypatch, few_operators
+):
+    monkeypatch.setattr(calibrate, "CPU_SECONDS", 0.5)
+    monkeypatch.setattr(calibrate, "measure", rates.measure)  # here, not in a child
     assert at("probe", "-o", "me.toml").code == 0
     here = at(*PLAN, "--no-trial", "--json", "-o", "here.toml")
     there = at(*PLAN, "--no-trial", "--machine", "me.toml", "--json", "-o", "there.toml")

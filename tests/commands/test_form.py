@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,24 +29,26 @@ def task(data, side=512, layers=6, width=384):
 """
 
 
-def planned(folder, *more, **also):
-    (folder / "scans.py").write_text(TASK)
-    arguments = ("plan", "--task", "scans.py", "--no-trial", "--json", "-o", "plan.toml", *more)
-    return cli(*arguments, cwd=folder, **also)
+PLAN = ("plan", "--task", "scans.py", "--no-trial", "--json", "-o", "plan.toml")
 
 
-def test_a_step_that_does_not_fit_a_small_card_fits_with_activations_computed_again(tmp_path):
-    card = ("--machine", "rtx-3050-laptop-4gb", "--set", "batch.micro_batch=10")
-    done = planned(tmp_path, *card)
-    assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
+def test_a_step_that_does_not_fit_a_small_card_fits_with_activations_computed_again(
+    tmp_path, monkeypatch, at
+):
+    monkeypatch.chdir(tmp_path)
+    Path("scans.py").write_text(TASK)
+    card = ("--machine", "rtx-3050-laptop-4gb", "--set", "task.layers=3",
+            "--set", "batch.micro_batch=18")  # fmt: skip
+    said = at(*PLAN, *card)
+    assert said.code == 0
+    plan = json.loads(said.out)
     assert plan["model"]["activation_checkpointing"] is True
     assert plan["predicted"]["device_peak_bytes"]["high"] <= plan["memory"]["budget_bytes"]
     why = plan["because"]["model"]["activation_checkpointing"]
     assert why["limited_by"] == "memory.budget_bytes"
-    assert "6 blocks that keep their input alone" in why["formula"]
-    kept = planned(tmp_path, *card, "--set", "model.activation_checkpointing=false")
-    assert kept.returncode == 4 or "more than the budget" in kept.stdout
+    assert "3 blocks that keep their input alone" in why["formula"]
+    kept = at(*PLAN, *card, "--set", "model.activation_checkpointing=false")
+    assert kept.code == 4 or "more than the budget" in kept.out
 
 
 @pytest.mark.slow
@@ -55,7 +58,8 @@ def test_a_run_keeps_the_budget_that_only_computing_again_fits(tmp_path):
     small = ("--set", "task.side=192", "--set", "task.layers=8", "--set", "task.width=192",
              "--set", "loader.workers=0", "--set", f"memory.budget_bytes={budget}",
              "--set", "batch.micro_batch=8")  # fmt: skip
-    done = planned(tmp_path, *small)
+    (tmp_path / "scans.py").write_text(TASK)
+    done = cli(*PLAN, *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["model"]["activation_checkpointing"] is True

@@ -1,6 +1,7 @@
 """`run` of a plan with stages: what is handed on, and going on after every kind of end."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import pytest
 from autotrain import amending, planfile
 from autotrain.events import Healed, from_json
 
-from .house import cli, edit, tree
+from .house import edit, tree
 from .staged import PLAN, SMALL, STAGES, TASK, digest, here
 
 RUN = "runs/mine"
@@ -136,8 +137,17 @@ def test_a_finished_stage_whose_checkpoint_is_torn_is_run_again(trained, at, who
 def killed(folder, at):
     """A real SIGKILL at a place of the task's own code."""
     again = ["--resume"] if (folder / RUN).exists() else []
-    done = cli("run", "plan.toml", *again, cwd=folder, env={**os.environ, "KILL_AT": at})
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process = multiprocessing.get_context("fork").Process(
+        target=_begun, args=(folder, at, "run", "plan.toml", *again)
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _begun(folder, at, *arguments):
+    os.environ["KILL_AT"] = at
+    here(folder, *arguments)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

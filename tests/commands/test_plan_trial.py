@@ -5,14 +5,12 @@ import json
 import pytest
 
 from autotrain import planfile
-from autotrain.commands import trying
+from autotrain.commands import racing, trying
 from autotrain.errors import DoesNotFitError
 from autotrain.probe import child
 from autotrain.schema import Trial
 
-from .house import PLAN, SMALL, TASK
-
-MIB = 2**20
+from .house import ONE_WAY, PLAN, SMALL, TASK, trial
 
 
 @pytest.fixture
@@ -31,7 +29,10 @@ def task(tmp_path, monkeypatch):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """In place of the child: `steps.answers` are given in turn, `steps.asked` is what was tried."""
+    """In place of the child: `steps.answers` are given in turn, `steps.asked` is what was tried.
+
+    Nothing races besides.
+    """
 
     class Steps:
         def __init__(self):
@@ -39,19 +40,11 @@ def steps(monkeypatch):
 
         def __call__(self, request, *, seconds, most_bytes=None):
             self.asked.append(child.setup_of(request.plan))
-            answer = self.answers.pop(0) if self.answers else {}
-            fields = {
-                "outcome": "ok",
-                "steps": 3,
-                "base_bytes": 600 * MIB,
-                "device_peak_bytes": 700 * MIB,
-                "micro_seconds": 0.01,
-                "update_seconds": 0.001,
-            }
-            return Trial.model_validate(self.asked[-1] | fields | answer)
+            return trial(request.plan, **self.answers.pop(0) if self.answers else {})
 
     made = Steps()
     monkeypatch.setattr(child, "take_steps", made)
+    monkeypatch.setattr(racing, "raced", lambda case, *_, **__: case)
     return made
 
 
@@ -62,7 +55,7 @@ def planned(at, *more):
 
 
 def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, at, monkeypatch):
-    plan, err = planned(at, "--trial")
+    plan, err = planned(at, *ONE_WAY, "--trial")
     (line,) = [x for x in err.splitlines() if x.startswith("tried ")]
     assert line.startswith("tried 3 steps at micro_batch 8: ")
     assert ", predicted " in line
@@ -78,7 +71,7 @@ def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, a
 
     monkeypatch.setattr(child, "take_steps", never)
     monkeypatch.setenv("AUTOTRAIN_TRIAL", "")
-    again, err = planned(at)
+    again, err = planned(at, *ONE_WAY)
     assert again["predicted"]["device_peak_bytes"] == peak
     assert "tried" not in err
 

@@ -6,9 +6,9 @@ import pytest
 
 from autotrain.commands import racing
 from autotrain.probe import child
-from autotrain.schema import Race, Raced, Variant
+from autotrain.schema import Race, Raced, Trial, Variant
 
-from .house import PLAN, TASK
+from .house import PLAN, TASK, trial
 
 PLAIN, HALF = Variant("fp32", "contiguous", 1), Variant("bf16", "contiguous", 1)
 
@@ -23,19 +23,20 @@ def task(tmp_path, monkeypatch):
 
 @pytest.fixture
 def answer(monkeypatch):
-    """What the child of a race is to answer; its requests are kept in `answer.asked`."""
+    """What the child of a race is to answer, a trial's succeeds; `answer.asked`: the races."""
 
     class Answer:
         def __init__(self):
             self.asked, self.race = [], None
 
         def __call__(self, module, request, expected, **limits):
-            if expected is not Race:
-                return real(module, request, expected, **limits)
+            if expected is Trial:
+                return trial(request.plan)
+            assert expected is Race
             self.asked.append(request)
             return self.race
 
-    real, made = child.ask, Answer()
+    made = Answer()
     monkeypatch.setattr(child, "ask", made)
     return made
 

@@ -8,7 +8,7 @@ from autotrain.commands.remember import Cores, Watch
 from autotrain.events import Evaluated, Saved, Started, Step, Stopped
 from autotrain.probe import history
 
-from .house import PLAN, SMALL, edit
+from .house import ONE_WAY, PLAN, SMALL, edit
 
 GIB = 1 << 30
 
@@ -153,7 +153,7 @@ def test_a_run_corrects_the_next_plan_of_the_same_model(folder, at, own, monkeyp
     assert record.predicted["step_seconds"] > 0
     assert record.measured["run_seconds"] > record.measured["step_seconds"] > 0
     monkeypatch.setenv("AUTOTRAIN_TRIAL", "")  # memory is known, so nothing is tried
-    said = at(*PLAN, *SMALL)
+    said = at(*PLAN, *SMALL, *ONE_WAY)
     assert said.code == 0
     assert "tried" not in said.err
     made = planfile.load(folder / "plan.toml")

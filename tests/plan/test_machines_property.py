@@ -31,7 +31,7 @@ from autotrain.schema import (
 
 from .profiles import GIB, between, dataset, device, goal, machine, machines, model, rates
 
-QUICK, WHOLE = 100, 1000
+QUICK, WHOLE = 60, 1000
 # What rounding may add to a run that the arithmetic says is as long.
 ROUNDING = 1.000001
 

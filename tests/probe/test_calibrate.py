@@ -51,9 +51,9 @@ def measurements(monkeypatch):
 
 def test_the_second_call_measures_nothing_and_is_fast(measurements, tmp_path):
     first = calibration(CPU, [], tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()
     second = calibration(CPU, [], tmp_path)
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
     assert first == second
     assert first.write_bandwidth == 1e8
     assert len(measurements) == 1
@@ -162,7 +162,7 @@ def test_assumed_gpu_rates_follow_what_the_driver_tells():
     assert set(silent.matmul) == {"fp32"}
 
 
-def test_measuring_keeps_the_thread_count_and_the_random_state(monkeypatch):
+def test_measuring_keeps_the_thread_count_and_the_random_state(monkeypatch, few_operators):
     import torch
 
     monkeypatch.setitem(rates.MATMUL_SIDE, "cpu", 64)

@@ -340,7 +340,8 @@ def test_batch_norm_is_not_cut_to_single_samples(tmp_path, buckets):
 )
 def test_single_failures_in_one_run_all_heal(tmp_path, many):
     """At micro-batches of 1 the step is taken again; the weights are as if nothing had been."""
-    plan = planned(train={"epochs": 40}, evaluate={"every_epochs": 20})
+    rarely = {"every_epochs": 20}
+    plan = planned(train={"epochs": 40}, evaluate=rarely, checkpoint=rarely)
     task, chance, failed = regression(), random.Random(0), {}
 
     def fails(call, model, batch):

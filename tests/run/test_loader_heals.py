@@ -325,6 +325,25 @@ def test_a_sample_that_kills_its_worker_again_is_put_aside(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_sample_that_kills_before_what_went_ahead_was_fetched_is_put_aside_as_soon(tmp_path):
+    """What a worker hands over goes with it, so new ones make that first."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    task = faulty({3: (die, ALWAYS)}, marks)
+
+    def slow(model, batch):
+        time.sleep(0.1 * model.training)
+        return task.loss(model, batch)
+
+    plan = make_plan(loader={"workers": 1}, train={"epochs": 1})
+    events = events_of(plan, dataclasses.replace(task, loss=slow), tmp_path)
+    first, second = healed(events)
+    assert "reading sample 3" in first.fault
+    assert "put aside" in second.cure
+    assert len(list(marks.iterdir())) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_workers_that_always_die_become_fewer_and_then_the_fault_is_named(tmp_path):
     """Wherever they are: nothing in the samples explains it."""
     task = dataclasses.replace(faulty({}), collate=_deadly)

@@ -1,4 +1,4 @@
-"""A trace leaves no mark: on the random generators, on the log, on compiled code."""
+"""A trace leaves no mark: on random generators, on the log, on compiled code, on autograd."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def undisturbed() -> Iterator[None]:
     logger = logging.getLogger(_TORCH_LOG)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    _begin_autograd()
     gc.freeze()
     try:
         with torch.random.fork_rng(devices=[]), _uncompiled(), warnings.catch_warnings():
@@ -42,6 +43,14 @@ def undisturbed() -> Iterator[None]:
         logger.setLevel(level)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def _begin_autograd() -> None:
+    """Its first backward pass starts a thread for each device there is, and fake mode adds eight.
+
+    With such threads, torch refuses a backward pass in every process forked afterwards.
+    """
+    torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -79,7 +79,8 @@ class Feed:
         self._workers: Workers | None = None
         self._watchdog: Watchdog | None = None
         self._at = [0, 0]
-        # How often workers were lost since one brought something, and at which sample last.
+        # How often workers were lost since one brought something, and at which sample last: what
+        # comes in between may have been made before it.
         self._tries, self._suspect = 0, NOBODY
         self._told_single = False
 
@@ -154,10 +155,11 @@ class Feed:
             try:
                 if self._workers is None:
                     self._workers = self._started()
-                found = self._workers.take()
-                if self._tries:
-                    self._tries, self._suspect = 0, NOBODY
-                return found
+                request, made = self._workers.take()
+                self._tries, (valid, at) = 0, self._suspect
+                if at >= 0 and valid == (request.epoch is None) and at in request.indices:
+                    self._suspect = NOBODY
+                return request, made
             except WorkerLostError as lost:
                 self._mend(lost, begun)
 
