@@ -34,12 +34,6 @@ def own_home(homes, monkeypatch):
     monkeypatch.setenv("AUTOTRAIN_HOME", str(home))
 
 
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch):
-    """No waiting for disks; the tests of what is synced, and in which order, put that back."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def kept_frozen():
     """A trace unfreezes what it froze, and what was frozen before."""

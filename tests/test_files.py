@@ -10,11 +10,6 @@ from autotrain import files
 from autotrain.errors import AutotrainError, UsageError
 
 
-@pytest.fixture(autouse=True)
-def unsynced():
-    """Files are really synced here."""
-
-
 def disk_is_full(*_):
     raise OSError(28, "No space left on device")
 

@@ -13,7 +13,7 @@ from .house import cli
 
 
 def test_a_bug_of_ours_exits_3_and_saves_its_traceback(folder, at, home, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise LookupError("the missing case")
 
     monkeypatch.setattr("autotrain.planfile.load", broken)
@@ -29,7 +29,7 @@ def test_a_bug_of_ours_exits_3_and_saves_its_traceback(folder, at, home, monkeyp
 
 
 def test_a_bug_in_our_own_source_is_named_by_its_last_line(at, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise SyntaxError("invalid syntax", ("text.py", 79, 1, "f(", 79, 2))
 
     monkeypatch.setattr(command, "explain", broken)

@@ -20,11 +20,6 @@ from autotrain.run.keeping.keeper import Keeper, pointed
 from autotrain.run.keeping.tensors import Flat, flatten_model, restore_model
 
 
-@pytest.fixture(autouse=True)
-def unsynced():
-    """Files are really synced here."""
-
-
 def snapshot(step, tensors=None):
     values = {"w": torch.arange(6.0).reshape(2, 3)} if tensors is None else tensors
     rest = {"state": {}, "param_groups": []}
