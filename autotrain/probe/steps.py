@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from autotrain import freezing, prepare
+from autotrain import freezing, prepare, sparse
 from autotrain import optimizer as optimizers
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision
@@ -115,7 +115,7 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if clip is not None:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
-            torch.nn.utils.clip_grad_norm_(wanted, clip)
+            sparse.clip(wanted, sparse.values(wanted), clip)
         self.scaler.step(self.optimizer)
         if self.average is not None:
             self.average.update()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autotrain import freezing, optimizer, prepare
+from autotrain import freezing, optimizer, prepare, sparse
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
@@ -53,7 +53,7 @@ def assemble(
     parts = data.split(task, plan)
     feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
-    built = optimizer.build(plan.optimizer, model)
+    built = _optimizer(plan, model, ranks)
     run = Run(
         plan=plan,
         task=task,
@@ -117,6 +117,16 @@ def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module
         raise
     except Exception as error:
         raise faults.explained(error, "the task's model() failed") from error
+
+
+def _optimizer(plan: Plan, model: torch.nn.Module, ranks: Ranks | None) -> torch.optim.Optimizer:
+    if ranks is not None and sparse.tables(model):
+        raise AutotrainError(
+            f"the gradients of {', '.join(sparse.tables(model))} are sparse: several processes "
+            "would have to add them up, and only dense ones are",
+            "one process, or sparse=False where the model makes it",
+        )
+    return optimizer.build(plan.optimizer, model)
 
 
 def _feed(

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 
+from autotrain import sparse
 from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
 from autotrain.run.healing import faults, guard
@@ -147,7 +148,7 @@ def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> 
 
     Returns the guard's verdict.
     """
-    gradients = [p.grad for p in run.parameters if p.grad is not None]
+    gradients = sparse.values(run.parameters)
     if gradients:
         run.scaler.unscale_(run.optimizer)
         if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
@@ -188,7 +189,7 @@ def _clipped(run: Run, gradients: list[torch.Tensor], most: float) -> Number:
     Where the norm can be read for nothing, gradients that are short enough are left alone.
     """
     if run.guard.mode != "host" or not run.alike or not gradients:
-        return torch.nn.utils.clip_grad_norm_(run.parameters, most)
+        return sparse.clip(run.parameters, gradients, most)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     read = detached(norm)
     if read + 1e-6 > most:
