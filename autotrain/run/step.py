@@ -54,7 +54,8 @@ def take_step(run: Run, stop: Stop) -> None:
     if run.form.compiled > compiled:  # no step like the others
         run.meter.untimed += 1
         seconds = 0.0
-    run.meter.add(run.state.step, rows, bad, sum(window), seconds, run.feed.waited)
+    waited, limit = run.feed.waited, run.guard.limit
+    run.meter.add(run.state.step, rows, bad, sum(window), seconds, waited, limit)
     return None
 
 
