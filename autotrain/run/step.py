@@ -177,7 +177,7 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
         run.meter.grad_norm = _clipped(run, gradients, clip)
     elif logs:
         run.meter.grad_norm = torch.nn.utils.get_total_norm(gradients)
-    elif run.guard.mode == "log" or not gradients:
+    elif not gradients or (run.guard.mode == "log" and not run.scaler.is_enabled()):
         return 0.0
     else:
         return run.guard.size(gradients)
