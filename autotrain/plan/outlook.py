@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, cuda, host, runs
+from autotrain.plan import compute, cuda, host
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE, Prediction, Reason
@@ -58,26 +58,49 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
 
 def _keep(ledger: Ledger, sizing: Sizing) -> None:
     """Decide whether samples stay in memory: where reading them is felt and there is room."""
-    size = sizing.model.sample_bytes * (sizing.train_count + sizing.valid_count)
-    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
-    said = f"a fifth of the free RAM, {bytes_text(room)}"
-    if sizing.device.kind == "cpu":
-        # There they count in the peak that is predicted, and not every set can be kept.
-        room = min(room, 0.1 * sizing.device_peak(sizing.planned()).expected)
-        said = f"{bytes_text(room)}, what the predicted peak does not notice"
-    loading, model = sizing.time.loading_seconds(), sizing.time.micro_seconds()
+    size, model = sizing.sample_bytes(), sizing.time.micro_seconds()
+    loading = sizing.time.loading_seconds()
     each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
+    workers = sizing.time.workers()
+    # On a CPU a worker that hides the reading takes its core from the model.
+    on_cpu = sizing.device.kind == "cpu"
+    felt = loading if on_cpu else compute.fed_seconds(model, loading, workers) - model
+    room, of_room = _room_on_device(sizing)
+    ram, of_ram = _room_in_ram(sizing)
+    there = sizing.model.stacks and felt > KEPT_FROM * model and size <= room
     slow = loading > KEPT_FROM * model and each > KEPT_SECONDS
-    pays = slow and sizing.time.workers() <= 1 and size <= room
+    here = slow and workers <= 1 and size <= ram
+    stacked = "stack, alike at two readings" if sizing.model.stacks else "do not stack"
     ledger.settle(
         "loader.keep",
-        "ram" if pays else None,
-        formula=f"{bytes_text(size)} of samples within {said}; loading takes over {KEPT_FROM:.0%} "
-        f"of the model's time ({seconds_text(loading)} to {seconds_text(model)}) and reading a "
-        f"sample over {seconds_text(KEPT_SECONDS)} ({seconds_text(max(each, 0.0))}); at most one "
-        "worker, because each keeps its own",
+        "device" if there else "ram" if here else None,
+        formula=f"{bytes_text(size)} of samples, which {stacked}. On the device: such that stack, "
+        f"within {of_room}, where reading is felt for over {KEPT_FROM:.0%} of the model's time "
+        f"({seconds_text(felt)} to {seconds_text(model)}). In RAM: any, within {of_ram}, where "
+        f"loading takes over {KEPT_FROM:.0%} of that ({seconds_text(loading)}) and reading one "
+        f"over {seconds_text(KEPT_SECONDS)} ({seconds_text(max(each, 0.0))}); at most one worker, "
+        "because each keeps its own",
         source="our choice; a run keeps only what two readings gave alike without random numbers",
+        would_change="--set loader.keep=ram, device or off",
     )
+
+
+def _room_in_ram(sizing: Sizing) -> tuple[float, str]:
+    """Bytes that samples may take there, and what that is."""
+    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
+    if sizing.device.kind != "cpu":
+        return room, f"a fifth of the free RAM, {bytes_text(room)}"
+    # There they count in the peak that is predicted, and not every set can be kept.
+    room = min(room, 0.1 * sizing.device_peak(sizing.planned()).expected)
+    return room, f"{bytes_text(room)}, what the predicted peak does not notice"
+
+
+def _room_on_device(sizing: Sizing) -> tuple[float, str]:
+    """Bytes that samples may take there, and what that is."""
+    if sizing.device.kind == "cpu":
+        return _room_in_ram(sizing)
+    room = sizing.budget() - sizing.device_peak(sizing.planned()).high
+    return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
 
 
 def _mean(count: float) -> str:
@@ -122,7 +145,10 @@ _Line = tuple[str, Prediction, str, str]
 def _memory(sizing: Sizing) -> list[_Line]:
     setup = sizing.planned()
     shares = sizing.parts(setup)
-    tensors = sizing.tensors(setup)
+    kept = sizing.kept_bytes()
+    tensors = sizing.tensors(setup).plus(kept)
+    if kept:
+        shares["samples kept"] = float(kept)
     parts = " + ".join(f"{name} {bytes_text(size)}" for name, size in shares.items())
     on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
@@ -136,7 +162,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             f"{bytes_text(sizing.worker_bytes())}"
         )
     else:
-        own = sizing.reserved(setup).expected
+        own = sizing.reserved(setup).plus(kept).expected
         seen = (
             f"the allocator's {bytes_text(own)} + {bytes_text(context)} of CUDA context and "
             "loaded kernels"
@@ -149,14 +175,14 @@ def _memory(sizing: Sizing) -> list[_Line]:
         ("tensor_peak_bytes", tensors, parts, "a traced training step"),
         (
             "reserved_peak_bytes",
-            sizing.reserved(setup),
+            sizing.reserved(setup).plus(kept),
             _reserved_parts(sizing, parts) + nobody,
             "a simulated run of the rules of c10/cuda/CUDACachingAllocator.cpp; "
             "docs/measurements/2026-11-20-gpu-figures.md",
         ),
         (
             "device_peak_bytes",
-            sizing.device_peak(setup, sizing.time.workers()),
+            sizing.device_peak(setup, sizing.time.workers()).plus(kept),
             seen,
             "docs/formulas.md",
         ),
@@ -191,6 +217,7 @@ def _time(sizing: Sizing) -> list[_Line]:
     time = sizing.time
     model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
+    beside = "in the first epoch alone" if time.keeps() else beside
     accum = _mean(sizing.micro_batches())
     update = time.update_seconds()
     evaluations, saves = time.occasions("evaluate"), time.occasions("checkpoint")
@@ -199,7 +226,7 @@ def _time(sizing: Sizing) -> list[_Line]:
         by = "the traced step's operators, each by those like it that were timed on this device"
     if time.replayed():
         by = "the traced step's operators, played again on this device"
-    start = runs.start_seconds(time.pace(), sizing.device).expected
+    start = time.start_seconds().expected
     return [
         (
             "step_seconds",

@@ -153,6 +153,7 @@ def model_digest(model: ModelProfile) -> str:
         "lengths",
         "sample_seconds",
         "sample_bytes",
+        "stacks",
         "statistics_bytes",
         "trainable_dims",
         "trainable_depths",

@@ -109,8 +109,9 @@ MEANINGS: dict[str, str] = {
     "loader.pin_memory": "Whether batches wait where a graphics card fetches them fastest.",
     "loader.start_method": "How these processes are started.",
     "loader.keep": (
-        "Samples stay in memory (ram) once they were read, so that later epochs need not read them "
-        "again; only where they are the same each time."
+        "Samples stay in memory once they were read (ram), or where the model computes, stacked as "
+        "a batch is (device), so that later epochs need not read them again; only where they are "
+        "the same each time."
     ),
     "loader.timeout_seconds": (
         "After how long at one sample a process that loads data counts as hung."

@@ -159,7 +159,8 @@ class CheckpointSection(Record):
 
 class LoaderSection(Record):
     """`timeout_seconds`: a worker at one sample for so long counts as hung; absent: never.
-    `keep`: samples stay in RAM once read, if they turn out to be the same at every reading.
+    `keep`: samples stay in RAM, or stacked on the device, once read, if they turn out to be the
+    same at every reading.
     """
 
     workers: Whole
@@ -167,7 +168,7 @@ class LoaderSection(Record):
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
     timeout_seconds: PositiveFloat | None = None
-    keep: Literal["ram"] | None = None
+    keep: Literal["ram", "device"] | None = None
 
 
 class HealSection(Record):
