@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from autotrain import prepare as prepares
 from autotrain.prepare import convolutions, laid_out, prepare, run_as
 from autotrain.schema import ModelSection
 
@@ -103,8 +104,11 @@ def test_what_is_computed_again_is_not_compiled_and_says_so():
 
 
 @pytest.mark.slow
-def test_compiled_it_computes_the_same():
+@pytest.mark.parametrize("graphs", [False, True])
+def test_compiled_it_computes_the_same(graphs, monkeypatch):
+    """Asked to record, a CPU records nothing and computes it too; what comes out is a copy."""
     torch.compiler.reset()
+    monkeypatch.setattr(prepares, "_insist_on_graphs", lambda *_, **__: None)
 
     class Block(nn.Module):
         def __init__(self):
@@ -119,7 +123,7 @@ def test_compiled_it_computes_the_same():
     left = nn.Sequential(nn.Linear(16, 16), *(Block() for _ in range(10)))
     other = copy.deepcopy(left)
     names = list(left.state_dict())
-    form = prepare(other, ModelSection(compile=True))
+    form = prepare(other, ModelSection(compile=True, cuda_graphs=graphs))
     for size in (4, 4, 3):
         batch = torch.randn(size, 16)
         assert_same_step(left, other, batch, batch)

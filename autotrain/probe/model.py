@@ -117,7 +117,7 @@ class ModelTracer:
         """
         with undisturbed():
             self._take_samples(length)
-            form = self.form = form.model_copy(update={"compile": False})
+            form = self.form = form.uncompiled()
             if self.mode is not None:
                 made = self._run_fake(micro_batch, dtype)
                 if made is not None:

@@ -82,7 +82,7 @@ class Stepper:
         made = collate(samples)
         if self.device.type != "cpu":
             made = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), made)
-        return prepare.laid_out(made, self.request.plan.model)
+        return self.form.batch(made)
 
     def step(self, window: list[list[int]]) -> None:
         """One optimizer step, in the order in which the loop takes it.
@@ -100,6 +100,8 @@ class Stepper:
             expected = weight * len(window)
             with unlike():
                 torch.autograd.backward(self.scaler.scale(loss.total / expected))
+            if number == 0 and len(window) > 1:
+                self.form.hold(self.model.parameters())
             self.micro_seconds.append(self.now() - begun)
             value = float(loss.total.detach()) / weight
             if not math.isfinite(value):

@@ -43,6 +43,10 @@ MEANINGS: dict[str, str] = {
     ),
     "model.memory_format": "In which order the numbers of an image lie in memory.",
     "model.compile": "Whether the model is translated into faster code before training.",
+    "model.cuda_graphs": (
+        "Whether a graphics card is given all of a step's compiled work at once, recorded, in "
+        "place of one piece after another."
+    ),
     "model.activation_checkpointing": (
         "Whether parts of the model are computed a second time instead of kept: slower, but it "
         "takes less memory."

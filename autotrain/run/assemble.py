@@ -53,7 +53,9 @@ def assemble(
     parts = data.split(task, plan)
     feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
-    built = _optimizer(plan, model, ranks)
+    if ranks is not None:
+        _refuse_shared(plan, model)
+    built = optimizer.build(plan.optimizer, model)
     run = Run(
         plan=plan,
         task=task,
@@ -119,14 +121,20 @@ def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module
         raise faults.explained(error, "the task's model() failed") from error
 
 
-def _optimizer(plan: Plan, model: torch.nn.Module, ranks: Ranks | None) -> torch.optim.Optimizer:
-    if ranks is not None and sparse.tables(model):
+def _refuse_shared(plan: Plan, model: torch.nn.Module) -> None:
+    """Raise AutotrainError for what several processes cannot train together."""
+    names = sparse.tables(model)
+    if names:
         raise AutotrainError(
-            f"the gradients of {', '.join(sparse.tables(model))} are sparse: several processes "
-            "would have to add them up, and only dense ones are",
+            f"the gradients of {', '.join(names)} are sparse: several processes would have to add "
+            "them up, and only dense ones are",
             "one process, or sparse=False where the model makes it",
         )
-    return optimizer.build(plan.optimizer, model)
+    if plan.model.cuda_graphs:
+        raise AutotrainError(
+            "model.cuda_graphs: several processes add gradients up in memory that no graph knows",
+            "one process, or --set model.cuda_graphs=false",
+        )
 
 
 def _feed(
@@ -226,7 +234,7 @@ def _note_form(run: Run, before: Mapping[str, object]) -> None:
     now = run.plan.model
     changed = [
         f"model.{key} was {before[key]} and is {getattr(now, key)}"
-        for key in ("compile", "memory_format")
+        for key in ("compile", "cuda_graphs", "memory_format")
         if before.get(key, getattr(now, key)) != getattr(now, key)
     ]
     if changed or now.compile:

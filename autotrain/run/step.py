@@ -93,6 +93,8 @@ def _accumulate(
         if not rows:
             expected = _not_zero(this) * len(window)
         torch.autograd.backward(loss.total, run.scaler.scale(_share(loss.total, expected)))
+        if not rows and len(window) > 1:
+            run.form.hold(run.parameters)
         weight = weight + this
         rows.append(_row(loss, this))
     return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None

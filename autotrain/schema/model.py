@@ -202,6 +202,6 @@ class ModelProfile(Record):
 
     def run_as(self, form: ModelSection) -> ModelProfile:
         """The model run in that form: with the traces of it, compiled or not, and no others."""
-        form = form.model_copy(update={"compile": False})
+        form = form.uncompiled()
         traces = tuple(t for t in self.traces if t.form == form)
         return self.model_copy(update={"form": form, "traces": traces})

@@ -63,12 +63,18 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 
 class ModelSection(Record):
     """How the task's model is run. `activation_checkpointing`: each repeated block keeps its
-    input alone and is computed again in the backward pass.
+    input alone and is computed again in the backward pass. `cuda_graphs`: what was compiled is
+    recorded, and a GPU launches all of it at once.
     """
 
     memory_format: MemoryFormat = "contiguous"
     compile: StrictBool = False
+    cuda_graphs: StrictBool = False
     activation_checkpointing: StrictBool = False
+
+    def uncompiled(self) -> ModelSection:
+        """The same form as it is traced: nothing is compiled, nothing recorded."""
+        return self.model_copy(update={"compile": False, "cuda_graphs": False})
 
 
 class PrecisionSection(Record):

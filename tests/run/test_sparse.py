@@ -148,4 +148,4 @@ def test_what_does_not_take_sparse_gradients_is_one_error_before_the_run(setting
 def test_several_processes_refuse_sparse_gradients_before_the_run():
     """What adds gradients up among them knows dense ones alone."""
     with pytest.raises(AutotrainError, match="several processes"):
-        assemble._optimizer(planned(), Words(sparse=True), ranks=object())
+        assemble._refuse_shared(planned(), Words(sparse=True))
