@@ -174,7 +174,7 @@ def _order(
     plan: Plan, parts: data.Split, *, no_single: bool, world: int
 ) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
     """The order of the training samples, and the validation set's micro-batches."""
-    cut, seed, lengths = plan.batch, plan.run.seed, data.lengths_of(parts)
+    cut, seed, lengths = plan.batch, plan.run.seed, parts.lengths
     split = cut.split or 1
     micro = -(-cut.micro_batch // split)
     valid = in_micro_batches(parts.valid_count, micro)
@@ -183,7 +183,7 @@ def _order(
         micro = dealt(micro, cut.global_batch, world, no_single=no_single)
         return Order(count, cut.global_batch, micro, seed, no_single, lengths), valid
     order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single, split)
-    known = data.valid_lengths_of(parts)
+    known = parts.valid_lengths
     return order, valid if known is None else order.in_turn(known)
 
 
