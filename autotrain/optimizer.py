@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import optim
 
+from autotrain import sparse
 from autotrain.depth import depths
 from autotrain.errors import AutotrainError
 from autotrain.schema import OptimizerSection
@@ -38,13 +39,15 @@ SHARE = "rate_share"
 def build(section: OptimizerSection, model: torch.nn.Module) -> optim.Optimizer:
     """The optimizer over the parameters that want a gradient, in groups as the plan says.
 
-    Raises AutotrainError where there are none, or where torch refuses the settings.
+    Raises AutotrainError where there are none, or where torch refuses the settings, as it does
+    most for sparse gradients.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise AutotrainError(
             "the model has no parameter to train", "set requires_grad on what should learn"
         )
+    sparse.insist(section, model)
     made: Any = OPTIMIZERS[section.name]
     takes = inspect.signature(made).parameters
     offered = {

@@ -6,7 +6,7 @@ A run, a trial and a trace all do it here, so that what was predicted is what ru
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -18,6 +18,7 @@ from torch.nn import utils
 
 from autotrain import recompute, repeats
 from autotrain.batches import map_tensors
+from autotrain.errors import AutotrainError
 from autotrain.schema import ModelSection
 from autotrain.task import Task
 
@@ -40,8 +41,23 @@ class Prepared:
     gave_up: bool = False
 
     def batch(self, batch: Any) -> Any:
-        """A batch as the model is to see it."""
+        """A batch as the model is to see it, which is about to be computed with."""
+        if self.section.cuda_graphs:  # what was computed before may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return laid_out(batch, self.section)
+
+    def hold(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Copy gradients out of a recorded graph's memory, before others are added to them.
+
+        torch leaves the first ones there, and a replay overwrites them: the sum is silently
+        another (pytorch issues 96693 and 169545).
+        """
+        if not self.section.cuda_graphs:
+            return
+        mine = [parameter for parameter in parameters if parameter.grad is not None]
+        copies = torch._foreach_mul([p.grad for p in mine if p.grad is not None], 1.0)
+        for parameter, copy in zip(mine, copies, strict=True):
+            parameter.grad = copy
 
 
 def varies(task: Task) -> bool:
@@ -53,8 +69,11 @@ def prepare(model: nn.Module, section: ModelSection, *, varying: bool = False) -
     """Have the model run as a plan says; names and shapes of its parameters stay.
 
     `varying`: batches come in many shapes, and what is compiled should suit all of them.
+    Raises AutotrainError where the plan wants graphs recorded and that cannot be.
     """
     made = Prepared(section)
+    if section.cuda_graphs:
+        _insist_on_graphs(model, section, varying=varying)
     if section.memory_format == "channels_last":
         _lay_out(model, *_FORMATS.values())
     found = repeats.blocks(model) if section.activation_checkpointing else ()
@@ -107,6 +126,20 @@ def _lay_out(model: nn.Module, pictures: torch.memory_format, volumes: torch.mem
     utils.convert_conv3d_weight_memory_format(model, volumes)
 
 
+def _insist_on_graphs(model: nn.Module, section: ModelSection, *, varying: bool) -> None:
+    """Raise AutotrainError with all that stands in the way of recording CUDA graphs."""
+    device = next((p.device.type for p in model.parameters()), "cpu")
+    why = {
+        f"the device is {device}": device != "cuda",
+        "model.compile is false, and what is compiled is recorded": not section.compile,
+        "with model.activation_checkpointing nothing is compiled": section.activation_checkpointing,
+        "batches come in many shapes (a collate or a length of the task's own)": varying,
+    }
+    if any(why.values()):
+        said = "; ".join(reason for reason, holds in why.items() if holds)
+        raise AutotrainError(f"model.cuda_graphs: {said}", "--set model.cuda_graphs=false")
+
+
 def _compile(model: nn.Module, made: Prepared, *, varying: bool) -> None:
     """Compile the model's forward, in place, so that no name changes.
 
@@ -119,6 +152,10 @@ def _compile(model: nn.Module, made: Prepared, *, varying: bool) -> None:
         # A frame of our own: torch does not compile those of its own modules.
         return kind.forward(self, *args, **kwargs)
 
+    def copying(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # What a replay overwrites does not get out.
+        return map_tensors(torch.clone, compiled(self, *args, **kwargs))
+
     try:
         import torch._dynamo
 
@@ -128,7 +165,8 @@ def _compile(model: nn.Module, made: Prepared, *, varying: bool) -> None:
     except Exception as error:
         return _give_up(made, error)
     # A class and not an attribute: a copy of the model has itself for self.
-    own = {**recompute.named_like(kind), "forward": compiled}
+    chosen = copying if made.section.cuda_graphs else compiled
+    own = {**recompute.named_like(kind), "forward": chosen}
     model.__class__ = type(kind.__name__, (kind,), own)
     return None
 
@@ -141,7 +179,8 @@ def _backend(made: Prepared) -> Callable[..., Any]:
                 warnings.simplefilter("ignore")
                 from torch._inductor.compile_fx import compile_fx
 
-                return compile_fx(graph, inputs)
+                recorded = {"triton.cudagraphs": made.section.cuda_graphs}
+                return compile_fx(graph, inputs, config_patches=recorded)
         except Exception as error:
             _give_up(made, error)
             return graph.forward

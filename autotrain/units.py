@@ -49,6 +49,11 @@ def count_text(count: float) -> str:
     return _scaled(count, 1000, ("", " k", " M", " G", " T", " P"))
 
 
+def mean_text(count: float) -> str:
+    """`8.0` -> `8`, `3.26` -> `3.3`, `41.7` -> `42`: how many there are of something on average."""
+    return f"{count:.0f}" if count == round(count) or count >= 10 else f"{count:.1f}"
+
+
 def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
     """`count` in the smallest unit in which it prints below 1000, else in the last one."""
     value, place = float(count), 0

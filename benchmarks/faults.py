@@ -42,7 +42,7 @@ from autotrain.run.loop import train
 from autotrain.schema import Plan
 from autotrain.task import Loss, Task
 
-SAMPLES, VALID, BATCH, EPOCHS = 96, 16, 16, 6
+SAMPLES, VALID, BATCH, EPOCHS = 96, 16, 16, 12
 STEPS = SAMPLES // BATCH * EPOCHS
 NUMBERS = {"low": 1, "expected": 2, "high": 3}
 PREDICTED = (
@@ -175,8 +175,8 @@ def update(chance: random.Random) -> Case:
 
 def spoilt(by: float, *, lasting: bool = False) -> Callable[[random.Random], Case]:
     def make(chance: random.Random) -> Case:
-        # A spike is one only when losses are known; what lasts takes three returns to give up on.
-        first = chance.randint(24 if by == 1e4 else 1, STEPS - (16 if lasting else 4))
+        # A spike is one only when losses are known; what lasts takes three returns, ten steps each.
+        first = chance.randint(24 if by == 1e4 else 1, STEPS - (45 if lasting else 4))
         wanted = {chance.randint(first, STEPS) for _ in range(chance.randint(1, 5))}
         task, seen = task_of(), [0]
 

@@ -74,7 +74,15 @@ TRACING = rooms(
     "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay",
 )  # fmt: skip
 TORCHSIDE = rooms(
-    "averaging", "depth", "device", "freezing", "optimizer", "prepare", "recompute", "repeats"
+    "averaging",
+    "depth",
+    "device",
+    "freezing",
+    "optimizer",
+    "prepare",
+    "recompute",
+    "repeats",
+    "sparse",
 )  # of the run, and of a trial of it
 UPSTAIRS = rooms("cli", "__main__", "commands")
 RULES = [
@@ -115,6 +123,7 @@ RULES = [
             "prepare",
             "recompute",
             "repeats",
+            "sparse",
         )
     ),
     *(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from autotrain import prepare as prepares
 from autotrain.prepare import convolutions, laid_out, prepare, run_as
 from autotrain.schema import ModelSection
 
@@ -113,8 +114,11 @@ def test_a_model_with_nothing_to_compute_again_is_compiled_all_the_same():
 
 
 @pytest.mark.slow
-def test_compiled_it_computes_the_same():
+@pytest.mark.parametrize("graphs", [False, True])
+def test_compiled_it_computes_the_same(graphs, monkeypatch):
+    """Asked to record, a CPU records nothing and computes it too; what comes out is a copy."""
     torch.compiler.reset()
+    monkeypatch.setattr(prepares, "_insist_on_graphs", lambda *_, **__: None)
 
     class Block(nn.Module):
         def __init__(self):
@@ -129,7 +133,7 @@ def test_compiled_it_computes_the_same():
     left = nn.Sequential(nn.Linear(16, 16), *(Block() for _ in range(10)))
     other = copy.deepcopy(left)
     names = list(left.state_dict())
-    form = prepare(other, ModelSection(compile=True))
+    form = prepare(other, ModelSection(compile=True, cuda_graphs=graphs))
     for size in (4, 4, 3):
         batch = torch.randn(size, 16)
         assert_same_step(left, other, batch, batch)

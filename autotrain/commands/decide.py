@@ -193,7 +193,7 @@ class Case:
         goal = goal or self.goal
         made = self._fitted(goal, trials)
         for _ in range(CHECKS):
-            form = made.plan.model.model_copy(update={"compile": False})
+            form = made.plan.model.uncompiled()
             missing = _unchecked(self.tracer, made.plan, form)
             if not missing:
                 break

@@ -133,7 +133,7 @@ def times(watch: Watch) -> dict[str, float]:
         "step_seconds": max(whole - waits, 1e-6),
         "micro_batches": _micro_batches(watch),
     }
-    if plan.loader.workers == 0 and samples:
+    if plan.loader.workers == 0 and plan.loader.keep is None and samples:
         found["sample_seconds"] = waits / samples
     if watch.evaluations and started.valid_count:
         found["evaluation_seconds"] = statistics.median(watch.evaluations) / started.valid_count
@@ -159,11 +159,14 @@ def peaks(watch: Watch, *, by_length: bool) -> dict[str, int]:
 
     Samples of different lengths make one batch larger than another: what matters is the largest
     possible one, which a trial takes and a run may never meet. Before an epoch is over nobody
-    knows whether samples differ. Loader workers' memory is not the step's.
+    knows whether samples differ. Loader workers' memory is not the step's, nor are samples that
+    stay on a GPU.
     """
     plan, stopped, started = watch.plan, watch.stopped, watch.started
     assert stopped is not None
     assert started is not None
+    if plan.loader.keep == "device" and plan.device.kind != "cpu":
+        return {}
     if by_length or stopped.step - started.step < started.steps_per_epoch or not watch.peak:
         return {}
     if plan.device.kind in CUDA_LIKE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -114,6 +115,8 @@ def decide_each(
     found: list[Decision] = []
     loaded = 0
     for place, goal in enumerate(goals):
+        if any(measures) and (said := _anew(several.stages, place)):
+            print(said, file=sys.stderr)
         try:
             made = decide(
                 source, hardware, goal, trial=trial, here=here, measures=measures, loaded=loaded
@@ -126,6 +129,17 @@ def decide_each(
         loaded = max(loaded, made.model.loaded_bytes)
         found.append(made)
     return found
+
+
+def _anew(stages: Sequence[StageWish], place: int) -> str:
+    """What a measurement for this stage does not know; nothing where there is nothing."""
+    if not place or stages[place].weights == "none":
+        return ""
+    name, before = stages[place].name, stages[place - 1].name
+    return (
+        f"stage {name} is measured with fresh weights: those of {before}, with which it will "
+        "begin, are not there before that has run"
+    )
 
 
 def _of_stage(error: AutotrainError, name: str) -> AutotrainError:

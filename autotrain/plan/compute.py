@@ -76,7 +76,7 @@ def forward_seconds(
 def replays(model: ModelProfile, dtype: Dtype, threads: int) -> list[Replay]:
     """Those of the model as it is to be run, by micro_batch."""
     same = "fp32" if dtype == "tf32" else dtype
-    form = model.form.model_copy(update={"compile": False})
+    form = model.form.uncompiled()
     found = (r for r in model.replays if (r.dtype, r.form, r.threads) == (same, form, threads))
     return sorted(found, key=lambda r: r.micro_batch)
 

@@ -29,6 +29,13 @@ def decide(ledger: Ledger, *, again: bool = False) -> ModelSection:
         source="autotrain's rule",
     )
     ledger.settle(
+        "model.cuda_graphs",
+        False,
+        formula="recording takes memory that is not predicted, and has met no GPU here",
+        source="autotrain's rule",
+        would_change="--set model.compile=true --set model.cuda_graphs=true, on a CUDA device",
+    )
+    ledger.settle(
         _AGAIN,
         again,
         formula="activations are kept: computing them again costs a third more",

@@ -1,116 +1,12 @@
-"""The loader that feeds the model, and what the run will take: written down with reasons."""
+"""What the run will take, written down with reasons."""
 
 from __future__ import annotations
 
-from autotrain.plan import compute, cuda, host, runs
+from autotrain.plan import compute, cuda, host
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE, Prediction, Reason
-from autotrain.units import bytes_text, seconds_text
-
-# Samples stay in memory where they take no more than this share of what is free, where loading
-# takes more than that share of the model's time, and reading one more than a copy of it.
-KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
-
-
-def loader(ledger: Ledger, sizing: Sizing) -> None:
-    """Decide how many processes load data, and how they start."""
-    cores = sizing.hardware.cpu.cores
-    on_cpu = sizing.device.kind == "cpu"
-    room = _room(sizing)
-    model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
-    # On a CPU a worker takes its core from the model.
-    share = 0.2 if on_cpu else 0.05
-    most = max(int(room // sizing.worker_bytes()), 0)
-    rule = compute.loader_workers(loading, model, share, cores, most)
-    ledger.settle(
-        "loader.workers",
-        rule,
-        formula=_feeding(sizing, loading, model, share),
-        source="samples timed on the machine that planned; one core is left to training",
-        kind="measured",
-        limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
-    )
-    _keep(ledger, sizing)
-    ledger.settle(
-        "loader.prefetch",
-        2,
-        formula="micro-batches that each worker holds ready",
-        source="torch.utils.data.DataLoader's default",
-        kind="fixed",
-    )
-    ledger.settle(
-        "loader.pin_memory",
-        sizing.device.kind in CUDA_LIKE,
-        formula="page-locked batches copy to a GPU without a stop; useless on a CPU",
-        source="CUDA programming guide",
-    )
-    ledger.settle(
-        "loader.start_method",
-        "fork" if sizing.hardware.system in ("linux", "wsl") else "spawn",
-        formula=f"fork starts faster and shares memory; {sizing.hardware.system} decides",
-        source="Python's multiprocessing",
-        limited_by="the operating system",
-    )
-
-
-def _feeding(sizing: Sizing, loading: float, model: float, share: float) -> str:
-    """Whether the model would wait for data, with the numbers that say so."""
-    said = (
-        f"{_mean(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and the "
-        f"model takes {seconds_text(model)} for them"
-    )
-    handover = seconds_text(compute.HANDOVER_SECONDS)
-    if sizing.hardware.cpu.cores < 2:
-        return f"{said}; the only core is left to training"
-    if loading < compute.HANDOVER_SECONDS:
-        return f"{said}; a worker would take {handover} to hand them over, which is no gain"
-    if loading < share * model:
-        return f"{said}; that is under {share:.0%}, too little for a worker to be worth its core"
-    return f"{said}; that is over {share:.0%}, so others load the next ones meanwhile"
-
-
-def _keep(ledger: Ledger, sizing: Sizing) -> None:
-    """Decide whether samples stay in memory: where reading them is felt and there is room."""
-    size = sizing.model.sample_bytes * (sizing.train_count + sizing.valid_count)
-    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
-    said = f"a fifth of the free RAM, {bytes_text(room)}"
-    if sizing.device.kind == "cpu":
-        # There they count in the peak that is predicted, and not every set can be kept.
-        room = min(room, 0.1 * sizing.device_peak(sizing.planned(), 0).expected)
-        said = f"{bytes_text(room)}, what the predicted peak does not notice"
-    loading, model = sizing.time.loading_seconds(), sizing.time.micro_seconds()
-    each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
-    workers, part = sizing.time.workers(), f"{seconds_text(loading)} to {seconds_text(model)}"
-    reading = f"reading a sample takes {seconds_text(max(each, 0.0))}"
-    against = {
-        f"loading takes under {KEPT_FROM:.0%} of the model's time ({part})": loading
-        <= KEPT_FROM * model,
-        f"{reading}, no more than a copy of it would": each <= KEPT_SECONDS,
-        f"each of {workers} workers would keep its own": workers > 1,
-        f"{bytes_text(size)} of samples are more than {said}": size > room,
-    }
-    pays = not any(against.values())
-    ledger.settle(
-        "loader.keep",
-        "ram" if pays else None,
-        formula=f"{bytes_text(size)} of samples are within {said}; loading them again would take "
-        f"over {KEPT_FROM:.0%} of the model's time ({part}), and {reading}"
-        if pays
-        else "they are read each time: " + "; ".join(why for why, so in against.items() if so),
-        source="our choice; a run keeps only what two readings gave alike without random numbers",
-    )
-
-
-def _mean(count: float) -> str:
-    return f"{count:.0f}" if count == round(count) or count >= 10 else f"{count:.1f}"
-
-
-def _room(sizing: Sizing) -> float:
-    """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
-    if sizing.device.kind != "cpu":
-        return 0.5 * sizing.hardware.ram_available_bytes
-    return sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
+from autotrain.units import bytes_text, mean_text, seconds_text
 
 
 def predictions(ledger: Ledger, sizing: Sizing) -> None:
@@ -144,7 +40,10 @@ _Line = tuple[str, Prediction, str, str]
 def _memory(sizing: Sizing) -> list[_Line]:
     setup = sizing.planned()
     shares = sizing.parts(setup)
-    tensors = sizing.tensors(setup)
+    kept = sizing.kept_bytes()
+    tensors = sizing.tensors(setup).plus(kept)
+    if kept:
+        shares["samples kept"] = float(kept)
     parts = " + ".join(f"{name} {bytes_text(size)}" for name, size in shares.items())
     on_gpu = sizing.device.kind in CUDA_LIKE
     nobody = "" if on_gpu else "; only a CUDA device has such an allocator"
@@ -158,7 +57,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             f"{bytes_text(sizing.worker_bytes())}"
         )
     else:
-        own = sizing.reserved(setup).expected
+        own = sizing.reserved(setup).plus(kept).expected
         seen = (
             f"the allocator's {bytes_text(own)} + {bytes_text(context)} of CUDA context and "
             "loaded kernels"
@@ -171,14 +70,14 @@ def _memory(sizing: Sizing) -> list[_Line]:
         ("tensor_peak_bytes", tensors, parts, "a traced training step"),
         (
             "reserved_peak_bytes",
-            sizing.reserved(setup),
+            sizing.reserved(setup).plus(kept),
             _reserved_parts(sizing, parts) + nobody,
             "a simulated run of the rules of c10/cuda/CUDACachingAllocator.cpp; "
             "docs/measurements/2026-11-20-gpu-figures.md",
         ),
         (
             "device_peak_bytes",
-            sizing.device_peak(setup, sizing.time.workers()),
+            sizing.device_peak(setup, sizing.time.workers()).plus(kept),
             seen,
             "docs/formulas.md",
         ),
@@ -213,7 +112,8 @@ def _time(sizing: Sizing) -> list[_Line]:
     time = sizing.time
     model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
-    accum = _mean(sizing.micro_batches())
+    beside = "in the first epoch alone" if time.keeps() else beside
+    accum = mean_text(sizing.micro_batches())
     update = time.update_seconds()
     evaluations, saves = time.occasions("evaluate"), time.occasions("checkpoint")
     by = f"the traced step's FLOPs and bytes over the device's {sizing.device.rates.source} rates"
@@ -221,7 +121,7 @@ def _time(sizing: Sizing) -> list[_Line]:
         by = "the traced step's operators, each by those like it that were timed on this device"
     if time.replayed():
         by = "the traced step's operators, played again on this device"
-    start = runs.start_seconds(time.pace(), sizing.device).expected
+    start = time.start_seconds().expected
     return [
         (
             "step_seconds",

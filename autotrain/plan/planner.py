@@ -16,6 +16,7 @@ from autotrain.plan import (
     choices,
     cutting,
     execution,
+    feeding,
     grouping,
     healing,
     inversion,
@@ -60,7 +61,7 @@ def make_plan(
     """
     sizing = _sized_or_hint(hardware, model, goal)
     ledger = sizing.ledger
-    outlook.loader(ledger, sizing)
+    feeding.loader(ledger, sizing)
     healing.decide(ledger, sizing)
     limit = inversion.limit(ledger, sizing)
     choice = _chosen_or_hint(limit, sizing, goal) if limit is not None else None
@@ -153,6 +154,7 @@ def model_digest(model: ModelProfile) -> str:
         "lengths",
         "sample_seconds",
         "sample_bytes",
+        "stacks",
         "statistics_bytes",
         "trainable_dims",
         "trainable_depths",
@@ -244,7 +246,7 @@ def _chosen_or_hint(limit: Limit, sizing: Sizing, goal: Goal) -> Choice:
             if dtype_in_force(hardware, goal, model.race) not in {t.dtype for t in model.traces}:
                 return False
             other = _fitted(hardware, choices.choose_device(hardware, goal), model, goal)
-            outlook.loader(other.ledger, other)
+            feeding.loader(other.ledger, other)
             less = inversion.limit(other.ledger, other)
             return less is None or inversion.choose(less, other).epochs > 0
         except AutotrainError:

@@ -183,6 +183,14 @@ class Sizing:
         rest = self.tensors(setup).expected - sum(known.values())
         return {**known, "activations and the batch": max(rest, 0.0)}
 
+    def sample_bytes(self) -> int:
+        """Bytes of all samples, as tensors."""
+        return self.model.sample_bytes * (self.train_count + self.valid_count)
+
+    def kept_bytes(self) -> int:
+        """Bytes of the samples that stay on a GPU; on a CPU they are too few to be noticed."""
+        return self.sample_bytes() if self.time.keeps() and self.device.kind != "cpu" else 0
+
     def saved_bytes(self) -> int:
         """Tensors of a checkpoint: weights, buffers, the optimizer's states, an averaged model."""
         whole = self.model.parameter_bytes + self.model.buffer_bytes

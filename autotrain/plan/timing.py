@@ -51,9 +51,19 @@ class Timing(NamedTuple):
         """Loader workers; none while that is undecided."""
         return int(self.sizing.ledger.values.get("loader", {}).get("workers", 0))
 
+    def keeps(self) -> bool:
+        """Whether samples stay on the device once they were read; not while that is undecided."""
+        return self.sizing.ledger.values.get("loader", {}).get("keep") == "device"
+
+    def fed_seconds(self, model_seconds: float) -> float:
+        """One micro-batch with its loading, if there is any after the first epoch."""
+        if self.keeps():
+            return model_seconds
+        return compute.fed_seconds(model_seconds, self.loading_seconds(), self.workers())
+
     def step_seconds(self) -> Prediction:
         """One optimizer step: its micro-batches, their loading, and the update."""
-        micro = compute.fed_seconds(self.micro_seconds(), self.loading_seconds(), self.workers())
+        micro = self.fed_seconds(self.micro_seconds())
         update = self.update_seconds()
         expected = self.sizing.micro_batches() * micro + update + compute.LOOP_SECONDS
         return self._interval(expected)
@@ -91,7 +101,7 @@ class Timing(NamedTuple):
         size = self.micro_samples()
         passes = math.ceil(self.sizing.valid_count / size)
         share = self.sizing.valid_count / (passes * size) if passes else 0.0
-        each = compute.fed_seconds(self.forward_seconds(), self.loading_seconds(), self.workers())
+        each = self.fed_seconds(self.forward_seconds())
         seconds = passes * (share * each + compute.LOOP_SECONDS)
         return self._interval(seconds)
 
@@ -128,7 +138,14 @@ class Timing(NamedTuple):
 
     def start_seconds(self) -> Prediction:
         """Until the first step, and what the first steps take longer."""
-        return runs.start_seconds(self.pace(), self.sizing.device)
+        start = runs.start_seconds(self.pace(), self.sizing.device)
+        return start.plus(self.reading_seconds()) if self.keeps() else start
+
+    def reading_seconds(self) -> float:
+        """Each sample once, where it is kept from then on."""
+        count = self.sizing.train_count + self.sizing.valid_count
+        each = self.loading_seconds() / self.micro_samples()
+        return count * each / max(self.workers(), 1)
 
     def run_seconds(self) -> Prediction:
         """The whole run if nothing stops it early: start, steps, evaluations, saves."""

@@ -22,7 +22,7 @@ from autotrain.freezing import Frozen
 from autotrain.prepare import laid_out, run_as
 from autotrain.probe.lengths import Lengths, read_lengths
 from autotrain.probe.limits import usable_memory
-from autotrain.probe.task_data import collated, load_samples, loaded, sample_count, valid_count
+from autotrain.probe.task_data import collated, load_samples, loaded, sample_count, traits
 from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, read_here, watched
@@ -75,6 +75,7 @@ class ModelTracer:
     loaded_bytes: int = 0
     insist: bool = False
     programs: list[tuple[StepTrace, Program]] = field(default_factory=list, repr=False)
+    traits: dict[str, Any] = field(default_factory=dict, repr=False)  # of its data
     patterns: tuple[str, ...] = ()
     frozen: Frozen = field(default_factory=Frozen)
 
@@ -90,9 +91,10 @@ class ModelTracer:
         with undisturbed():
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
             samples, seconds = load_samples(task, path, lengths)
+            known = traits(task, path, samples)
             model, mode = build(task, path, insist=insist)
         shown = task, path, samples, seconds, model, mode, device
-        return cls(*shown, lengths=lengths, insist=insist)
+        return cls(*shown, lengths=lengths, insist=insist, traits=known)
 
     def freeze(self, patterns: tuple[str, ...]) -> None:
         """From here on, parameters of such names are not trained, and no others were frozen."""
@@ -115,7 +117,7 @@ class ModelTracer:
         """
         with undisturbed():
             self._take_samples(length)
-            form = self.form = form.model_copy(update={"compile": False})
+            form = self.form = form.uncompiled()
             if self.mode is not None:
                 made = self._run_fake(micro_batch, dtype)
                 if made is not None:
@@ -187,12 +189,11 @@ class ModelTracer:
         widest = max(t.batch_bytes / t.micro_batch for t in self.traces)
         return ModelProfile(
             **sizes(self.model),
+            **self.traits,
             loaded_bytes=self.loaded_bytes,
             mixes=self.mixes,
             traced="concrete" if self.mode is None else "fake",
             traces=tuple(self.traces),
-            train_count=sample_count(self.task.train, "training", self.path),
-            valid_count=valid_count(self.task, self.path),
             lengths=self.lengths.profile() if self.lengths is not None else None,
             sample_seconds=self.sample_seconds,
             sample_bytes=int(widest),
@@ -225,8 +226,7 @@ class ModelTracer:
             if counter.values is not None:
                 batch = map_tensors(counter.keep, batch)
             stack.enter_context(counter)
-            counter.hold(self.model.parameters())
-            counter.hold(self.model.buffers())
+            counter.hold([*self.model.parameters(), *self.model.buffers()])
             counter.hold(self.outside, theirs=True)
             resident, holding = counter.now, len(counter.tape)
             map_tensors(lambda tensor: counter.hold([tensor]), batch)

@@ -97,6 +97,7 @@ def _window(stepper: Stepper, window: list[list[int]], step: int) -> NoiseWindow
     squares = 0.0
     for number, indices in enumerate(window):
         _backward(stepper, indices, step, number)
+        stepper.form.hold(parameters)
         squares += _square(p.grad for p in parameters)
         for i, parameter in enumerate(parameters):
             total[i] = _sum(total[i], parameter.grad)

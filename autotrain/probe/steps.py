@@ -13,7 +13,7 @@ import numpy
 import torch
 from torch.amp.grad_scaler import GradScaler
 
-from autotrain import freezing, prepare
+from autotrain import freezing, prepare, sparse
 from autotrain import optimizer as optimizers
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision
@@ -82,7 +82,7 @@ class Stepper:
         made = collate(samples)
         if self.device.type != "cpu":
             made = map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), made)
-        return prepare.laid_out(made, self.request.plan.model)
+        return self.form.batch(made)
 
     def step(self, window: list[list[int]]) -> None:
         """One optimizer step, in the order in which the loop takes it.
@@ -100,6 +100,8 @@ class Stepper:
             expected = weight * len(window)
             with unlike():
                 torch.autograd.backward(self.scaler.scale(loss.total / expected))
+            if number == 0 and len(window) > 1:
+                self.form.hold(self.model.parameters())
             self.micro_seconds.append(self.now() - begun)
             value = float(loss.total.detach()) / weight
             if not math.isfinite(value):
@@ -115,7 +117,7 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if clip is not None:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
-            torch.nn.utils.clip_grad_norm_(wanted, clip)
+            sparse.clip(wanted, sparse.values(wanted), clip)
         self.scaler.step(self.optimizer)
         if self.average is not None:
             self.average.update()

@@ -81,6 +81,53 @@ def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tupl
         raise user_error(path, error, "loading a sample: ") from error
 
 
+def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
+    """What a ModelProfile says of the task's data: counts, and whether its samples stack."""
+    return {
+        "train_count": sample_count(task.train, "training", path),
+        "valid_count": valid_count(task, path),
+        "stacks": task.collate is None and task.length is None and _stack(task, samples),
+    }
+
+
+def _stack(task: Task, samples: list[Any]) -> bool:
+    """Whether torch's collate makes tensors alone of them, and they are the same at each reading.
+
+    Two are read again, as far as that can be seen: without random numbers, to the same content.
+    """
+    from torch.utils.data import default_collate
+
+    try:
+        if not _only_tensors(default_collate(samples)):
+            return False
+        before = _generators()
+        again = [task.train[index] for index in spread_indices(len(task.train))[:2]]
+    except Exception:  # of sizes that differ, or of a kind that torch does not stack
+        return False
+    same = all([*_content(a)] == [*_content(b)] for a, b in zip(again, samples, strict=False))
+    return same and _generators() == before
+
+
+def _only_tensors(batch: Any) -> bool:
+    import torch
+
+    parts = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(batch, torch.Tensor) or not isinstance(batch, Mapping | list | tuple):
+        return isinstance(batch, torch.Tensor)
+    return all(_only_tensors(part) for part in parts)
+
+
+def _generators() -> list[Any]:
+    """Where the generators stand that a dataset may draw from."""
+    import random
+
+    import numpy as np
+    import torch
+
+    numpy = np.random.get_state(legacy=False)
+    return [torch.get_rng_state().tolist(), random.getstate(), str(numpy)]
+
+
 def spread_indices(total: int) -> list[int]:
     """A few samples of so many, evenly spread."""
     return sorted({i * total // _SAMPLES for i in range(_SAMPLES)}) if total else []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from autotrain import planfile
 from autotrain.errors import UsageError
 from autotrain.report import explain as wording
 from autotrain.report.explain import same, settings
-from autotrain.schema import Plan, Stage
+from autotrain.schema import Plan, Reason, Stage
+
+_SETS = re.compile(r"--set ([a-z_]+\.[a-z_])")
 
 
 def explain(plan: Plan, key: str) -> str:
@@ -30,7 +34,7 @@ def explain(plan: Plan, key: str) -> str:
     place = names.index(name)
     if not inner:
         return _whole(plan, place)
-    return _prefixed(name, wording.explain(parts[place][1], inner))
+    return _prefixed(name, wording.explain(_named(parts[place][1], name), inner))
 
 
 def listed(plan: Plan) -> str:
@@ -40,9 +44,9 @@ def listed(plan: Plan) -> str:
 
 def _whole(plan: Plan, place: int) -> str:
     stage, own = planfile.stages(plan)[place]
-    texts = [_headline(plan, place)]
+    texts, named = [_headline(plan, place)], _named(own, stage.name)
     for key in _own_keys(plan, stage, own):
-        texts.append(_prefixed(stage.name, wording.explain(own, key)))
+        texts.append(_prefixed(stage.name, wording.explain(named, key)))
     return "\n\n".join(texts)
 
 
@@ -62,6 +66,18 @@ def _own_keys(plan: Plan, stage: Stage, own: Plan) -> list[str]:
     keys = [*now, *(key for key in stage.off if key not in now)]
     found = (key for key in keys if key != "task.options" and key in now)
     return [key for key in found if not same(before.get(key), now[key])]
+
+
+def _named(own: Plan, name: str) -> Plan:
+    """The plan of a stage, whose reasons say what to type for this stage alone."""
+
+    def said(reason: Reason) -> Reason:
+        texts = {"formula": reason.formula, "would_change": reason.would_change}
+        named = {k: _SETS.sub(rf"--set stage.{name}.\1", text) for k, text in texts.items()}
+        return reason.model_copy(update=named)
+
+    because = {s: {k: said(r) for k, r in each.items()} for s, each in own.because.items()}
+    return own.model_copy(update={"because": because})
 
 
 def _prefixed(name: str, text: str) -> str:

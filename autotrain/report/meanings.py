@@ -43,6 +43,10 @@ MEANINGS: dict[str, str] = {
     ),
     "model.memory_format": "In which order the numbers of an image lie in memory.",
     "model.compile": "Whether the model is translated into faster code before training.",
+    "model.cuda_graphs": (
+        "Whether a graphics card is given all of a step's compiled work at once, recorded, in "
+        "place of one piece after another."
+    ),
     "model.activation_checkpointing": (
         "Whether parts of the model are computed a second time instead of kept: slower, but it "
         "takes less memory."
@@ -109,8 +113,9 @@ MEANINGS: dict[str, str] = {
     "loader.pin_memory": "Whether batches wait where a graphics card fetches them fastest.",
     "loader.start_method": "How these processes are started.",
     "loader.keep": (
-        "Samples stay in memory (ram) once they were read, so that later epochs need not read them "
-        "again; only where they are the same each time."
+        "Samples stay in memory once they were read (ram), or where the model computes, stacked as "
+        "a batch is (device), so that later epochs need not read them again; only where they are "
+        "the same each time."
     ),
     "loader.timeout_seconds": (
         "After how long at one sample a process that loads data counts as hung."

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autotrain import freezing, optimizer, prepare
+from autotrain import freezing, optimizer, prepare, sparse
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
@@ -53,6 +53,8 @@ def assemble(
     parts = data.split(task, plan)
     feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
+    if ranks is not None:
+        _refuse_shared(plan, model)
     built = optimizer.build(plan.optimizer, model)
     run = Run(
         plan=plan,
@@ -119,6 +121,22 @@ def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module
         raise faults.explained(error, "the task's model() failed") from error
 
 
+def _refuse_shared(plan: Plan, model: torch.nn.Module) -> None:
+    """Raise AutotrainError for what several processes cannot train together."""
+    names = sparse.tables(model)
+    if names:
+        raise AutotrainError(
+            f"the gradients of {', '.join(names)} are sparse: several processes would have to add "
+            "them up, and only dense ones are",
+            "one process, or sparse=False where the model makes it",
+        )
+    if plan.model.cuda_graphs:
+        raise AutotrainError(
+            "model.cuda_graphs: several processes add gradients up in memory that no graph knows",
+            "one process, or --set model.cuda_graphs=false",
+        )
+
+
 def _feed(
     plan: Plan, parts: data.Split, task: Task, model: torch.nn.Module, task_file: Path,
     directory: Path, max_steps: int | None, ranks: Ranks | None,
@@ -156,7 +174,7 @@ def _order(
     plan: Plan, parts: data.Split, *, no_single: bool, world: int
 ) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
     """The order of the training samples, and the validation set's micro-batches."""
-    cut, seed, lengths = plan.batch, plan.run.seed, data.lengths_of(parts)
+    cut, seed, lengths = plan.batch, plan.run.seed, parts.lengths
     split = cut.split or 1
     micro = -(-cut.micro_batch // split)
     valid = in_micro_batches(parts.valid_count, micro)
@@ -165,7 +183,7 @@ def _order(
         micro = dealt(micro, cut.global_batch, world, no_single=no_single)
         return Order(count, cut.global_batch, micro, seed, no_single, lengths), valid
     order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single, split)
-    known = data.valid_lengths_of(parts)
+    known = parts.valid_lengths
     return order, valid if known is None else order.in_turn(known)
 
 
@@ -216,7 +234,7 @@ def _note_form(run: Run, before: Mapping[str, object]) -> None:
     now = run.plan.model
     changed = [
         f"model.{key} was {before[key]} and is {getattr(now, key)}"
-        for key in ("compile", "memory_format")
+        for key in ("compile", "cuda_graphs", "memory_format")
         if before.get(key, getattr(now, key)) != getattr(now, key)
     ]
     if changed or now.compile:

@@ -116,7 +116,9 @@ def _due(run: Run, stop: Stop) -> Iterator[Event]:
     """Log, evaluate and save as planned for this step. A wish to stop leaves it to the resume."""
     state, cadence = run.state, run.cadence
     if not stop.reason and run.meter.steps and cadence.logs(state.step):
-        yield from heal.look(run, (yield from _log(run)))
+        yield from heal.log_point(run, (yield from _log(run)))
+    if not stop.reason and heal.looks(run):
+        yield from heal.look(run)
     if not stop.reason and state.evaluated != state.step and cadence.evaluates(state.step):
         yield from heal.look_at_figure(run, (yield from _evaluate(run, stop)))
     best = state.best_step == state.step != run.kept_best
@@ -163,7 +165,7 @@ def _log(run: Run) -> Generator[Event, None, Meter]:
     sums, norm = {"loss": math.nan, "weight": 0.0} | meter.sums.read(), float(meter.grad_norm)
     means = {name: value / (sums["weight"] or 1.0) for name, value in sums.items()}
     run.state.weight += sums["weight"]
-    run.meter, run.step_seconds = Meter(), meter.step_seconds()
+    run.meter, run.step_seconds = Meter(unseen=meter.unseen), meter.step_seconds()
     now, peak = run.memory.now_and_peak()
     point = Step(
         step=step,

@@ -81,25 +81,35 @@ def _to_host(scalars: Sequence[torch.Tensor]) -> list[float]:
 
 
 class Taken(NamedTuple):
-    """A step as the host sees it at a log point: its loss per weight, and whether it counted."""
+    """A step as the host sees it: its loss per weight, the most that it might have been then,
+    and whether it counted.
+    """
 
     step: int
     loss: float
     bad: bool
+    limit: float = math.inf
+
+    @property
+    def spikes(self) -> bool:
+        """Whether the loss was finite, and more than was to be expected."""
+        return math.isfinite(self.loss) and self.loss > self.limit
 
 
 class _Unread(NamedTuple):
     step: int
     rows: list[dict[str, Number]]
     bad: Number
+    limit: float
 
 
 @dataclass
 class Meter:
     """What the steps since the last log point left, a row of sums for each micro-batch.
 
-    What a step that was not committed left counts in `taken` alone. `untimed` steps, in which
-    something was compiled, are not in `seconds`.
+    What a step that was not committed left counts in `taken` alone. `unseen`: steps that healing
+    has not looked at, also from before that log point. `untimed` steps, in which something was
+    compiled, are not in `seconds`.
     """
 
     sums: Tally = field(default_factory=Tally)
@@ -110,14 +120,15 @@ class Meter:
     grad_norm: Number = math.nan
     untimed: int = 0
     taken: list[Taken] = field(default_factory=list)
+    unseen: list[Taken] = field(default_factory=list)
     unread: list[_Unread] = field(default_factory=list, repr=False)
 
     def add(
         self, step: int, rows: list[dict[str, Number]], bad: Number, samples: int,
-        seconds: float, waited: float,
+        seconds: float, waited: float, limit: float = math.inf,
     ) -> None:  # fmt: skip
         """Count one more step, of a row per micro-batch."""
-        self.unread.append(_Unread(step, rows, bad))
+        self.unread.append(_Unread(step, rows, bad, limit))
         self.steps += 1
         self.samples += samples
         self.seconds += seconds
@@ -133,7 +144,9 @@ class Meter:
         for each, flag in zip(unread, flags, strict=True):
             mine = [next(rows) for _ in each.rows]
             loss, weight = (_sum([row[name] for row in mine]) for name in ("loss", "weight"))
-            self.taken.append(Taken(each.step, loss / (weight or 1.0), flag["bad"] > 0))
+            taken = Taken(each.step, loss / (weight or 1.0), flag["bad"] > 0, each.limit)
+            self.taken.append(taken)
+            self.unseen.append(taken)
             if not flag["bad"]:
                 for row in mine:
                     self.sums.add({**row})
@@ -155,6 +168,7 @@ class Meter:
             "grad_norm": float(self.grad_norm),
             "untimed": self.untimed,
             "taken": [[*each] for each in self.taken],
+            "unseen": [[*each] for each in self.unseen],
         }
 
     @classmethod
@@ -162,5 +176,8 @@ class Meter:
         """The inverse of `state`."""
         sums = Tally([*state["sums"]])
         rest = {key: state[key] for key in ("steps", "samples", "seconds", "waited", "grad_norm")}
-        taken = [Taken(*each) for each in state.get("taken", [])]
-        return cls(sums, **rest, untimed=state.get("untimed", 0), taken=taken)
+        taken, unseen = (
+            [Taken(*each) for each in state.get(key, [])] for key in ("taken", "unseen")
+        )
+        untimed = state.get("untimed", 0)
+        return cls(sums, **rest, untimed=untimed, taken=taken, unseen=unseen)

@@ -15,7 +15,7 @@ class RunState:
 
     `weight` counts up to the last log point. `reference` is the figure that patience compares
     with: it moves by `min_delta` at least, `best` by anything. `bad_streak`: steps in a row that
-    were not committed, up to the last log point; `rollbacks`: how often the run went back;
+    were not committed, when it was last looked; `rollbacks`: how often the run went back;
     `went_back_at`: where it stood then, `went_back_to`: the step of the checkpoint it took;
     `broken_evaluations`: those in a row whose loss was not finite, `sound_evaluation`: the step
     of the last one whose loss was. `history` is what the red flags look at.

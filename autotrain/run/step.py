@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 
+from autotrain import sparse
 from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
 from autotrain.run.healing import faults, guard
@@ -53,7 +54,8 @@ def take_step(run: Run, stop: Stop) -> None:
     if run.form.compiled > compiled:  # no step like the others
         run.meter.untimed += 1
         seconds = 0.0
-    run.meter.add(run.state.step, rows, bad, sum(window), seconds, run.feed.waited)
+    waited, limit = run.feed.waited, run.guard.limit
+    run.meter.add(run.state.step, rows, bad, sum(window), seconds, waited, limit)
     return None
 
 
@@ -91,6 +93,8 @@ def _accumulate(
         if not rows:
             expected = _not_zero(this) * len(window)
         torch.autograd.backward(loss.total, run.scaler.scale(_share(loss.total, expected)))
+        if not rows and len(window) > 1:
+            run.form.hold(run.parameters)
         weight = weight + this
         rows.append(_row(loss, this))
     return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None
@@ -147,7 +151,7 @@ def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> 
 
     Returns the guard's verdict.
     """
-    gradients = [p.grad for p in run.parameters if p.grad is not None]
+    gradients = sparse.values(run.parameters)
     if gradients:
         run.scaler.unscale_(run.optimizer)
         if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
@@ -175,7 +179,7 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
         run.meter.grad_norm = _clipped(run, gradients, clip)
     elif logs:
         run.meter.grad_norm = torch.nn.utils.get_total_norm(gradients)
-    elif run.guard.mode == "log" or not gradients:
+    elif not gradients or (run.guard.mode == "log" and not run.scaler.is_enabled()):
         return 0.0
     else:
         return run.guard.size(gradients)
@@ -188,7 +192,7 @@ def _clipped(run: Run, gradients: list[torch.Tensor], most: float) -> Number:
     Where the norm can be read for nothing, gradients that are short enough are left alone.
     """
     if run.guard.mode != "host" or not run.alike or not gradients:
-        return torch.nn.utils.clip_grad_norm_(run.parameters, most)
+        return sparse.clip(run.parameters, gradients, most)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     read = detached(norm)
     if read + 1e-6 > most:

@@ -61,3 +61,7 @@ class Prediction(Record):
     low: WholeFloat
     expected: WholeFloat
     high: WholeFloat
+
+    def plus(self, more: float) -> Prediction:
+        """The same, and so much more."""
+        return Prediction(low=self.low + more, expected=self.expected + more, high=self.high + more)

@@ -149,6 +149,7 @@ class ModelProfile(Record):
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
     parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
     how many dimensions each is, and how many levels below the output (`autotrain.depth`).
+    `stacks`: torch's own collate makes tensors alone of the samples, the same at each reading.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
     the backward pass; `convolutions`: layers that a memory format makes a difference to.
 
@@ -184,6 +185,7 @@ class ModelProfile(Record):
     lengths: LengthProfile | None = None
     sample_seconds: WholeFloat
     sample_bytes: Whole
+    stacks: bool = False
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
 
@@ -200,6 +202,6 @@ class ModelProfile(Record):
 
     def run_as(self, form: ModelSection) -> ModelProfile:
         """The model run in that form: with the traces of it, compiled or not, and no others."""
-        form = form.model_copy(update={"compile": False})
+        form = form.uncompiled()
         traces = tuple(t for t in self.traces if t.form == form)
         return self.model_copy(update={"form": form, "traces": traces})

@@ -64,12 +64,18 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 
 class ModelSection(Record):
     """How the task's model is run. `activation_checkpointing`: each repeated block keeps its
-    input alone and is computed again in the backward pass.
+    input alone and is computed again in the backward pass. `cuda_graphs`: what was compiled is
+    recorded, and a GPU launches all of it at once.
     """
 
     memory_format: MemoryFormat = "contiguous"
     compile: StrictBool = False
+    cuda_graphs: StrictBool = False
     activation_checkpointing: StrictBool = False
+
+    def uncompiled(self) -> ModelSection:
+        """The same form as it is traced: nothing is compiled, nothing recorded."""
+        return self.model_copy(update={"compile": False, "cuda_graphs": False})
 
 
 class PrecisionSection(Record):
@@ -160,7 +166,8 @@ class CheckpointSection(Record):
 
 class LoaderSection(Record):
     """`timeout_seconds`: a worker at one sample for so long counts as hung; absent: never.
-    `keep`: samples stay in RAM once read, if they turn out to be the same at every reading.
+    `keep`: samples stay in RAM, or stacked on the device, once read, if they turn out to be the
+    same at every reading.
     """
 
     workers: Whole
@@ -168,7 +175,7 @@ class LoaderSection(Record):
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
     timeout_seconds: PositiveFloat | None = None
-    keep: Literal["ram"] | None = None
+    keep: Literal["ram", "device"] | None = None
 
 
 class HealSection(Record):

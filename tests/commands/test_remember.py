@@ -70,7 +70,8 @@ def watched(plan, steps=40, reason="finished", others=0.0, wait=0.0, **more):
 @pytest.fixture
 def each_step(plan):
     run = plan.run.model_copy(update={"log_every_steps": 1})
-    return plan.model_copy(update={"run": run})
+    loader = plan.loader.model_copy(update={"keep": None})
+    return plan.model_copy(update={"run": run, "loader": loader})
 
 
 def trial_of(watch, by_length=False):
@@ -126,6 +127,18 @@ def test_lengths_and_workers_hide_what_the_largest_step_takes(each_step):
     assert fed.step_seconds == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("keep", ["ram", "device"])
+def test_samples_that_are_kept_say_nothing_of_reading_them(each_step, keep):
+    """Else the next plan would think that reading costs nothing, and keep none."""
+    loader = each_step.loader.model_copy(update={"keep": keep})
+    plan = each_step.model_copy(update={"loader": loader})
+    trial = trial_of(watched(plan, wait=0.04))
+    assert trial.sample_seconds is None
+    assert trial.device_peak_bytes == GIB
+    there = plan.model_copy(update={"device": plan.device.model_copy(update={"kind": "cuda"})})
+    assert (trial_of(watched(there)).reserved_peak_bytes is None) == (keep == "device")
+
+
 def test_on_a_gpu_the_peak_is_the_allocator_s(each_step):
     device = each_step.device.model_copy(update={"kind": "cuda"})
     watch = watched(each_step.model_copy(update={"device": device}), tensor_peak_bytes=GIB // 2)
@@ -146,6 +159,7 @@ def test_what_others_take_of_the_cores_is_less_what_we_took():
 
 
 def test_a_run_corrects_the_next_plan_of_the_same_model(folder, at, own, monkeypatch):
+    assert at(*PLAN, *SMALL, "--set", "loader.keep=off").code == 0
     assert at("run", "plan.toml", "--trust").code == 0
     (record,) = kept()
     assert record.passed_over == ""
@@ -153,7 +167,7 @@ def test_a_run_corrects_the_next_plan_of_the_same_model(folder, at, own, monkeyp
     assert record.predicted["step_seconds"] > 0
     assert record.measured["run_seconds"] > record.measured["step_seconds"] > 0
     monkeypatch.setenv("AUTOTRAIN_TRIAL", "")  # memory is known, so nothing is tried
-    said = at(*PLAN, *SMALL, *ONE_WAY)
+    said = at(*PLAN, *SMALL, *ONE_WAY, "--set", "loader.keep=off")
     assert said.code == 0
     assert "tried" not in said.err
     made = planfile.load(folder / "plan.toml")

@@ -1,6 +1,7 @@
 """`plan`, `explain` and `plan --refresh` of a plan with stages."""
 
 import json
+import re
 import shutil
 import tomllib
 
@@ -235,7 +236,11 @@ def test_explain_tells_the_stages_and_the_reasons_of_one(folder, at):
     assert "stage.head   (stage 2 of 2: begins with the best weights of encoder)" in said.out
     assert "\n\nstage.head.optimizer.lr = 0.01   (given, not computed)" in said.out
     assert "\n\nbatch.micro_batch = 8" in said.out
-    assert "stage.head.batch.micro_batch" not in said.out  # as in the plan
+    assert "\n\nstage.head.batch.micro_batch" not in said.out  # as in the plan
+    said = at("explain", "plan.toml", "stage.head.optimizer")
+    typed = re.findall(r"--set\s+(\S+)", said.out)
+    assert typed
+    assert all(each.startswith("stage.head.optimizer.") for each in typed)
     said = at("explain", "plan.toml", "stage.hed.batch")
     assert said.code == 2
     assert "no stage 'hed' (did you mean 'head'?)" in said.error
@@ -243,6 +248,17 @@ def test_explain_tells_the_stages_and_the_reasons_of_one(folder, at):
     edit("head", optimizer={"lr": 0.02})
     said = at("explain", "plan.toml", "stage.head.optimizer.lr")
     assert said.out.startswith("stage.head.optimizer.lr = 0.02   (edited by you)")
+
+
+def test_a_later_stage_is_measured_with_fresh_weights_and_it_is_said(folder, at):
+    """The stage before has not run: its weights are not there."""
+    said = at(*PLAN, *STAGES, *SMALL, "--find-lr", "--no-trial")
+    assert said.code == 0
+    told = [line for line in said.err.splitlines() if "is measured with fresh weights" in line]
+    assert told == [
+        "stage head is measured with fresh weights: those of encoder, with which it will begin, "
+        "are not there before that has run"
+    ]
 
 
 def test_refresh_keeps_stages_and_what_a_person_set_or_edited_in_them(folder, at):

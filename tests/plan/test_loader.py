@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from autotrain.plan import compute
 
-from .profiles import goal, machine, model, planned, reason
+from .profiles import GIB, device, goal, machine, model, planned, reason
 
 
 @given(
@@ -70,8 +70,48 @@ def test_a_reason_says_which_condition_failed_and_none_that_did_not():
     assert "are more than" in large
     assert "under 5%" not in large
     fed = why("loader.keep", sample_seconds=0.1, sample_bytes=1000)
-    assert fed == "they are read each time: each of 3 workers would keep its own"
+    assert fed == (
+        "they are read each time: each of 3 workers would keep its own; "
+        "not stacked on the device: they do not stack, or two readings of one differ"
+    )
     assert why("loader.workers", sample_seconds=1e-5).endswith("hand them over, which is no gain")
     assert "so others load the next ones" in why("loader.workers", sample_seconds=0.1)
     alone = planned(machine(cores=1), model(sample_seconds=0.1))
     assert reason(alone, "loader.workers").formula.endswith("the only core is left to training")
+
+
+def test_samples_stay_on_the_device_where_the_step_leaves_room_for_all_of_them():
+    """Only such as stack; what they take is counted, and later steps wait for none."""
+    gpu = machine(device("cuda", 8 * GIB), cores=2)
+
+    def made(**traits):
+        return planned(gpu, of=model(sample_seconds=0.05, train=5000, stacks=True, **traits))
+
+    small, large = made(sample_bytes=20_000), made(sample_bytes=2 * 10**6)
+    assert (small.loader.keep, large.loader.keep) == ("device", None)
+    loose = planned(gpu, of=model(sample_seconds=0.05, train=5000, sample_bytes=20_000))
+    assert loose.loader.keep != "device"
+    for name in ("tensor_peak_bytes", "reserved_peak_bytes", "device_peak_bytes"):
+        less, more = (getattr(plan.predicted, name) for plan in (loose, small))
+        assert more.expected - less.expected == 20_000 * 5100
+        assert more.high <= small.memory.budget_bytes
+    assert small.predicted.step_seconds.expected < loose.predicted.step_seconds.expected
+    hidden = model(sample_seconds=2e-3, train=5000, stacks=True, sample_bytes=20_000)
+    plan = planned(machine(device("cuda", 8 * GIB), cores=16), of=hidden)
+    assert plan.loader.workers > 1
+    assert plan.loader.keep is None
+    said = reason(small, "loader.keep").formula
+    assert said.startswith("97.3 MiB of samples, which stack")
+    assert "what the step leaves of the budget" in said
+
+
+def test_on_a_cpu_they_stay_stacked_within_what_the_peak_does_not_notice():
+    """And the core of a worker goes back to the model."""
+
+    def keep(**traits):
+        return planned(of=model(**{"sample_seconds": 2e-4, "stacks": True, **traits})).loader.keep
+
+    assert keep(sample_bytes=1000) == "device"
+    assert keep(sample_bytes=1000, sample_seconds=0.1) == "device"
+    assert keep(sample_bytes=10**8) is None
+    assert keep(sample_bytes=1000, sample_seconds=1e-9) is None

@@ -7,7 +7,8 @@ import pytest
 import torch
 from steps import HERE, Rows, classifier, mlp, opened
 
-from autotrain.probe.task_data import load_samples, task_dataset
+from autotrain.probe.task_data import load_samples, task_dataset, traits
+from autotrain.task import Task
 
 
 def profile(task):
@@ -63,3 +64,45 @@ def test_loading_is_timed_when_what_the_dataset_keeps_is_there():
     task = classifier(mlp, 64)
     object.__setattr__(task, "train", Keeps(64))
     assert opened(task).sample_seconds < 0.005
+
+
+class Drawing(Rows):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x + torch.randn(()), y
+
+
+class Counting(Rows):
+    """Another sample at each reading, without a random number."""
+
+    times = 0
+
+    def __getitem__(self, index):
+        self.times += 1
+        return super().__getitem__(index)[0] + self.times, 0
+
+
+class Named(Rows):
+    def __getitem__(self, index):
+        return *super().__getitem__(index), f"row {index}"
+
+
+class Ragged(Rows):
+    def __getitem__(self, index):
+        return torch.ones(index + 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "more", "stack"),
+    [
+        (Rows(64), {}, True),
+        (Rows(3, 8, 8, count=5), {}, True),
+        ([{"x": np.ones(3), "y": 1, "z": (2.0, True)}] * 9, {}, True),
+        (Rows(64), {"collate": torch.utils.data.default_collate}, False),
+        (Rows(64), {"length": float}, False),
+        *((kind(64), {}, False) for kind in (Drawing, Counting, Named, Ragged)),
+    ],
+)
+def test_samples_stack_where_torch_makes_the_same_tensors_of_them_each_time(dataset, more, stack):
+    task = Task(model=mlp, train=dataset, valid=None, loss=None, **more)
+    assert traits(task, HERE, load_samples(task, HERE)[0])["stacks"] is stack

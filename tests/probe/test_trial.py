@@ -113,6 +113,21 @@ def test_a_trial_says_what_was_tried_and_what_it_took(request_for):
     assert 0 < trial.micro_seconds < 10
 
 
+def test_sparse_gradients_are_clipped_too(request_for):
+    """And an optimizer that takes none says so."""
+    end = """
+    def net():
+        return nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Flatten(), nn.Linear(64, 2))
+    def task(data):
+        rows = [(torch.arange(16) % 9, index % 2) for index in range(64)]
+        return Task.classification(model=net, train=rows, valid=rows)
+    """
+    chosen = {"name": "sgd", "weight_decay": 0.0}
+    assert tried(request_for(end, optimizer=chosen)).outcome == "ok"
+    refused = tried(request_for(end))
+    assert "the gradients of 0.weight are sparse" in refused.message
+
+
 def test_many_micro_batches_are_tried_as_two(request_for):
     many = {"micro_batch": 4, "accum_steps": 6, "global_batch": 24}
     trial = tried(request_for(batch=many, steps=2))

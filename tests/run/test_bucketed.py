@@ -221,7 +221,7 @@ def test_a_held_out_validation_set_is_cut_by_its_own_lengths(tmp_path):
     task = noisy_task(40, length=lambda i: float(i % 9 + 1))
     plan = make_plan(batch=PLANNED)
     parts = data.split(task, plan)
-    costs = data.valid_lengths_of(parts)
+    costs = parts.valid_lengths
     assert costs.tolist() == [float(i % 9 + 1) for i in parts.valid.indices]
     events = train(plan, task, tmp_path, task_file=tmp_path / "task.py")
     *_, last = events
@@ -229,4 +229,4 @@ def test_a_held_out_validation_set_is_cut_by_its_own_lengths(tmp_path):
     order, valid = assemble._order(plan, parts, no_single=True, world=1)
     assert valid == order.in_turn(costs)
     assert len({len(micro_batch) for micro_batch in valid}) > 1
-    assert data.valid_lengths_of(data.split(noisy_task(40), plan)) is None
+    assert data.split(noisy_task(40), plan).valid_lengths is None

@@ -13,6 +13,7 @@ from autotrain.run.loading.source import Source
 from autotrain.run.loop import train
 from autotrain.task import load_task
 
+from .faulty import failing, named, regression, run
 from .plans import make_plan
 from .tasks import noisy_task, sequence_task
 
@@ -82,7 +83,7 @@ def test_a_held_out_sample_is_never_trained_on():
     parts = data.split(task, make_plan())
     assert (parts.train_count, parts.valid_count) == (16, 4)
     assert sorted([*parts.train.indices, *parts.valid.indices]) == list(range(20))
-    assert data.lengths_of(parts).tolist() == [float(i) for i in parts.train.indices]
+    assert parts.lengths.tolist() == [float(i) for i in parts.train.indices]
     assert asked == parts.train.indices
 
 
@@ -99,3 +100,17 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
 def test_batches_of_any_shape_reach_the_loss(tmp_path):
     """Tuples of padded tensors here; the weight is a tensor."""
     assert all(loss > 0 for loss in losses(make_plan(), sequence_task(), tmp_path))
+
+
+def test_each_length_is_read_once_however_often_a_run_heals(tmp_path):
+    """Reading them may mean to open each file."""
+    asked = []
+
+    def length(index):
+        asked.append(index)
+        return float(index % 5 + 1)
+
+    task = failing(regression(length=length), lambda call, *_: call in (3, 8, 20))
+    seen = run(make_plan(train={"epochs": 3}), task, tmp_path)
+    assert len(named(seen, "healed")) == 3
+    assert sorted(asked) == [*range(64)]

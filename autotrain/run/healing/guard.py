@@ -41,10 +41,6 @@ class Guard:
         self.limit = math.inf
         self._found: torch.Tensor | None = None
 
-    def spikes(self, loss: float) -> bool:
-        """Whether a loss is finite, and more than is to be expected."""
-        return math.isfinite(loss) and loss > self.limit
-
     def learn(self, losses: Iterable[float]) -> None:
         """Take note of losses of steps, and of what would be a spike above them.
 

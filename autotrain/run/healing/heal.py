@@ -22,8 +22,9 @@ from autotrain.run.healing import cures, faults
 from autotrain.run.meter import Meter, Taken
 from autotrain.run.state import NotFiniteError, Run, ScaleGoneError, SpikesError
 
-# So many steps in a row that could not be committed are no accident of the data.
-STREAK = 3
+# After so many steps it is looked whether those that could not be committed have ended, and so
+# many of them in a row are no accident of the data.
+LOOK, STREAK = 10, 3
 # A cure that changes nothing more is tried no more than so often at one place.
 TRIES = 3
 NAMED_SAMPLES = 8
@@ -65,24 +66,49 @@ def _worth_trying(run: Run) -> bool:
     return run.tries <= TRIES
 
 
-def look(run: Run, meter: Meter) -> Iterator[Event]:
-    """At a log point: tell of steps that were not committed.
+def log_point(run: Run, meter: Meter) -> Iterator[Event]:
+    """Tell of steps that were not committed. Raises ThrashingError."""
+    yield from tell(run, meter.taken)
+    _look_at_memory(run, meter.steps)
 
-    Raises NotFiniteError or ScaleGoneError where they do not end; ThrashingError.
+
+def looks(run: Run) -> bool:
+    """Whether to look at the last steps: after every LOOK of them, however often a run logs.
+
+    Where the host would have to wait for them, at the next log point.
     """
-    bad, told = _faults(run, meter.taken), [*tell(run, meter.taken)]
-    found = _found(run, bad) if bad else ""
-    spikes = [run.guard.spikes(each.loss) for each in bad]
-    run.guard.learn(e.loss for e in meter.taken if not e.bad or run.guard.spikes(e.loss))
-    for each in meter.taken:
+    step, meter = run.state.step, run.meter
+    if run.guard.mode == "host" and step % LOOK == 0:
+        meter.read()
+    if not meter.unseen:
+        return False
+    return step == run.cadence.total_steps or step // LOOK > (meter.unseen[0].step - 1) // LOOK
+
+
+def look(run: Run) -> Iterator[Event]:
+    """Learn from the last steps what is usual.
+
+    Raises NotFiniteError or ScaleGoneError where steps that cannot be committed do not end.
+    """
+    seen, run.meter.unseen = run.meter.unseen, []
+    bad = _faults(run, seen)
+    run.guard.learn(each.loss for each in seen if not each.bad or each.spikes)
+    for each in seen:
         if not each.bad or each in bad:
             run.state.bad_streak = run.state.bad_streak + 1 if each.bad else 0
-    _insist_on_scale(run, found if bad and not spikes[-1] else "")
-    ends = run.state.bad_streak < STREAK and (_leaves_out(run) or all(spikes))
-    if bad and not ends:
-        raise SpikesError(found, LOWER) if all(spikes) else NotFiniteError(found, LOWER)
-    yield from told
-    _look_at_memory(run, meter.steps)
+    fault = _scale_gone(run, bad) or (_lasting(run, bad) if bad else None)
+    if fault is not None:
+        yield from tell(run, run.meter.taken)  # for which there may be no log point any more
+        run.meter.taken = [each for each in run.meter.taken if not each.bad]
+        raise fault
+
+
+def _lasting(run: Run, bad: Sequence[Taken]) -> NotFiniteError | None:
+    """What to raise where steps were bad to the end, or one that was not finite was taken."""
+    only_spikes = all(each.spikes for each in bad)
+    if run.state.bad_streak < STREAK and (_leaves_out(run) or only_spikes):
+        return None
+    return (SpikesError if only_spikes else NotFiniteError)(_found(run, bad), LOWER)
 
 
 def tell(run: Run, taken: Sequence[Taken]) -> Iterator[Event]:
@@ -102,7 +128,7 @@ def _faults(run: Run, taken: Sequence[Taken]) -> list[Taken]:
     bad = (each for each in taken if each.bad)
     if not run.scaler.is_enabled():
         return [*bad]
-    return [e for e in bad if not math.isfinite(e.loss) or run.guard.spikes(e.loss)]
+    return [each for each in bad if not math.isfinite(each.loss) or each.spikes]
 
 
 def _leaves_out(run: Run) -> bool:
@@ -110,16 +136,18 @@ def _leaves_out(run: Run) -> bool:
     return run.guard.mode != "log" or run.scaler.is_enabled()
 
 
-def _insist_on_scale(run: Run, found: str) -> None:
+def _scale_gone(run: Run, bad: Sequence[Taken]) -> ScaleGoneError | None:
     """fp16: no loss scale below 1 is left, and losses that are not finite do not go on."""
     if not run.scaler.is_enabled():
-        return
+        return None
     scale = run.scaler.get_scale()
     if scale < 1.0:
         found = f"the loss scale fell to {scale:.3g}: fp16 does not hold the gradients"
-    elif not found or run.state.bad_streak < STREAK:
-        return
-    raise ScaleGoneError(found, "precision.dtype bf16 or fp32")
+    elif bad and not bad[-1].spikes and run.state.bad_streak >= STREAK:
+        found = _found(run, bad)
+    else:
+        return None
+    return ScaleGoneError(found, "precision.dtype bf16 or fp32")
 
 
 def _look_at_memory(run: Run, steps: int) -> None:
@@ -155,8 +183,8 @@ def look_at_figure(run: Run, loss: float | None) -> Iterator[Event]:
 
 def _found(run: Run, bad: Sequence[Taken]) -> str:
     """What was wrong, at which steps, with which samples."""
-    loss, limit = bad[0].loss, run.guard.limit
-    if run.guard.spikes(loss):
+    _, loss, _, limit = bad[0]
+    if bad[0].spikes:
         what = f"the loss rose to {loss:.4g} where at most {limit:.4g} was to be expected"
     elif math.isfinite(loss):
         what = f"the gradient of a loss of {loss:.4g} was not finite"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,6 +28,16 @@ class Split:
     valid_count: int
     length: Callable[[int], float] | None
     valid_length: Callable[[int], float] | None = None
+
+    @cached_property
+    def lengths(self) -> torch.Tensor | None:
+        """float64 [train_count]: what each training sample costs; None: the task does not say."""
+        return _costs(self.length, self.train_count)
+
+    @cached_property
+    def valid_lengths(self) -> torch.Tensor | None:
+        """float64 [valid_count]: what each validation sample costs; None: nobody says."""
+        return _costs(self.valid_length, self.valid_count)
 
 
 def split(task: Task, plan: Plan) -> Split:
@@ -57,16 +68,6 @@ def _count(dataset: Any, name: str) -> int:
     if count == 0:
         raise AutotrainError(f"the task's {name} dataset is empty", "check the data's path")
     return int(count)
-
-
-def lengths_of(parts: Split) -> torch.Tensor | None:
-    """float64 [train_count]: what each training sample costs; None: the task does not say."""
-    return _costs(parts.length, parts.train_count)
-
-
-def valid_lengths_of(parts: Split) -> torch.Tensor | None:
-    """float64 [valid_count]: what each validation sample costs; None: nobody says."""
-    return _costs(parts.valid_length, parts.valid_count)
 
 
 def _costs(length: Callable[[int], float] | None, count: int) -> torch.Tensor | None:

@@ -12,6 +12,7 @@ or read twice, and a sample that does it twice is put aside. What that costs is 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -27,6 +28,7 @@ from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.itinerary import Itinerary, Request
 from autotrain.run.loading.kept import Kept
 from autotrain.run.loading.mover import mover
+from autotrain.run.loading.shelf import Shelves
 from autotrain.run.loading.source import COLLATING, HANDING_OVER, BadSample, Made, Source
 from autotrain.run.loading.watchdog import Watchdog
 from autotrain.run.loading.workers import CANNOT_TRAVEL, WorkerLostError, Workers
@@ -74,7 +76,9 @@ class Feed:
         self.aside, self.folder = aside, folder
         self.waited = 0.0
         self.news: list[Event] = []
+        self._device = device
         self._moved = mover(device, pin=section.pin_memory)
+        self._shelves: Shelves | None = None
         self._requests: Iterator[Request] | None = None
         self._workers: Workers | None = None
         self._watchdog: Watchdog | None = None
@@ -93,7 +97,8 @@ class Feed:
         begun = perf_counter()
         if self._requests is None:
             self._requests = self._begin()
-        request, made = self._from_workers() if self.section.workers else self._made_here()
+        here = not self.section.workers or self._all_kept()
+        request, made = self._made_here() if here else self._from_workers()
         self.waited += perf_counter() - begun
         assert request.epoch == epoch, "the loop left the itinerary"
         if made.left:
@@ -102,7 +107,11 @@ class Feed:
             self._note(request, made)
         if made.left < 2 and self._too_few(request, made.left):
             return NOTHING
-        return self._moved(made.batch)
+        batch = self._moved(made.batch)
+        if self._shelves is not None and (why := self._shelves.keep(request, made, batch)):
+            epoch = self.itinerary.cadence.epoch(request.step)
+            self.news.append(Warned(step=request.step, epoch=epoch, message=why))
+        return batch
 
     def close(self) -> None:
         """End the workers."""
@@ -122,13 +131,30 @@ class Feed:
         if self.section.keep == "ram" and self.source.kept is None:
             room = int(KEPT_SHARE * psutil.virtual_memory().available)
             self.source.kept = Kept(room // max(self.section.workers, 1))
+        if self.section.keep == "device" and self._shelves is None:
+            free = KEPT_SHARE * psutil.virtual_memory().available
+            most = free if self._device.type == "cpu" else math.inf
+            self._shelves = Shelves(self.source, self.aside.counts, most, self._moved)
         if seconds is not None and not self.section.workers:
             self._watchdog = Watchdog(seconds, self._at, self._tell_stuck)
         return iter(self.itinerary)
 
+    def _all_kept(self) -> bool:
+        """Whether nothing is to be read any more. Workers that did until now end."""
+        if self._shelves is None or not self._shelves.whole:
+            return False
+        if self._workers is not None:
+            assert self._requests is not None
+            self._requests = chain(self._workers.owed(), self._requests)
+            self._workers.close()
+            self._workers = None
+        return True
+
     def _made_here(self) -> tuple[Request, Made]:
         assert self._requests is not None
         self._here = request = next(self._requests)
+        if self._shelves is not None and (rows := self._shelves.rows(request)) is not None:
+            return request, Made(rows, len(request.indices))
         if self._watchdog is None:
             return request, self.source.made(request, self._at)
         self._watchdog.begun()

@@ -53,12 +53,16 @@ class Fault(NamedTuple):
 
 
 class Made(NamedTuple):
-    """A micro-batch of the `left` samples that could be used; none: `batch` is None."""
+    """A micro-batch of the `left` samples that could be used; none: `batch` is None.
+
+    `drawn`: reading such samples was seen to draw random numbers.
+    """
 
     batch: Any
     left: int
     bad: tuple[BadSample, ...] = ()
     fault: Fault | None = None
+    drawn: bool = False
 
 
 Read = tuple[list[tuple[int, Any]], list[BadSample]] | Fault
@@ -93,7 +97,9 @@ class Source:
         samples, bad = read
         at[0] = COLLATING
         made = self._collated(request, samples) if samples else Made(None, 0)
-        return made._replace(bad=(*bad, *made.bad)) if bad else made
+        if bad or self.draws[valid]:
+            made = made._replace(bad=(*bad, *made.bad), drawn=self.draws[valid])
+        return made
 
     def _read(self, request: Request, at: MutableSequence[int]) -> Read:
         """The samples, each with the draws of its place; seeded only where reading draws."""

@@ -1,0 +1,150 @@
+"""The loader that feeds the model, written down with reasons."""
+
+from __future__ import annotations
+
+from autotrain.plan import compute
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.sizing import Sizing
+from autotrain.schema import CUDA_LIKE
+from autotrain.units import bytes_text, mean_text, seconds_text
+
+# Samples stay in memory where they take no more than this share of what is free, where loading
+# takes more than that share of the model's time, and reading one more than a copy of it.
+KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
+
+
+def loader(ledger: Ledger, sizing: Sizing) -> None:
+    """Decide how many processes load data, and how they start."""
+    cores = sizing.hardware.cpu.cores
+    on_cpu = sizing.device.kind == "cpu"
+    room = _room(sizing)
+    model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
+    # On a CPU a worker takes its core from the model.
+    share = 0.2 if on_cpu else 0.05
+    most = max(int(room // sizing.worker_bytes()), 0)
+    rule = compute.loader_workers(loading, model, share, cores, most)
+    ledger.settle(
+        "loader.workers",
+        rule,
+        formula=_feeding(sizing, loading, model, share),
+        source="samples timed on the machine that planned; one core is left to training",
+        kind="measured",
+        limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
+    )
+    _keep(ledger, sizing)
+    ledger.settle(
+        "loader.prefetch",
+        2,
+        formula="micro-batches that each worker holds ready",
+        source="torch.utils.data.DataLoader's default",
+        kind="fixed",
+    )
+    ledger.settle(
+        "loader.pin_memory",
+        sizing.device.kind in CUDA_LIKE,
+        formula="page-locked batches copy to a GPU without a stop; useless on a CPU",
+        source="CUDA programming guide",
+    )
+    ledger.settle(
+        "loader.start_method",
+        "fork" if sizing.hardware.system in ("linux", "wsl") else "spawn",
+        formula=f"fork starts faster and shares memory; {sizing.hardware.system} decides",
+        source="Python's multiprocessing",
+        limited_by="the operating system",
+    )
+
+
+def _feeding(sizing: Sizing, loading: float, model: float, share: float) -> str:
+    """Whether the model would wait for data, with the numbers that say so."""
+    said = (
+        f"{mean_text(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and the "
+        f"model takes {seconds_text(model)} for them"
+    )
+    handover = seconds_text(compute.HANDOVER_SECONDS)
+    if sizing.hardware.cpu.cores < 2:
+        return f"{said}; the only core is left to training"
+    if loading < compute.HANDOVER_SECONDS:
+        return f"{said}; a worker would take {handover} to hand them over, which is no gain"
+    if loading < share * model:
+        return f"{said}; that is under {share:.0%}, too little for a worker to be worth its core"
+    return f"{said}; that is over {share:.0%}, so others load the next ones meanwhile"
+
+
+def _keep(ledger: Ledger, sizing: Sizing) -> None:
+    """Decide whether samples stay in memory: where reading them is felt and there is room."""
+    size, model = sizing.sample_bytes(), sizing.time.micro_seconds()
+    loading, workers = sizing.time.loading_seconds(), sizing.time.workers()
+    each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
+    # On a CPU a worker that hides the reading takes its core from the model.
+    on_cpu = sizing.device.kind == "cpu"
+    felt = loading if on_cpu else compute.fed_seconds(model, loading, workers) - model
+    part = f"under {KEPT_FROM:.0%} of the model's time"
+    (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
+    there = {
+        "they do not stack, or two readings of one differ": not sizing.model.stacks,
+        f"reading them is felt for {part} ({_part(felt, model)})": felt <= KEPT_FROM * model,
+        f"{bytes_text(size)} of samples are more than {of_room}": size > room,
+    }
+    here = {
+        f"loading takes {part} ({_part(loading, model)})": loading <= KEPT_FROM * model,
+        f"reading a sample takes {seconds_text(max(each, 0.0))}, no more than a copy of it would": (
+            each <= KEPT_SECONDS
+        ),
+        f"each of {workers} workers would keep its own": workers > 1,
+        f"{bytes_text(size)} of samples are more than {of_ram}": size > ram,
+    }
+    if not any(there.values()):
+        value = "device"
+        said = (
+            f"{bytes_text(size)} of samples, which stack and read alike twice, are within "
+            f"{of_room}; reading them again would be felt for {_part(felt, model)} of the model's"
+        )
+    elif not any(here.values()):
+        value = "ram"
+        said = (
+            f"{bytes_text(size)} of samples are within {of_ram}; loading them again would take "
+            f"{_part(loading, model)} of the model's; not stacked on the device: {_so(there)}"
+        )
+    else:
+        value = None
+        said = f"they are read each time: {_so(here)}; not stacked on the device: {_so(there)}"
+    ledger.settle(
+        "loader.keep",
+        value,
+        formula=said,
+        source="our choice; a run keeps only what two readings gave alike without random numbers",
+        would_change="--set loader.keep=ram, device or off",
+    )
+
+
+def _part(seconds: float, model: float) -> str:
+    return f"{seconds_text(seconds)} to {seconds_text(model)}"
+
+
+def _so(reasons: dict[str, bool]) -> str:
+    return "; ".join(why for why, so in reasons.items() if so)
+
+
+def _room_in_ram(sizing: Sizing) -> tuple[float, str]:
+    """Bytes that samples may take there, and what that is."""
+    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
+    if sizing.device.kind != "cpu":
+        return room, f"a fifth of the free RAM, {bytes_text(room)}"
+    # There they count in the peak that is predicted, and not every set can be kept.
+    room = min(room, 0.1 * sizing.device_peak(sizing.planned(), 0).expected)
+    return room, f"{bytes_text(room)}, what the predicted peak does not notice"
+
+
+def _room_on_device(sizing: Sizing) -> tuple[float, str]:
+    """Bytes that samples may take there, and what that is."""
+    if sizing.device.kind == "cpu":
+        return _room_in_ram(sizing)
+    room = sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
+    return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
+
+
+def _room(sizing: Sizing) -> float:
+    """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
+    if sizing.device.kind != "cpu":
+        return 0.5 * sizing.hardware.ram_available_bytes
+    return sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
