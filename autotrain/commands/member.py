@@ -79,7 +79,7 @@ def _led(asked: Asked, ranks: Ranks, first: Callable[[Asked], int]) -> int:
 
 def _following(asked: Asked, ranks: Ranks) -> int:
     """0 where rank 0 says how it ended."""
-    from autotrain.run.processes.ranks import LostError
+    from autotrain.run.processes.cause import LostError
 
     try:
         with data_only(heard=False):

@@ -87,8 +87,10 @@ def _shared(run: Run, ranks: Ranks) -> Figures | None:
     tally, error, count = Tally(), None, len(run.feed.itinerary.validation())
     doing = f"evaluating after step {run.state.step}"
     for turn, first in enumerate(range(0, count, ranks.world)):
-        if turn % MEET_EVERY == 0 and ranks.meet({}, {}, error, doing) is None:
-            return None
+        if turn % MEET_EVERY == 0:
+            ranks.meet({}, {}, error, doing)
+            if ranks.stop.reason is not None:
+                return None
         try:
             if error is None and first + ranks.rank < count:
                 _try(run, first + ranks.rank, tally)

@@ -96,7 +96,7 @@ def _accumulate(
     return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None
 
 
-def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, None] | None:
+def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, Number] | None:
     """The same, where several processes share the window."""
     from autotrain.run.processes import parallel
 

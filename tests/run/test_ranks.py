@@ -121,19 +121,6 @@ def test_dropout_and_parameters_that_are_not_always_used(tmp_path):
     assert torch.equal(one["never.weight"], many["never.weight"])
 
 
-def test_after_settling_gradients_are_added_up_within_the_last_backward_pass(tmp_path):
-    """40 steps, of which the first 20 add up after it."""
-    plan = make_plan(train={"epochs": 8}, evaluate={"every_epochs": 4})
-    carried_out(None, plan, sequence_task, tmp_path / "one")
-    in_world(2, _counting_careful_steps, plan, tmp_path / "many")
-    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
-
-
-def _counting_careful_steps(ranks, plan, directory):
-    events = carried_out(ranks, plan, sequence_task, directory)
-    assert ranks.careful_until == 20 < events[-1].step == 40
-
-
 def test_micro_batches_are_dealt_evenly():
     assert dealt(8, 32, 2) == 8  # 4 micro-batches: two each
     assert dealt(32, 32, 2) == 16  # one was planned: each takes half
@@ -258,6 +245,59 @@ def test_memory_that_ran_out_in_one_cuts_all_finer(tmp_path, what):
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
 
 
+class Deep(nn.Module):
+    """Three buckets of gradients; `fails` at a place in one backward pass, if told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6 if n == 0 else 500, 500) for n in range(3))
+        self.last = nn.Linear(500, 2)
+        self.fails = None
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        for place, layer in enumerate((*self.layers, self.last)):
+            if self.fails == place and self.training and torch.is_grad_enabled():
+                x, self.fails = Broken.apply(x), None
+            x = torch.tanh(layer(x))
+        return x
+
+
+def deep_task(place, call):
+    """In rank 1's `call`-th forward pass in training, the backward pass will fail."""
+
+    def make():
+        calls, whole = [0], Task.classification(model=Deep, train=noisy_task().train, valid=None)
+
+        def loss(model, batch):
+            calls[0] += model.training
+            if calls[0] == call and os.environ.get("RANK") == "1":
+                model.fails = place
+            return whole.loss(model, batch)
+
+        return dataclasses.replace(whole, loss=loss)
+
+    return make
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_memory_that_runs_out_while_gradients_are_added_up_is_mended(tmp_path, place):
+    """Behind the last bucket, between two, before the first; late, when all had gone well."""
+    plan = make_plan(
+        batch={"micro_batch": 4, "accum_steps": 2, "global_batch": 8},
+        optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9}, train={"epochs": 5},
+        evaluate={"every_epochs": 5}, data={"valid_share": 0.1},
+    )  # fmt: skip
+    carried_out(None, plan, deep_task(place, 0), tmp_path / "one")
+    found = in_world(2, carried_out, plan, deep_task(place, 23), tmp_path / "many")
+    for events in found:
+        (healed,) = of(Healed, events)
+        assert healed.step > 20
+        assert healed.amends["batch.micro_batch"] == [4, 2]
+        assert events[-1].reason == "finished"
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-6
+
+
 def test_nan_in_one_is_a_step_that_none_commits(tmp_path):
     plan = make_plan(train={"epochs": 2})
     found = in_world(2, carried_out, plan, failing(not_a_number, 2), tmp_path)
@@ -279,10 +319,19 @@ def test_a_wish_of_one_stops_all_and_any_number_goes_on(tmp_path):
     plan = make_plan(train={"epochs": 2})
     carried_out(None, plan, sequence_task, tmp_path / "one")
     found = in_world(2, carried_out, plan, failing(asks_to_stop, 4), tmp_path / "many")
-    assert [(e[-1].reason, e[-1].step) for e in found] == [("terminated", 3)] * 2
+    # What all have done of a step counts.
+    assert [(e[-1].reason, e[-1].step) for e in found] == [("terminated", 4)] * 2
     third = in_world(3, carried_out, plan, sequence_task, tmp_path / "many", resume=True)
     assert of(Stopped, third[0])[0].reason == "finished"
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+def test_a_resume_of_as_many_goes_the_same_way_to_the_bit(tmp_path):
+    plan = make_plan(train={"epochs": 2})
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "whole")
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "parts", max_steps=4)
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "parts", resume=True)
+    assert furthest(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == 0
 
 
 def test_only_rank_0_writes(tmp_path):
