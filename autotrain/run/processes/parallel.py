@@ -38,7 +38,8 @@ class LossOrNothing(LossOf):
     """As LossOf; without a batch 0, whose gradient is 0."""
 
     def __init__(self, run: Run) -> None:
-        super().__init__(run)
+        super().__init__(run.model)
+        self.run = run
         # DDP needs a gradient to begin with, and to an optimizer 0 is another than none at all.
         self.nothing = nn.Parameter(torch.zeros((), device=run.device))
 

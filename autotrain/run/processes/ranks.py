@@ -20,8 +20,10 @@ import torch
 import torch.distributed as dist
 
 from autotrain.batches import map_tensors
+from autotrain.run.healing import faults
 from autotrain.run.meter import Number
 from autotrain.run.processes.cause import Cause, LostError
+from autotrain.run.processes.lockstep import Lockstep
 from autotrain.run.signals import Reason, Stop
 
 if TYPE_CHECKING:
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
 
     from autotrain.run.processes.parallel import Adding
     from autotrain.run.processes.sharing import Buffers
+    from autotrain.run.state import Run
 
 Made = TypeVar("Made")
 # As long as others may take to save a checkpoint or to compile; one that is gone is seen at once.
 PATIENCE = timedelta(minutes=30)
 REASONS: tuple[Reason, ...] = ("terminated", "interrupted")
 # How long to look for the reason of one that is gone, and for rank 0 to finish its report.
+CAREFUL = 3  # updates
 REASON, FAREWELL = timedelta(seconds=5), timedelta(minutes=10)
 
 
@@ -51,6 +55,8 @@ class Ranks:
         self.own, self.stop = Stop(), Stop()
         self.told = False
         self.names: list[str] = []
+        self.updates = 0
+        self.lock = Lockstep(self)
         # Of the step (see parallel): the loss in DDP, the parameters that is for, the buffers, and
         # what the window before weighed.
         self.network: tuple[DistributedDataParallel, Adding] | None = None
@@ -67,10 +73,28 @@ class Ranks:
         """Which of so many micro-batches are this rank's."""
         return range(self.rank, count, self.world)
 
+    @contextmanager
+    def updating(self, run: Run) -> Iterator[None]:
+        """Around an update. What fails in one of the first on one rank fails on all.
+
+        Later ones take no other memory: if one fails after all, its rank ends and says why.
+        """
+        step = run.state.step
+        careful, self.updates = run.shards is not None or self.updates < CAREFUL, self.updates + 1
+        try:
+            with self.lock.section(f"step {step + 1}") if careful else nullcontext():
+                yield
+        except Exception as error:
+            run.committing, run.state.step = True, step
+            if careful:
+                raise
+            raise faults.explained(error, f"step {step + 1}") from error
+
     def agreed(self, own: Stop) -> Stop:
         """A run begins: its wish to stop, which changes only where all ranks meet."""
         self.own, self.stop = own, Stop()
         self.names, self.network, self.buffers, self.weight = [], None, None, None
+        self.updates = 0
         return self.stop
 
     def meet(

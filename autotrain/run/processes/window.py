@@ -21,10 +21,11 @@ from autotrain.task import Loss
 class LossOf(nn.Module):
     """The task's loss as a module: it is the loss that takes the batch. The model stays bare."""
 
-    def __init__(self, run: Run) -> None:
+    run: Run
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = run.model
-        self.run = run
+        self.model = model
         self.made: Loss | None = None
 
     def forward(self, batch: Any) -> torch.Tensor:
