@@ -275,6 +275,7 @@ def decide(
     if measures.noise:
         case = measuring.noise_measured(case)
     made = case.decide()
+    here = here and trying.possible(made.plan, forced=bool(wish))
     if replaying.alone(trial, here, made.plan) and (this or _is_here(hardware)):
         case, made = replaying.played(case, made)
     elif here:

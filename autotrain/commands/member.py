@@ -58,7 +58,7 @@ def take_part(asked: Asked, first: Callable[[Asked], int]) -> int:
     try:
         return _led(asked, ranks, first) if ranks.first else _following(asked, ranks)
     finally:
-        joining.leave()
+        joining.leave(ranks)
 
 
 def _end_with_parent() -> None:

@@ -35,6 +35,18 @@ RUN_IMPORTS = (
 )
 
 
+def possible(plan: Plan, *, forced: bool) -> bool:
+    """Whether one process can take steps of a plan. Raises AutotrainError where it has to."""
+    whole = plan.parallel.strategy != "shard" or plan.batch.world_size == 1
+    if forced and not whole:
+        raise AutotrainError(
+            "a trial takes its steps in one process, and this model is divided among "
+            f"{plan.batch.world_size}",
+            "leave --trial out",
+        )
+    return whole
+
+
 def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     """The decision after trials at what it chose, until what is chosen has been tried.
 

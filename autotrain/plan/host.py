@@ -46,7 +46,8 @@ def resident(
     """
     base = base_bytes(model)
     low, expected, high = (_tensors(model, setup, tensors, share) for share in HOLES)
-    saved, more = 2.0 * saved_bytes, COMPILER if setup.form.compile else NOTHING
+    saved = (1.0 + 1.0 / setup.world) * saved_bytes
+    more = COMPILER if setup.form.compile else NOTHING
     if setup.form.compile:  # its tensors are no trace's
         low, expected = min(low, tensors.low), max(expected, tensors.expected)
         high = max(high, SLACK * tensors.high)
@@ -64,7 +65,7 @@ def resident(
 def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: float) -> float:
     """Bytes that a step's tensors keep resident, with so much of the heap in holes."""
     traces = model.at(setup.dtype)
-    if not all(trace.tape for trace in traces):
+    if setup.shard or not all(trace.tape for trace in traces):
         return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
 
     def kept(trace: StepTrace) -> float:

@@ -51,7 +51,9 @@ def assemble(
         _make_ready(directory, ranks, resume=resume)
         model = build_model(plan, task, device)
         taken = handover.begin(model, directory, weights, resume=resume)
-        blocks = repeats.blocks(model)  # what is computed again no longer looks like one
+        blocks = repeats.apart(
+            model, repeats.blocks(model)
+        )  # what is computed again no longer looks like one
         form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
     shards = None if divides is None else _divided(plan, model, blocks, divides)
     parts = data.split(task, plan)

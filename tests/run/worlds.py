@@ -46,5 +46,5 @@ def _rank(rank, world, port, results, work, args, named):
     results.close()
     results.join_thread()
     ranks.farewell()
-    joining.leave()
+    joining.leave(ranks)
     os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import suppress
 
@@ -36,8 +37,10 @@ def join() -> Ranks:
     return Ranks(store, rank, world, local)
 
 
-def leave() -> None:
-    """The inverse of `join`."""
+def leave(ranks: Ranks) -> None:
+    """The inverse of `join`. Threads of the group end here, not while Python is taken down."""
+    ranks.network = None
+    gc.collect()
     with suppress(Exception):
         dist.destroy_process_group()
 

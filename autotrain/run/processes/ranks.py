@@ -237,12 +237,19 @@ class Ranks:
         return False
 
     def farewell(self) -> None:
-        """Nobody goes before rank 0 has said and written all: an agent would end it too."""
+        """Nobody goes before rank 0 has said and written all: an agent would end it too.
+
+        Nor does rank 0 before the others have read what it told them last.
+        """
         with suppress(Exception):
-            if self.first:
-                self.store.set("farewell", "")
-            else:
+            if not self.first:
                 self.store.wait(["farewell"], FAREWELL)
+                self.store.set(f"farewell of {self.rank}", "")
+                return
+            self.store.set("farewell", "")
+            if not self.told:
+                others = [f"farewell of {rank}" for rank in range(1, self.world)]
+                self.store.wait(others, REASON)
 
 
 def together(ranks: Ranks | None, doing: str) -> AbstractContextManager[None]:

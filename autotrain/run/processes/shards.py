@@ -40,7 +40,7 @@ class Shards:
         self.loss = LossOf(model)
         with ranks.lock.section("the run cannot begin"):
             _as_rank_0(model)
-            self.root = fsdp.divide(self.loss, _apart(model, blocks), ranks.lock, device)
+            self.root = fsdp.divide(self.loss, _named(blocks), ranks.lock, device)
         self._own: dict[int, nn.Parameter] = {}
         self._whole: dict[int, DTensor] = {}
         for whole in model.parameters():
@@ -147,18 +147,9 @@ def _as_rank_0(model: nn.Module) -> None:
             tensor.copy_(value)
 
 
-def _apart(model: nn.Module, blocks: Sequence[Block]) -> list[tuple[str, list[nn.Module]]]:
-    """Blocks by name that share no parameter with any other part."""
+def _named(blocks: Sequence[Block]) -> list[tuple[str, list[nn.Module]]]:
     found = []
     for block in blocks:
-        inside = {id(module) for own in block.modules() for module in own.modules()}
-        parts = {id(p) for m in model.modules() if id(m) in inside for p in _own_of(m)}
-        others = {id(p) for m in model.modules() if id(m) not in inside for p in _own_of(m)}
-        if parts and not parts & others:
-            to = "" if block.stop is None else f" from {block.start} to {block.stop - 1}"
-            found.append((f"{block.name}{to}", block.modules()))
+        to = "" if block.stop is None else f" from {block.start} to {block.stop - 1}"
+        found.append((f"{block.name}{to}", block.modules()))
     return found
-
-
-def _own_of(module: nn.Module) -> Iterator[nn.Parameter]:
-    return module.parameters(recurse=False)
