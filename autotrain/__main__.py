@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from autotrain.errors import AutotrainError, UsageError
 
@@ -36,7 +37,22 @@ def main() -> None:
             code = _machine(error)
         else:
             code = _usage(error) if hasattr(error, "format_message") else _bug(verbose)
-    sys.exit(code if isinstance(code, int) else 0)
+    _end(code if isinstance(code, int) else 0)
+
+
+def _end(code: int) -> NoReturn:
+    """Exit; as one of several processes, without taking Python down first.
+
+    Threads of gloo live on, and one that lets go of its last tensor meanwhile aborts the process.
+    """
+    member = sys.modules.get("autotrain.commands.member")
+    if member is not None and member.expected():
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _open_what_is_closed() -> None:

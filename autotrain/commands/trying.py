@@ -68,7 +68,7 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     before, made = made, case.decide(known) if known else made
     for _ in range(TRIES):
         done = any(_is_of(t, setup_of(made.plan)) and knows_memory(t) for t in known)
-        if done or not (forced or quick(made.plan)):
+        if done or not (forced or quick(made.plan)) or not possible(made.plan, forced=False):
             break
         quiet = Quiet()
         before, trial = made, take(case.source, made.plan, case.hardware, forced=forced)
