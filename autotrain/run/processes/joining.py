@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from contextlib import suppress
 
@@ -38,9 +37,8 @@ def join() -> Ranks:
 
 
 def leave(ranks: Ranks) -> None:
-    """The inverse of `join`. Threads of the group end here, not while Python is taken down."""
-    ranks.network = None
-    gc.collect()
+    """The inverse of `join`."""
+    ranks.drop()
     with suppress(Exception):
         dist.destroy_process_group()
 

@@ -28,9 +28,9 @@ from autotrain.run.signals import Reason, Stop
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
-    from torch.nn.parallel import DistributedDataParallel
 
-    from autotrain.run.processes.parallel import Adding
+    from autotrain.run.processes.board import Board
+    from autotrain.run.processes.ddp import Adding
     from autotrain.run.processes.sharing import Buffers
     from autotrain.run.state import Run
 
@@ -57,9 +57,9 @@ class Ranks:
         self.names: list[str] = []
         self.updates = 0
         self.lock = Lockstep(self)
-        # Of the step (see parallel): the loss in DDP, the parameters that is for, the buffers, and
-        # what the window before weighed.
-        self.network: tuple[DistributedDataParallel, Adding] | None = None
+        # Of the step (see parallel): what adds gradients up, the parameters that is for, the
+        # buffers, and what the window before weighed.
+        self.adding: Adding | Board | None = None
         self.trained: list[int] = []
         self.buffers: Buffers | None = None
         self.weight: Number | None = None
@@ -90,10 +90,17 @@ class Ranks:
                 raise
             raise faults.explained(error, f"step {step + 1}") from error
 
+    def drop(self) -> None:
+        """A window was broken off, or there is no other."""
+        if self.adding is not None:
+            self.adding.close()
+        self.adding = None
+
     def agreed(self, own: Stop) -> Stop:
         """A run begins: its wish to stop, which changes only where all ranks meet."""
         self.own, self.stop = own, Stop()
-        self.names, self.network, self.buffers, self.weight = [], None, None, None
+        self.drop()
+        self.names, self.buffers, self.weight = [], None, None
         self.updates = 0
         return self.stop
 

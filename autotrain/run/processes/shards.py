@@ -21,6 +21,7 @@ from autotrain.run.keeping.tensors import UNDIVIDED, own_copy
 from autotrain.run.loading.feed import NOTHING
 from autotrain.run.processes import fsdp
 from autotrain.run.processes.ranks import Ranks
+from autotrain.run.processes.sharing import as_rank_0
 from autotrain.run.processes.window import LossOf
 
 
@@ -39,7 +40,7 @@ class Shards:
         self.spare: Any = NOTHING
         self.loss = LossOf(model)
         with ranks.lock.section("the run cannot begin"):
-            _as_rank_0(model)
+            as_rank_0(model)
             self.root = fsdp.divide(self.loss, _named(blocks), ranks.lock, device)
         self._own: dict[int, nn.Parameter] = {}
         self._whole: dict[int, DTensor] = {}
@@ -135,16 +136,6 @@ class Shards:
             part, parameter.device_mesh, parameter.placements, run_check=False,
             shape=parameter.shape, stride=parameter.stride(),
         )  # fmt: skip
-
-
-@torch.no_grad()
-def _as_rank_0(model: nn.Module) -> None:
-    """A model that was built otherwise elsewhere becomes the one of rank 0."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        value = tensor.contiguous()
-        dist.broadcast(value, 0)
-        if value is not tensor:
-            tensor.copy_(value)
 
 
 def _named(blocks: Sequence[Block]) -> list[tuple[str, list[nn.Module]]]:
