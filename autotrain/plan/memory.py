@@ -78,7 +78,7 @@ class Setup(NamedTuple):
     model is run; its profile is to be that of the form (`ModelProfile.run_as`). `ema`: with
     averaged weights. `groups`: of how many parameters each of the optimizer's groups is, in its
     order, and whether they decay; none: one of all. `several`: processes train together, each
-    with all of the model. `shard`: it is divided among `world` of them, and after which
+    with all of the model. `world`: so many. `shard`: it is divided among them, and after which
     micro-batches gradients are added up (`parallel.reduce`).
     """
 

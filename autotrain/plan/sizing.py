@@ -55,7 +55,7 @@ class Sizing:
             ema=self.averages(),
             groups=self.groups,
             several=self.processes() > 1 and not self.shard(),
-            world=self.processes() if self.shard() else 1,
+            world=self.processes(),
             shard=self.shard(),
         )
 

@@ -22,7 +22,7 @@ def gpu(gib):
 
 
 def test_it_is_divided_where_it_does_not_fit_whole():
-    plan = planned(gpu(16), LARGE, goal(**TWO))
+    plan = planned(gpu(18), LARGE, goal(**TWO))
     assert plan.parallel.strategy == "shard"
     assert plan.predicted.device_peak_bytes.high <= plan.memory.budget_bytes
     why = reason(plan, "parallel.strategy")
@@ -38,7 +38,7 @@ def test_what_fits_whole_stays_whole():
 
 def test_one_process_has_nobody_to_share_with():
     with pytest.raises(DoesNotFitError):
-        planned(gpu(16), LARGE, goal(batch__global_batch=4))
+        planned(gpu(18), LARGE, goal(batch__global_batch=4))
     assert reason(planned(), "parallel.strategy").formula == "one process trains"
 
 
@@ -60,16 +60,16 @@ def test_what_you_say_of_it_holds():
     assert plan.parallel.strategy == "shard"
     assert reason(plan, "parallel.strategy").formula.startswith("you set shard; autotrain divides")
     with pytest.raises(DoesNotFitError):
-        planned(gpu(16), LARGE, goal(**TWO, parallel__strategy="ddp"))
+        planned(gpu(18), LARGE, goal(**TWO, parallel__strategy="ddp"))
 
 
 def test_gradients_are_divided_after_each_micro_batch_where_all_of_them_would_not_fit():
     """Four micro-batches in each of two processes."""
     wish = {**TWO, "batch__global_batch": 8, "batch__micro_batch": 1}
     assert planned(gpu(20), LARGE, goal(**wish)).parallel.reduce == "last"
-    plan = planned(gpu(16), LARGE, goal(**wish))
+    plan = planned(gpu(18), LARGE, goal(**wish))
     assert (plan.parallel.strategy, plan.parallel.reduce) == ("shard", "each")
-    alone = planned(gpu(16), LARGE, goal(**TWO, batch__micro_batch=2))
+    alone = planned(gpu(18), LARGE, goal(**TWO, batch__micro_batch=2))
     assert (alone.batch.accum_steps, alone.parallel.reduce) == (1, "last")
 
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_divided_is_said(extra):
     with pytest.raises(UsageError, match="shard does not go with model"):
         planned(gpu(60), LARGE, goal(**TWO, parallel__strategy="shard", **extra))
     with pytest.raises(DoesNotFitError):
-        planned(gpu(16), LARGE, goal(**TWO, **extra))
+        planned(gpu(18), LARGE, goal(**TWO, **extra))
 
 
 def test_each_process_keeps_its_part():
@@ -113,7 +113,7 @@ def test_a_trial_of_the_whole_model_says_nothing_of_a_divided_one():
     )  # fmt: skip
     wish = goal(**TWO, batch__micro_batch=1)
     known = LARGE.model_copy(update={"trials": (tried,)})
-    one, other = (planned(gpu(16), each, wish) for each in (LARGE, known))
+    one, other = (planned(gpu(18), each, wish) for each in (LARGE, known))
     assert one.predicted == other.predicted
 
 
