@@ -7,7 +7,7 @@ weights are soon forgotten, and a short run averages about its last tenth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -34,17 +34,22 @@ def averaged_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-class Average:
-    """The averaged weights of a model, in fp32 or better. They begin as the weights are now."""
+Own = Callable[[torch.Tensor], torch.Tensor]
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+
+class Average:
+    """The averaged weights of a model, in fp32 or better. They begin as the weights are now.
+
+    `own`: what of each tensor is in this process. `live`: the model's own tensors.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, own: Own = lambda tensor: tensor) -> None:
         self.decay = decay
         self.updates = 0
         live = averaged_tensors(model)
-        self.names, self._live = [*live], [*live.values()]
+        self.names, self.live = [*live], [own(tensor) for tensor in live.values()]
         self._kept = [
-            t.detach().to(torch.promote_types(t.dtype, torch.float32), copy=True)
-            for t in self._live
+            t.detach().to(torch.promote_types(t.dtype, torch.float32), copy=True) for t in self.live
         ]
 
     @torch.no_grad()
@@ -63,7 +68,7 @@ class Average:
             torch._foreach_lerp_(self._kept, self._now(), share)
 
     def _now(self) -> list[torch.Tensor]:
-        pairs = zip(self._live, self._kept, strict=True)
+        pairs = zip(self.live, self._kept, strict=True)
         return [live if live.dtype == kept.dtype else live.to(kept.dtype) for live, kept in pairs]
 
     @contextmanager
@@ -72,7 +77,7 @@ class Average:
 
         They change places in the memory that they have: what points there keeps pointing right.
         """
-        pairs = zip(self._live, self._kept, strict=True)
+        pairs = zip(self.live, self._kept, strict=True)
         rounded = [(kept, kept.clone()) for live, kept in pairs if live.dtype != kept.dtype]
         self._swap()
         try:
@@ -85,7 +90,7 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, kept in zip(self._live, self._kept, strict=True):
+        for live, kept in zip(self.live, self._kept, strict=True):
             own = live.detach().clone()
             live.copy_(kept)
             kept.copy_(own)
@@ -104,4 +109,4 @@ class Average:
     @torch.no_grad()
     def restart(self) -> None:
         """Begin again with the weights as they are now."""
-        self.load(dict(zip(self.names, self._live, strict=True)), 0)
+        self.load(dict(zip(self.names, self.live, strict=True)), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,13 +32,17 @@ IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
     "for-loop": {"foreach": False},
 }
 
+Own = Callable[[torch.Tensor], torch.Tensor]
 # Of a group: what it takes of the learning rate.
 SHARE = "rate_share"
 
 
-def build(section: OptimizerSection, model: torch.nn.Module) -> optim.Optimizer:
+def build(
+    section: OptimizerSection, model: torch.nn.Module, own: Own = lambda parameter: parameter
+) -> optim.Optimizer:
     """The optimizer over the parameters that want a gradient, in groups as the plan says.
 
+    `own`: what of a parameter is in this process.
     Raises AutotrainError where there are none, or where torch refuses the settings, as it does
     most for sparse gradients.
     """
@@ -62,6 +66,8 @@ def build(section: OptimizerSection, model: torch.nn.Module) -> optim.Optimizer:
     arguments |= IMPLEMENTATIONS[section.implementation]
     try:
         groups = _groups(section, trainable, model)
+        for group in groups:
+            group["params"] = [own(parameter) for parameter in group["params"]]
         built: optim.Optimizer = made(groups, lr=section.lr, **arguments)
         return built
     except (TypeError, ValueError, RuntimeError) as error:

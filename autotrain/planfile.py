@@ -256,6 +256,12 @@ def _inconsistencies(plan: Plan) -> list[str]:
         )
     if cut.buckets is not None:
         lines += _bucket_faults(cut)
+    if plan.parallel.strategy == "shard" and cut.world_size > 1:
+        parts = {
+            "model.compile": plan.model.compile,
+            "model.memory_format = channels_last": plan.model.memory_format == "channels_last",
+        }
+        lines += [f"parallel.strategy: shard does not go with {k}" for k, on in parts.items() if on]
     for key in _SCHEDULE_NEEDS.get(plan.schedule.name, ()):
         if getattr(plan.schedule, key) is None:
             lines.append(f"schedule.{key}: missing, {plan.schedule.name} needs it")

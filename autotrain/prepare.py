@@ -46,7 +46,7 @@ class Prepared:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return laid_out(batch, self.section)
 
-    def hold(self, parameters: Iterable[nn.Parameter]) -> None:
+    def hold(self, parameters: Iterable[torch.Tensor]) -> None:
         """Copy gradients out of a recorded graph's memory, before others are added to them.
 
         torch leaves the first ones there, and a replay overwrites them: the sum is silently

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -50,6 +50,19 @@ def blocks(model: nn.Module) -> tuple[Block, ...]:
     """
     found = {id(each.block.module): each.block for each in _inside(model, "")}
     return tuple(found.values()) or _stretches(model)
+
+
+def apart(model: nn.Module, found: Sequence[Block]) -> list[Block]:
+    """Those of the blocks whose parameters are no one else's."""
+    alone = []
+    for block in found:
+        inside = {id(module) for own in block.modules() for module in own.modules()}
+        parts: dict[bool, set[int]] = {True: set(), False: set()}
+        for module in model.modules():
+            parts[id(module) in inside] |= {id(p) for p in module.parameters(recurse=False)}
+        if parts[True] and not parts[True] & parts[False]:
+            alone.append(block)
+    return alone
 
 
 def _inside(module: nn.Module, name: str) -> list[_Found]:

@@ -57,7 +57,7 @@ def _changes(section: OptimizerSection) -> list[str]:
     ]
 
 
-def values(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+def values(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The gradients, to compute with in place: of a sparse one, each row that it has, once."""
     found = []
     for parameter in parameters:
@@ -72,7 +72,7 @@ def values(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
 
 
 def clip(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[torch.Tensor], most: float
+    parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], most: float
 ) -> torch.Tensor:
     """Clip by norm, by torch's own function where it can; returns the norm.
 

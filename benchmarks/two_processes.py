@@ -82,7 +82,7 @@ def plan(**changes: dict[str, Any]) -> Plan:
         },
     }
     for name, change in changes.items():
-        sections[name] |= change
+        sections[name] = sections.get(name, {}) | change
     return Plan.model_validate({"schema": 1, "made_by": "bench", "recipe": "none", **sections})
 
 
@@ -95,7 +95,7 @@ def carried_out(directory: Path, steps: int, rate: float) -> list[float]:
     seconds = [event.step_seconds for event in events if isinstance(event, Step)]
     if ranks is not None:
         ranks.farewell()
-        leave()
+        leave(ranks)
     return seconds
 
 

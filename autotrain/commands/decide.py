@@ -259,8 +259,8 @@ def decide(
     """The plan. `trial`: corrected by real steps (True), by the trace alone (False), or as
     AUTOTRAIN_TRIAL says: by default, where the device is here and the steps take seconds (None).
 
-    `here`: the machine is known to be this one; else it is compared. `measures`: real steps for
-    these are taken before a trial (its size follows from the noise) and after it.
+    `here`: it is known to be this machine; else that is compared. `measures`: real steps for these
+    are taken before a trial (its size follows from the noise) and after it.
     """
     wish = _wish(trial)
     this = here or ((wish is not False or any(measures)) and _is_here(hardware))
@@ -272,9 +272,8 @@ def decide(
             "leave --trial out, or --machine",
         )
     case = Case.open(source, hardware, goal, insist=bool(wish), loaded=loaded)
-    if measures.noise:
-        case = measuring.noise_measured(case)
-    made = case.decide()
+    made = (case := measuring.noise_measured(case) if measures.noise else case).decide()
+    here = here and trying.possible(made.plan, forced=bool(wish))
     if replaying.alone(trial, here, made.plan) and (this or _is_here(hardware)):
         case, made = replaying.played(case, made)
     elif here:

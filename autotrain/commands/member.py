@@ -58,7 +58,7 @@ def take_part(asked: Asked, first: Callable[[Asked], int]) -> int:
     try:
         return _led(asked, ranks, first) if ranks.first else _following(asked, ranks)
     finally:
-        joining.leave()
+        joining.leave(ranks)
 
 
 def _end_with_parent() -> None:
@@ -79,7 +79,7 @@ def _led(asked: Asked, ranks: Ranks, first: Callable[[Asked], int]) -> int:
 
 def _following(asked: Asked, ranks: Ranks) -> int:
     """0 where rank 0 says how it ended."""
-    from autotrain.run.processes.ranks import LostError
+    from autotrain.run.processes.cause import LostError
 
     try:
         with data_only(heard=False):

@@ -37,7 +37,7 @@ SHARE = 0.5
 def alone(trial: bool | None, here: bool, plan: Plan) -> bool:
     """Whether operators are to be played by themselves: where no real steps tell how long they
     take, and the environment does not say that nothing is to be run."""
-    if os.environ.get("AUTOTRAIN_TRIAL") == "off":
+    if os.environ.get("AUTOTRAIN_TRIAL") == "off" or not trying.possible(plan, forced=False):
         return False
     return trial is False or (trial is None and here and not trying.quick(plan))
 
@@ -110,9 +110,8 @@ def _held(
     known = pricing.prices(device.rates.timings)
     programs, traces = [], []
     for variant, size in ways:
-        form = plan.model.model_copy(
-            update={"compile": False, "memory_format": variant.memory_format}
-        )
+        form = plan.model.uncompiled()
+        form = form.model_copy(update={"memory_format": variant.memory_format})
         trace = case.step(size, variant.dtype, form)
         program = case.tracer.program(trace)
         if program is None or not program.whole:

@@ -89,6 +89,8 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
         for event in chain([started], told, events):
             for consume in (*consumers, watch.see):
                 consume(event)
+        if ranks is not None:  # the next plan is made from what one process took
+            return event
         # What an earlier stage left in this process makes a later one's memory look smaller.
         remember.keep(watch, here, by_length=task.length is not None or asked.later)
     return event

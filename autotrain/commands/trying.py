@@ -35,6 +35,18 @@ RUN_IMPORTS = (
 )
 
 
+def possible(plan: Plan, *, forced: bool) -> bool:
+    """Whether one process can take steps of a plan. Raises AutotrainError where it has to."""
+    whole = plan.parallel.strategy != "shard" or plan.batch.world_size == 1
+    if forced and not whole:
+        raise AutotrainError(
+            "a trial takes its steps in one process, and this model is divided among "
+            f"{plan.batch.world_size}",
+            "leave --trial out",
+        )
+    return whole
+
+
 def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     """The decision after trials at what it chose, until what is chosen has been tried.
 
@@ -56,7 +68,7 @@ def tried(case: Case, made: Decision, *, forced: bool) -> Decision:
     before, made = made, case.decide(known) if known else made
     for _ in range(TRIES):
         done = any(_is_of(t, setup_of(made.plan)) and knows_memory(t) for t in known)
-        if done or not (forced or quick(made.plan)):
+        if done or not (forced or quick(made.plan)) or not possible(made.plan, forced=False):
             break
         quiet = Quiet()
         before, trial = made, take(case.source, made.plan, case.hardware, forced=forced)

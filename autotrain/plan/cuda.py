@@ -61,7 +61,7 @@ def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> fl
     size is never said to take less than a smaller one.
     """
     traces = [t for t in model.at(setup.dtype) if t.tape]
-    if not traces:
+    if not traces or setup.shard:  # no tape is of a divided model
         return None
     most, found = 0, dict[int, int]()
     for trace in traces:
@@ -81,7 +81,7 @@ def needs(model: ModelProfile, setup: Setup, device: Device | None = None) -> in
     counted on.
     """
     trace = next((t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch), None)
-    if trace is None or not trace.tape:
+    if trace is None or not trace.tape or setup.shard:
         return None
     return _least(trace, model.trainable_sizes, *_scene(trace, setup, device))
 

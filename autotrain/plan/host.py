@@ -39,14 +39,16 @@ def base_bytes(model: ModelProfile) -> int:
 def resident(
     model: ModelProfile, setup: Setup, tensors: Prediction, saved_bytes: int, worker_bytes: int
 ) -> Prediction:
-    """The process's RSS and its loader workers'.
+    """The process's RSS, with what it shares with others, and its loader workers'.
 
     A save may be the peak: `saved_bytes` of weights and states, and a copy of them. The holes
     are those of glibc; other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
     low, expected, high = (_tensors(model, setup, tensors, share) for share in HOLES)
-    saved, more = 2.0 * saved_bytes, COMPILER if setup.form.compile else NOTHING
+    saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
+    worker_bytes += shared_bytes(model, setup)
+    more = COMPILER if setup.form.compile else NOTHING
     if setup.form.compile:  # its tensors are no trace's
         low, expected = min(low, tensors.low), max(expected, tensors.expected)
         high = max(high, SLACK * tensors.high)
@@ -61,10 +63,15 @@ def resident(
     )
 
 
+def shared_bytes(model: ModelProfile, setup: Setup) -> int:
+    """Where processes on one machine add gradients up: those of each, twice over."""
+    return 2 * setup.world * model.trainable_bytes if setup.several else 0
+
+
 def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: float) -> float:
     """Bytes that a step's tensors keep resident, with so much of the heap in holes."""
     traces = model.at(setup.dtype)
-    if not all(trace.tape for trace in traces):
+    if setup.shard or not all(trace.tape for trace in traces):
         return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
 
     def kept(trace: StepTrace) -> float:

@@ -77,7 +77,9 @@ class Setup(NamedTuple):
     model is to be seen at it (`lengths.at_length`). `decays`: with weight decay. `form`: how the
     model is run; its profile is to be that of the form (`ModelProfile.run_as`). `ema`: with
     averaged weights. `groups`: of how many parameters each of the optimizer's groups is, in its
-    order, and whether they decay; none: one of all. `several`: processes train together.
+    order, and whether they decay; none: one of all. `several`: processes train together, each
+    with all of the model. `world`: so many. `shard`: it is divided among them, and after which
+    micro-batches gradients are added up (`parallel.reduce`).
     """
 
     micro_batch: int
@@ -92,6 +94,8 @@ class Setup(NamedTuple):
     ema: bool = False
     groups: tuple[tuple[int, bool], ...] = ()
     several: bool = False
+    world: int = 1
+    shard: str = ""
 
 
 def optimizer_state_bytes(

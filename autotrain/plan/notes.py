@@ -46,6 +46,11 @@ def _about_model(model: ModelProfile, ledger: Ledger) -> Iterator[str]:
             "the model has BatchNorm, which sees one micro-batch at a time: accumulating "
             f"{accum} of them is not the same as one batch"
         )
+    if model.batch_norm and ledger.value("batch.world_size") > 1:
+        yield (
+            "the model has BatchNorm: each process normalises by its own micro-batches, and the "
+            "running statistics are process 0's (torch's SyncBatchNorm is for CUDA, and not used)"
+        )
     if model.mixes and accum > 1:
         yield "the loss ties samples together: cutting its batch changes it"
     if model.traced == "concrete":
@@ -158,6 +163,10 @@ def _unused(ledger: Ledger, model: ModelProfile) -> Iterator[tuple[str, str]]:
     if model.valid_count:
         yield "data.valid_share", "the task brings validation samples of its own"
     yield from execution.unused(ledger, model)
+    if ledger.value("batch.world_size") == 1:
+        yield "parallel.strategy", "one process trains"
+    if ledger.value("parallel.strategy") == "ddp":
+        yield "parallel.reduce", "whole models add up once a step"
     if not ledger.value("loader.workers"):
         yield "loader.prefetch", "no loader worker prefetches"
         yield "loader.start_method", "no loader worker starts"

@@ -15,6 +15,7 @@ from autotrain.plan import (
     buckets,
     choices,
     cutting,
+    divided,
     execution,
     feeding,
     grouping,
@@ -27,6 +28,7 @@ from autotrain.plan import (
     remedies,
     saving,
 )
+from autotrain.plan.divided import WHOLE, Way
 from autotrain.plan.inversion import Choice, Limit
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
@@ -158,6 +160,8 @@ def model_digest(model: ModelProfile) -> str:
         "statistics_bytes",
         "trainable_dims",
         "trainable_depths",
+        "block_bytes",
+        "outside_bytes",
     }
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)
@@ -188,44 +192,52 @@ def _sized_or_hint(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -
 
 
 def _fitted(hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal) -> Sizing:
-    """The batch decided; with activations computed again where nothing fits otherwise."""
+    """The batch decided, in the first way in which it fits; else in the first that there is.
 
-    def again() -> Sizing | None:
+    Raises the first one's DoesNotFitError where there is none.
+    """
+    least: Sizing | None = None
+    failed: DoesNotFitError | None = None
+    first, *others = divided.ways(Ledger(goal, 0, device.kind))
+    for way in (first, *others):
         try:
-            other = _sized(hardware, device, model, goal, again=True)
-        except DoesNotFitError:
-            return None
-        if not other.model.form.activation_checkpointing or execution.over(other):
-            return None
-        execution.explain(other, model)
-        return other
+            sizing = _sized(hardware, device, model, goal, way)
+        except DoesNotFitError as error:
+            failed = failed or error
+            continue
+        if way.again and not sizing.model.form.activation_checkpointing:
+            continue
+        if not execution.over(sizing):
+            return _explained(sizing, model, way, first)
+        least = least or sizing
+    if least is None:
+        assert failed is not None
+        raise failed
+    return least
 
-    try:
-        sizing = _sized(hardware, device, model, goal)
-    except DoesNotFitError:
-        other = again()
-        if other is None:
-            raise
-        return other
-    return (execution.over(sizing) and again()) or sizing
+
+def _explained(sizing: Sizing, model: ModelProfile, way: Way, first: Way) -> Sizing:
+    """With what was chosen because the first way does not fit."""
+    if way.again and not first.again:
+        execution.explain(sizing, model)
+    if way.strategy != first.strategy:
+        divided.explain(sizing)
+    return sizing
 
 
 def _sized(
-    hardware: HardwareProfile,
-    device: Device,
-    model: ModelProfile,
-    goal: Goal,
-    *,
-    again: bool = False,
+    hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal, way: Way = WHOLE
 ) -> Sizing:
-    """All that the batch depends on, and the batch. `again`: activations are computed again."""
+    """All that the batch depends on, and the batch."""
     ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
-    ledger.raced = race.found(model.race, ledger)
+    if way.strategy == "ddp":  # a race is between ways to run the whole model
+        ledger.raced = race.found(model.race, ledger)
     choices.identity(ledger, goal)
     choices.machine(ledger, hardware, device)
     train_count, valid_count = choices.data(ledger, model)
     optimizing.choose(ledger, device)
-    form = execution.decide(ledger, again=again)
+    divided.decide(ledger, way)
+    form = execution.decide(ledger, again=way.again)
     dtype = choices.precision(ledger, device)
     model = execution.traced_as(model, form, dtype)
     assert model.at(dtype), f"the model was not traced in {dtype}"

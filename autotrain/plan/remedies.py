@@ -18,6 +18,8 @@ _IN_THE_WAY = (
     "batch.micro_batch",
     "batch.accum_steps",
     "batch.global_batch",
+    "parallel.strategy",
+    "parallel.reduce",
     "optimizer.name",
     "optimizer.implementation",
     "precision.dtype",

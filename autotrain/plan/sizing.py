@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autotrain.plan import cadence, correction, cuda, host, lengths, memory
+from autotrain.plan import cadence, correction, cuda, divided, host, lengths, memory
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.timing import Timing
 from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, ModelSection, Prediction
@@ -54,8 +54,16 @@ class Sizing:
             form=ModelSection.model_validate(self.ledger.values.get("model", {})),
             ema=self.averages(),
             groups=self.groups,
-            several=self.processes() > 1,
+            several=self.processes() > 1 and not self.shard(),
+            world=self.processes(),
+            shard=self.shard(),
         )
+
+    def shard(self) -> str:
+        """After which micro-batches a divided model's gradients are added up; else empty."""
+        chosen = self.ledger.values["parallel"]
+        divided = chosen["strategy"] == "shard" and self.processes() > 1
+        return str(chosen["reduce"]) if divided else ""
 
     def processes(self) -> int:
         """How many train together, as far as it is fixed."""
@@ -104,6 +112,8 @@ class Sizing:
 
     def _tensors(self, setup: memory.Setup) -> Prediction:
         model = self.at_length(setup.length)
+        if setup.shard:
+            return divided.interval(divided.tensor_peak_bytes(model, setup))
         peak = memory.tensor_peak_bytes(model, setup)
         return memory.tensor_interval(peak, compiled=setup.form.compile)
 
@@ -143,8 +153,12 @@ class Sizing:
         self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]
     ) -> Prediction:
         """What `predict` says, in the light of the trials."""
-        found = self.points(key, setup, predict) if self.model.trials else []
-        return correction.corrected(predict(setup), setup.micro_batch, found)
+        if setup.shard or not self.model.trials:  # a trial has the whole model
+            return predict(setup)
+        alone = setup._replace(several=False)
+        found = self.points(key, alone, predict)
+        own = correction.corrected(predict(alone), setup.micro_batch, found)
+        return correction.moved(own, predict(alone), predict(setup)) if setup.several else own
 
     def points(
         self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]
@@ -164,13 +178,15 @@ class Sizing:
             return self.time.pace().said
         if key not in predict or not self.model.trials:
             return ""
-        setup = self.planned()
-        found = self.points(key, setup, predict[key])
+        setup = self.planned()._replace(several=False)
+        found = [] if setup.shard else self.points(key, setup, predict[key])
         return correction.said(predict[key](setup), setup.micro_batch, found)
 
     def parts(self, setup: memory.Setup) -> dict[str, float]:
         """What takes the tensor peak of a step, in bytes; the parts' sum is the whole."""
         model, state = self.model, self.state_bytes()
+        if setup.shard:
+            return self._divided_parts(setup)
         known = {
             "weights": float(model.parameter_bytes + model.buffer_bytes),
             "gradients": float(model.trainable_bytes),
@@ -180,6 +196,15 @@ class Sizing:
             known["averaged weights"] = float(self.average_bytes())
         if setup.several:
             known["gradients of all processes"] = float(model.trainable_bytes)
+        rest = self.tensors(setup).expected - sum(known.values())
+        return {**known, "activations and the batch": max(rest, 0.0)}
+
+    def _divided_parts(self, setup: memory.Setup) -> dict[str, float]:
+        known = divided.held(self.model, setup)
+        if not self.averages():
+            del known["averaged weights"]
+        known["gradients"] = divided.gradients(self.model, setup)
+        known["blocks put together"] = divided.gathered(self.model, setup)
         rest = self.tensors(setup).expected - sum(known.values())
         return {**known, "activations and the batch": max(rest, 0.0)}
 

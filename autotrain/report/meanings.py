@@ -25,6 +25,14 @@ MEANINGS: dict[str, str] = {
         "the effect of a larger batch without its memory, at the price of time."
     ),
     "batch.world_size": "How many processes train the same model together.",
+    "parallel.strategy": (
+        "Of several processes, whether each keeps the whole model (ddp), or a part of it (shard): "
+        "that takes less memory in each, and they exchange more."
+    ),
+    "parallel.reduce": (
+        "Of a divided model, whether gradients are added up after the last micro-batch of a step, "
+        "or after each: that takes less memory, and more exchanges."
+    ),
     "batch.global_batch": (
         "How many samples the model has seen each time it is changed: micro_batch x accum_steps "
         "x world_size. It is what others call the (effective) batch size."

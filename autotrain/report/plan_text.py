@@ -176,7 +176,8 @@ def _batch(plan: Plan) -> str:
     if batch.buckets is not None and len(batch.buckets) > 1:
         most = batch.buckets[0][1]
         return f"{batch.micro_batch} to {most} at once by length, {batch.global_batch} a step"
-    ranks = f" x {batch.world_size} processes" if batch.world_size > 1 else ""
+    shared = ", the model divided among them" if plan.parallel.strategy == "shard" else ""
+    ranks = f" x {batch.world_size} processes{shared}" if batch.world_size > 1 else ""
     return f"{batch.micro_batch} at once x {batch.accum_steps}{ranks} = {batch.global_batch} a step"
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autotrain import freezing, optimizer, prepare, sparse
+from autotrain import freezing, optimizer, prepare, repeats, sparse
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
+from autotrain.repeats import Block
+from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
 from autotrain.run.keeping import checkpoint, handover
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.keeper import Keeper
+from autotrain.run.keeping.tensors import UNDIVIDED
 from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.bucketed import BucketedOrder
@@ -25,44 +29,47 @@ from autotrain.run.loading.feed import Feed
 from autotrain.run.loading.itinerary import Itinerary
 from autotrain.run.loading.order import Order, dealt, in_micro_batches
 from autotrain.run.loading.source import Source
-from autotrain.run.processes.ranks import Ranks, from_first
+from autotrain.run.processes.ranks import Ranks, from_first, together
 from autotrain.run.schedule import Schedule
 from autotrain.run.seeds import BUILD, Draws, mixed, seed_all
-from autotrain.run.state import Buffers, Run
+from autotrain.run.state import Run
 from autotrain.schema import Plan
 from autotrain.task import Task
 
+if TYPE_CHECKING:
+    from autotrain.run.processes.shards import Shards
+
 
 def assemble(
-    plan: Plan,
-    task: Task,
-    directory: Path,
-    *,
-    task_file: Path,
-    resume: bool,
-    max_steps: int | None,
-    weights: Path | None = None,
-    ranks: Ranks | None = None,
-) -> Run:
+    plan: Plan, task: Task, directory: Path, *, task_file: Path, resume: bool,
+    max_steps: int | None, weights: Path | None = None, ranks: Ranks | None = None,
+) -> Run:  # fmt: skip
     """A run, standing where its next step begins. Raises AutotrainError."""
-    _make_ready(directory, ranks, resume=resume)
     device = device_of(plan.device)
-    model = build_model(plan, task, device)
-    taken = handover.begin(model, directory, weights, resume=resume)
-    form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
+    divides = ranks if plan.parallel.strategy == "shard" else None
+    with together(divides, "the run cannot begin"):
+        _make_ready(directory, ranks, resume=resume)
+        model = build_model(plan, task, device)
+        taken = handover.begin(model, directory, weights, resume=resume)
+        blocks = repeats.apart(
+            model, repeats.blocks(model)
+        )  # what is computed again no longer looks like one
+        form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
+    shards = None if divides is None else _divided(plan, model, blocks, divides)
     parts = data.split(task, plan)
     feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
     if ranks is not None:
         _refuse_shared(plan, model)
-    built = optimizer.build(plan.optimizer, model)
+    own = (shards or UNDIVIDED).own
+    built = optimizer.build(plan.optimizer, model, own)
     run = Run(
         plan=plan,
         task=task,
         device=device,
         model=model,
         form=form,
-        parameters=[p for p in model.parameters() if p.requires_grad],
+        parameters=[own(p) for p in model.parameters() if p.requires_grad],
         optimizer=built,
         scaler=precision.scaler(),
         precision=precision,
@@ -78,18 +85,31 @@ def assemble(
         last=feed.itinerary.last,
         taken=taken,
         ranks=ranks,
+        shards=shards,
     )
     _stand(run, directory, resume=resume)
     return run
+
+
+def _divided(plan: Plan, model: torch.nn.Module, blocks: Sequence[Block], ranks: Ranks) -> Shards:
+    """The model, of which each process has a part from here on."""
+    from autotrain.run.processes.shards import Shards
+
+    device, each = device_of(plan.device), plan.parallel.reduce == "each"
+    return Shards(model, blocks, ranks, device, each=each)
 
 
 def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     """At the beginning, or where the newest checkpoint says."""
     if run.ranks is not None:
         run.draws.shared = True
-        run.keeper.idle = None if run.ranks.first else run.insist_finite
+        if run.shards is not None:
+            run.shards.loss.run, ranks = run, run.ranks
+            run.keeper.on_first = lambda make: ranks.from_first(make, "saving")
+        elif not run.ranks.first:
+            run.keeper.idle = run.insist_finite
     if run.plan.train.ema_decay is not None:
-        run.average = Average(run.model, run.plan.train.ema_decay)
+        run.average = Average(run.model, run.plan.train.ema_decay, run.layout.own)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
     if resume:
         _resume(run, directory)

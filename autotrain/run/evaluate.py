@@ -84,11 +84,18 @@ def _shared(run: Run, ranks: Ranks) -> Figures | None:
     from autotrain.run.processes import sharing
 
     sharing.share_all(run.model)
-    tally, error, count = Tally(), None, len(run.feed.itinerary.validation())
     doing = f"evaluating after step {run.state.step}"
+    with nullcontext() if run.shards is None else run.shards.whole(doing):
+        return _in_turn(run, ranks, doing)
+
+
+def _in_turn(run: Run, ranks: Ranks, doing: str) -> Figures | None:
+    tally, error, count = Tally(), None, len(run.feed.itinerary.validation())
     for turn, first in enumerate(range(0, count, ranks.world)):
-        if turn % MEET_EVERY == 0 and ranks.meet({}, {}, error, doing) is None:
-            return None
+        if turn % MEET_EVERY == 0:
+            ranks.meet({}, {}, error, doing)
+            if ranks.stop.reason is not None:
+                return None
         try:
             if error is None and first + ranks.rank < count:
                 _try(run, first + ranks.rank, tally)

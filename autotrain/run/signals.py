@@ -6,11 +6,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 from typing import Literal
 
 Reason = Literal["interrupted", "terminated"]
 _ASKS: dict[int, Reason] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+# SIGTERMs within so many seconds are one: a supervisor's to all processes reaches each from the one
+# that started it too, and Linux tells of a parent's end once for each of its threads.
+AT_ONCE = 1.0
 
 
 class Stop:
@@ -18,10 +23,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
+        self._asked = 0.0
 
     @contextmanager
     def catch(self) -> Iterator[Stop]:
         """Within: the first SIGINT or SIGTERM sets `reason`, a second one acts as it always does.
+
+        A SIGTERM right after one is no second one.
 
         SIGHUP (a dropped SSH line) is ignored where it exists. Outside the main thread Python
         delivers no signals, so nothing is caught there.
@@ -40,7 +48,9 @@ class Stop:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.reason is None:
-            self.reason = _ASKS[number]
+            self.reason, self._asked = _ASKS[number], monotonic()
+            return
+        if number == signal.SIGTERM and monotonic() - self._asked < AT_ONCE:
             return
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)

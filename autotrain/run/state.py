@@ -17,12 +17,16 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
 from autotrain.prepare import Prepared
+from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing.guard import Guard
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.handover import Taken
 from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import (
+    UNDIVIDED,
+    Flat,
+    Layout,
     all_finite,
     flatten_average,
     flatten_model,
@@ -45,6 +49,7 @@ from autotrain.task import Loss, Task
 
 if TYPE_CHECKING:
     from autotrain.run.processes.ranks import Ranks
+    from autotrain.run.processes.shards import Shards
 
 
 class NotFiniteError(AutotrainError):
@@ -63,54 +68,6 @@ class ScaleGoneError(AutotrainError):
     """Gradients overflow fp16 at every scale of the loss."""
 
 
-class Buffers:
-    """A copy of the model's buffers as they were before a step (BatchNorm's statistics, say).
-
-    A model that assigns a new tensor to a buffer is followed: what is kept is the place.
-    """
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._places = [
-            (module._buffers, name)
-            for module in model.modules()
-            for name, value in module._buffers.items()
-            if value is not None
-        ]
-        self._kept: list[torch.Tensor] = []
-
-    def _now(self) -> list[torch.Tensor]:
-        return [value for owner, name in self._places if (value := owner[name]) is not None]
-
-    def keep(self) -> None:
-        """Copy them, into the same memory each time."""
-        if not self._places:
-            return
-        now = self._now()
-        with torch.no_grad():
-            if [b.shape for b in now] == [b.shape for b in self._kept]:
-                torch._foreach_copy_(self._kept, now)
-            else:
-                self._kept = [buffer.clone() for buffer in now]
-
-    @torch.no_grad()
-    def settle(self, bad: torch.Tensor) -> None:
-        """Put them back where `bad` is 1, on the device: nothing is read."""
-        if not self._places:
-            return
-        for now, kept in zip(self._now(), self._kept, strict=True):
-            now.copy_(torch.where(bad.reshape(()) > 0, kept, now))
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put them back as they were kept."""
-        for (owner, name), kept in zip(self._places, self._kept, strict=True):
-            now = owner[name]
-            if now is not None and now.shape == kept.shape:
-                now.copy_(kept)
-            else:
-                owner[name] = kept.clone()
-
-
 @dataclass
 class Run:
     """All that the loop works with."""
@@ -120,7 +77,7 @@ class Run:
     device: torch.device
     model: torch.nn.Module
     form: Prepared
-    parameters: list[torch.nn.Parameter]
+    parameters: list[torch.Tensor]
     optimizer: torch.optim.Optimizer
     scaler: GradScaler
     precision: Precision
@@ -136,6 +93,7 @@ class Run:
     last: int
     average: Average | None = None
     ranks: Ranks | None = None
+    shards: Shards | None = None
     sensors: Sensors = field(init=False)
     state: RunState = field(default_factory=RunState)
     meter: Meter = field(default_factory=Meter)
@@ -160,6 +118,11 @@ class Run:
     def counts(self) -> tuple[int, int]:
         """Samples to train on, and held out."""
         return self.parts.train_count, self.parts.valid_count
+
+    @property
+    def layout(self) -> Layout:
+        """How the model's tensors lie: whole, or divided among processes."""
+        return UNDIVIDED if self.shards is None else self.shards
 
     @property
     def epoch(self) -> int:
@@ -230,7 +193,7 @@ class Run:
 
     def insist_finite(self, model: Mapping[str, torch.Tensor] | None = None) -> None:
         """Raise NotFiniteError where a weight is not: of the model, or of a copy of its state."""
-        own = dict(self.model.named_parameters())
+        own = {n: self.layout.own(p) for n, p in self.model.named_parameters()}
         held = own if model is None else {n: model[n] for n in own.keys() & model.keys()}
         if not all_finite(held):
             raise NotFiniteError(
@@ -239,9 +202,19 @@ class Run:
             )
 
     def snapshot(self) -> Snapshot:
-        """A copy in RAM. Raises NotFiniteError rather than keep a poisoned model."""
-        model = flatten_model(self.model)
-        self.insist_finite(model.tensors)
+        """A copy in RAM. Raises NotFiniteError rather than keep a poisoned model.
+
+        Where the model is divided, all processes make it together, and rank 0 alone has it.
+        """
+        if self.shards is None or self.ranks is None:
+            model = flatten_model(self.model)
+            self.insist_finite(model.tensors)
+            return self._snapshot(model, UNDIVIDED)
+        with self.ranks.lock.section("saving"):
+            self.insist_finite()
+            return self._snapshot(flatten_model(self.model, self.shards), self.shards)
+
+    def _snapshot(self, model: Flat, layout: Layout) -> Snapshot:
         self.draws.look()
         epoch, window = divmod(self.state.step, self.cadence.steps_per_epoch)
         state = {
@@ -258,9 +231,9 @@ class Run:
             "model": self.plan.model.model_dump(),
             "averaged": 0 if self.average is None else self.average.updates,
         }
-        optimizer = flatten_optimizer(self.optimizer, self.parameters)
+        optimizer = flatten_optimizer(self.optimizer, self.parameters, layout)
         kept = self.average
-        average = None if kept is None else flatten_average(kept.tensors(), model)
+        average = None if kept is None else flatten_average(kept, model, layout)
         return Snapshot(self.state.step, model, optimizer, state, average)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -284,10 +257,14 @@ class Run:
 
     def take_back(self, snapshot: Snapshot) -> None:
         """What was learned, as it was then; where the run stands stays."""
-        restore_model(self.model, snapshot.model)
-        restore_optimizer(self.optimizer, self.parameters, snapshot.optimizer)
-        if self.average is not None and snapshot.average is not None:
-            self.average.load(snapshot.average.tensors, snapshot.state["averaged"])
+        layout, kept = self.layout, self.average
+        restore_model(self.model, snapshot.model, layout)
+        restore_optimizer(self.optimizer, self.parameters, snapshot.optimizer, layout)
+        if kept is not None and snapshot.average is not None:
+            whole = snapshot.average.tensors
+            own = zip(kept.names, kept.live, strict=True)
+            parts = {name: layout.part(whole[name], live) for name, live in own}
+            kept.load(parts, snapshot.state["averaged"])
         if snapshot.state["scaler"]:  # none was needed in another precision
             self.scaler.load_state_dict(snapshot.state["scaler"])
 

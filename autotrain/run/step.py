@@ -36,7 +36,7 @@ def take_step(run: Run, stop: Stop) -> None:
     run.buffers.keep()
     try:
         done = (_accumulate if run.ranks is None else _shared)(run, window, stop)
-        bad = _update(run, *done) if done is not None and done[0] else 0.0
+        bad = _updated(run, *done) if done is not None and done[0] else 0.0
     except BaseException as error:
         run.rewind()
         # A supervisor's SIGTERM reaches the workers as well: their end is part of the wish.
@@ -100,8 +100,12 @@ def _accumulate(
     return rows, weight, expected / _not_zero(weight) if len(window) > 1 else None
 
 
-def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, None] | None:
+def _shared(run: Run, window: list[int], _stop: Stop) -> tuple[Rows, Number, Number] | None:
     """The same, where several processes share the window."""
+    if run.shards is not None:
+        from autotrain.run.processes import sharded
+
+        return sharded.accumulate(run, window)
     from autotrain.run.processes import parallel
 
     return parallel.accumulate(run, window)
@@ -146,6 +150,14 @@ def _not_zero(weight: Number) -> Number:
     return weight if weight > 0 else 1.0
 
 
+def _updated(run: Run, rows: Rows, weight: Number, correction: Number | None) -> Number:
+    """The update; what fails in it on one of several processes fails on all."""
+    if run.ranks is None:
+        return _update(run, rows, weight, correction)
+    with run.ranks.updating(run):
+        return _update(run, rows, weight, correction)
+
+
 def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> Number:
     """Unscale, clip by norm, judge, step, update the scaler, set the next rate, drop the gradients.
 
@@ -154,6 +166,8 @@ def _update(run: Run, rows: Rows, weight: Number, correction: Number | None) -> 
     gradients = sparse.values(run.parameters)
     if gradients:
         run.scaler.unscale_(run.optimizer)
+        if run.shards is not None and run.scaler.is_enabled():
+            run.shards.agree_on_scale(run.scaler, run.optimizer)
         if not (correction is None or (isinstance(correction, float) and correction == 1.0)):
             torch._foreach_mul_(gradients, correction)
     total = sum(row["loss"] for row in rows)
@@ -177,6 +191,8 @@ def _size(run: Run, gradients: list[torch.Tensor]) -> Number:
     clip, logs = run.plan.optimizer.clip_norm, run.cadence.logs(run.state.step + 1)
     if clip is not None:
         run.meter.grad_norm = _clipped(run, gradients, clip)
+    elif run.shards is not None:
+        run.meter.grad_norm = run.shards.norm(gradients)
     elif logs:
         run.meter.grad_norm = torch.nn.utils.get_total_norm(gradients)
     elif not gradients or (run.guard.mode == "log" and not run.scaler.is_enabled()):
@@ -191,6 +207,10 @@ def _clipped(run: Run, gradients: list[torch.Tensor], most: float) -> Number:
 
     Where the norm can be read for nothing, gradients that are short enough are left alone.
     """
+    if run.shards is not None:
+        norm = run.shards.norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(run.parameters, most, norm)
+        return norm
     if run.guard.mode != "host" or not run.alike or not gradients:
         return sparse.clip(run.parameters, gradients, most)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

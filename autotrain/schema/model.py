@@ -151,7 +151,9 @@ class ModelProfile(Record):
     how many dimensions each is, and how many levels below the output (`autotrain.depth`).
     `stacks`: torch's own collate makes tensors alone of the samples, the same at each reading.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
-    the backward pass; `convolutions`: layers that a memory format makes a difference to.
+    the backward pass; `block_bytes`: parameters of the largest that shares none with others, and
+    `outside_bytes`: of what is in none such (None: not known); `convolutions`: layers that a
+    memory format makes a difference to.
 
     `form` is how the model is to be run: `at` answers for it.
     """
@@ -169,6 +171,8 @@ class ModelProfile(Record):
     statistics_bytes: Whole = 0
     loaded_bytes: Whole = 0
     blocks: Whole = 0
+    block_bytes: Whole | None = None
+    outside_bytes: Whole | None = None
     convolutions: Whole = 0
     form: ModelSection = ModelSection()
     batch_norm: bool = False

@@ -27,6 +27,7 @@ from autotrain.schema.settings import (
     MemorySection,
     ModelSection,
     OptimizerSection,
+    ParallelSection,
     PrecisionSection,
     RunSection,
     ScheduleSection,
@@ -103,6 +104,7 @@ class Plan(Record):
     device: DeviceSection
     memory: MemorySection
     batch: BatchSection
+    parallel: ParallelSection = ParallelSection()
     model: ModelSection = ModelSection()
     precision: PrecisionSection
     optimizer: OptimizerSection
@@ -151,6 +153,7 @@ SETTING_SECTIONS = (
     "device",
     "memory",
     "batch",
+    "parallel",
     "model",
     "precision",
     "optimizer",

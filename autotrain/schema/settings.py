@@ -59,6 +59,18 @@ class BatchSection(Record):
     split: Positive | None = None
 
 
+class ParallelSection(Record):
+    """How several processes train one model. `strategy`: each has all of it (`ddp`), or its part
+    of parameters, gradients and optimizer states (`shard`).
+
+    `reduce`: gradients of a divided model are added up after the `last` micro-batch of a step,
+    until when each process has them whole, or after `each`.
+    """
+
+    strategy: Literal["ddp", "shard"] = "ddp"
+    reduce: Literal["last", "each"] = "last"
+
+
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 

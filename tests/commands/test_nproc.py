@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -35,6 +38,8 @@ def _spoilt(made):
                 os.kill(os.getpid(), 9)
             if _what == "bug":
                 raise ValueError("an odd sample")
+            if _what == "stuck":
+                time.sleep(600)
         return made.loss(model, batch)
 
     return replace(made, loss=loss)
@@ -88,16 +93,17 @@ def going_wrong(what):
 
 
 @contextmanager
-def started(folder):
-    """Two slow processes that have taken a step or two."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autotrain", *RUN, "--json"], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-        env=going_wrong("slow"),
-    )  # fmt: skip
+def started(folder, what="slow", steps=1):
+    """Two processes that have taken a step or two."""
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autotrain", *RUN, "--json"], cwd=folder, text=True,
+            stdout=subprocess.PIPE, stderr=said, start_new_session=True, env=going_wrong(what),
+        )  # fmt: skip
     with process:
         for line in process.stdout:
-            if json.loads(line)["event"] == "step":
+            event = json.loads(line)
+            if event["event"] == "step" and event["step"] >= steps:
                 break
         yield process
         process.stdout.read()  # until the last of those that hold it has ended
@@ -107,9 +113,10 @@ def last_event(folder):
     return json.loads((folder / "runs/mine/events.jsonl").read_text().splitlines()[-1])
 
 
-def test_two_processes_train_what_one_does_and_one_speaks(folder, at):
+@pytest.mark.parametrize("strategy", ["ddp", "shard"])
+def test_two_processes_train_what_one_does_and_one_speaks(folder, at, strategy):
     """The model has dropout: micro-batch and position decide what is drawn, not the process."""
-    edit(folder / "plan.toml", batch=CUT)
+    edit(folder / "plan.toml", batch=CUT, parallel={"strategy": strategy})
     with (folder / "task.py").open("a") as file:
         file.write(TAKEN_DOWN)
     assert at("run", "plan.toml", "--trust").code == 0
@@ -238,4 +245,62 @@ def test_a_signal_stops_all_and_torchrun_goes_on(spoilt, number, code, reason, a
 def test_processes_do_not_outlive_the_one_that_started_them(spoilt):
     with started(spoilt) as process:
         process.kill()
-    assert '"reason": "terminated"' in (spoilt / "runs/mine/events.jsonl").read_text()
+    ended = last_event(spoilt)
+    assert (ended["event"], ended["reason"]) == ("stopped", "terminated")
+    assert final(spoilt)[1] == f"step-{ended['step']:08d}"
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_a_divided_model_ends_all(spoilt):
+    """Its part of the last step is gone with it: what was saved before is kept."""
+    edit(spoilt / "plan.toml", parallel={"strategy": "shard"},
+         checkpoint={"every_epochs": None, "every_steps": 2})  # fmt: skip
+    done = cli(*RUN, cwd=spoilt, env=going_wrong("kill"))
+    assert done.returncode == 1
+    assert "error: process 1 was killed by SIGKILL" in done.stderr
+    assert final(spoilt)[1] == "step-00000004"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_second_interrupt_stops_all_at_once(spoilt):
+    """One is stuck in its sixth step, and the other waits for it."""
+    with started(spoilt, "stuck", steps=5) as process:
+        time.sleep(1)
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(2)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(20)
+    assert process.returncode == 130
+    assert "Traceback" not in (spoilt / "said").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbered", [False, True])
+def test_two_machines_meet_at_an_endpoint(folder, at, numbered, tmp_path):
+    """Two agents with a process each, in folders of their own: the one of rank 0 has the run."""
+    edit(folder / "plan.toml", batch=CUT)
+    assert at("run", "plan.toml").code == 0
+    alone, name = final(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    machines = [tmp_path / str(number) / "mine" for number in range(2)]
+    for machine in machines:
+        shutil.copytree(folder, machine, ignore=shutil.ignore_patterns("runs"))
+    flags = ("--nnodes", "2", "--rdzv-endpoint", endpoint)
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "autotrain", "run", "plan.toml", *flags,
+             *(("--node-rank", str(number)) if numbered else ())],
+            cwd=machine, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for number, machine in enumerate(machines)
+    ]  # fmt: skip
+    said = [agent.communicate(timeout=200)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    (wrote,) = [machine for machine in machines if (machine / "runs").exists()]
+    assert wrote == machines[0] or not numbered
+    assert final(wrote)[1] == name
+    assert furthest(final(wrote)[0], alone) < 1e-6

@@ -213,6 +213,8 @@ _SETTINGS: dict[str, st.SearchStrategy[Any]] = {
     "batch.accum_steps": st.sampled_from([1, 2, 4, 7]),
     "batch.global_batch": between(1, 4096),
     "batch.world_size": st.sampled_from([1, 2, 4, 8]),
+    "parallel.strategy": st.sampled_from(["ddp", "shard"]),
+    "parallel.reduce": st.sampled_from(["last", "each"]),
     "precision.dtype": st.sampled_from(["fp32", "tf32", "bf16", "fp16"]),
     "optimizer.name": st.sampled_from(OPTIMIZERS),
     "optimizer.momentum": st.none() | st.floats(0, 0.99),

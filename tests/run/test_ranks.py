@@ -17,6 +17,7 @@ from autotrain.events import Evaluated, Healed, Step, Stopped
 from autotrain.run.keeping import checkpoint
 from autotrain.run.loading.order import Order, cut, dealt
 from autotrain.run.loop import train
+from autotrain.run.processes import board
 from autotrain.run.signals import Stop
 from autotrain.task import Loss, Task
 from tests.run.plans import make_plan
@@ -60,6 +61,12 @@ def of(kind, events):
 # --- the same mathematics -----------------------------------------------------------------------
 
 
+@pytest.fixture(params=["together", "apart"])
+def apart(request):
+    """Whether each rank is on its own machine: then DDP adds up, else shared memory."""
+    return request.param == "apart"
+
+
 @pytest.mark.parametrize(
     ("world", "batch"),
     [
@@ -69,10 +76,11 @@ def of(kind, events):
         (3, {"micro_batch": 1, "accum_steps": 2, "global_batch": 2}),  # fewer samples than ranks
     ],
 )
-def test_weights_and_figures_are_those_of_one_process(tmp_path, world, batch):
+def test_weights_and_figures_are_those_of_one_process(tmp_path, world, batch, apart):
     plan = make_plan(batch=batch, train={"epochs": 2})
     alone = carried_out(None, plan, sequence_task, tmp_path / "one")
-    first, *others = in_world(world, carried_out, plan, sequence_task, tmp_path / "many")
+    many = tmp_path / "many"
+    first, *others = in_world(world, _added, plan, sequence_task, many, apart=apart)
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
     for kind, names in ((Step, ("loss", "grad_norm", "weight", "parts", "samples", "lr")),
                         (Evaluated, ("loss", "metrics", "best"))):  # fmt: skip
@@ -82,6 +90,17 @@ def test_weights_and_figures_are_those_of_one_process(tmp_path, world, batch):
                 assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12), name
     for events in others:
         assert [e.loss for e in of(Step, events)] == [e.loss for e in of(Step, first)]
+
+
+def _added(ranks, plan, make, directory):
+    from autotrain.run.processes import ddp, parallel
+
+    made, ready = [], parallel._ready
+    parallel._ready = lambda run, ranks: made.append(ready(run, ranks)) or made[-1]
+    events = carried_out(ranks, plan, make, directory)
+    kind = board.Board if ranks.local_world == ranks.world else ddp.Adding
+    assert {type(adding) for adding in made} == {kind}
+    return events
 
 
 class Wide(nn.Module):
@@ -104,7 +123,7 @@ def wide_task():
     return dataclasses.replace(noisy_task(), model=Wide)
 
 
-def test_dropout_and_parameters_that_are_not_always_used(tmp_path):
+def test_dropout_and_parameters_that_are_not_always_used(tmp_path, apart):
     """36 samples in windows of 7: micro-batches of 4 and of 3, and of 1 at an epoch's end.
 
     SGD: where a gradient is 0 but for rounding, Adam makes steps of it.
@@ -114,24 +133,11 @@ def test_dropout_and_parameters_that_are_not_always_used(tmp_path):
         batch=batch, optimizer={"name": "sgd", "lr": 0.1, "weight_decay": 0.1, "momentum": 0.9}
     )
     carried_out(None, plan, wide_task, tmp_path / "one")
-    in_world(2, carried_out, plan, wide_task, tmp_path / "many")
+    in_world(2, carried_out, plan, wide_task, tmp_path / "many", apart=apart)
     one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
     assert furthest(one, many) < 1e-6
     # Weight decay would have moved it, had it ever had a gradient of 0 in place of none.
     assert torch.equal(one["never.weight"], many["never.weight"])
-
-
-def test_after_settling_gradients_are_added_up_within_the_last_backward_pass(tmp_path):
-    """40 steps, of which the first 20 add up after it."""
-    plan = make_plan(train={"epochs": 8}, evaluate={"every_epochs": 4})
-    carried_out(None, plan, sequence_task, tmp_path / "one")
-    in_world(2, _counting_careful_steps, plan, tmp_path / "many")
-    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
-
-
-def _counting_careful_steps(ranks, plan, directory):
-    events = carried_out(ranks, plan, sequence_task, directory)
-    assert ranks.careful_until == 20 < events[-1].step == 40
 
 
 def test_micro_batches_are_dealt_evenly():
@@ -246,16 +252,69 @@ def asks_to_stop(made):
 
 
 @pytest.mark.parametrize("what", [out_of_memory, in_backward])
-def test_memory_that_ran_out_in_one_cuts_all_finer(tmp_path, what):
+def test_memory_that_ran_out_in_one_cuts_all_finer(tmp_path, what, apart):
     plan = make_plan(train={"epochs": 2})
     carried_out(None, plan, sequence_task, tmp_path / "one")
-    found = in_world(2, carried_out, plan, failing(what, 4), tmp_path / "many")
+    found = in_world(2, carried_out, plan, failing(what, 4), tmp_path / "many", apart=apart)
     for events in found:
         (healed,) = of(Healed, events)
         assert healed.amends["batch.micro_batch"] == [4, 2]
         assert events[-1].reason == "finished"
     assert "process 1" in of(Healed, found[0])[0].fault
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+class Deep(nn.Module):
+    """Three buckets of gradients; `fails` at a place in one backward pass, if told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6 if n == 0 else 500, 500) for n in range(3))
+        self.last = nn.Linear(500, 2)
+        self.fails = None
+
+    def forward(self, x):
+        x = x.requires_grad_()
+        for place, layer in enumerate((*self.layers, self.last)):
+            if self.fails == place and self.training and torch.is_grad_enabled():
+                x, self.fails = Broken.apply(x), None
+            x = torch.tanh(layer(x))
+        return x
+
+
+def deep_task(place, call):
+    """In rank 1's `call`-th forward pass in training, the backward pass will fail."""
+
+    def make():
+        calls, whole = [0], Task.classification(model=Deep, train=noisy_task().train, valid=None)
+
+        def loss(model, batch):
+            calls[0] += model.training
+            if calls[0] == call and os.environ.get("RANK") == "1":
+                model.fails = place
+            return whole.loss(model, batch)
+
+        return dataclasses.replace(whole, loss=loss)
+
+    return make
+
+
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_memory_that_runs_out_while_gradients_are_added_up_is_mended(tmp_path, place, apart):
+    """Behind the last bucket, between two, before the first; late, when all had gone well."""
+    plan = make_plan(
+        batch={"micro_batch": 4, "accum_steps": 2, "global_batch": 8},
+        optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9}, train={"epochs": 5},
+        evaluate={"every_epochs": 5}, data={"valid_share": 0.1},
+    )  # fmt: skip
+    carried_out(None, plan, deep_task(place, 0), tmp_path / "one")
+    found = in_world(2, carried_out, plan, deep_task(place, 23), tmp_path / "many", apart=apart)
+    for events in found:
+        (healed,) = of(Healed, events)
+        assert healed.step > 20
+        assert healed.amends["batch.micro_batch"] == [4, 2]
+        assert events[-1].reason == "finished"
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-6
 
 
 def test_nan_in_one_is_a_step_that_none_commits(tmp_path):
@@ -279,10 +338,19 @@ def test_a_wish_of_one_stops_all_and_any_number_goes_on(tmp_path):
     plan = make_plan(train={"epochs": 2})
     carried_out(None, plan, sequence_task, tmp_path / "one")
     found = in_world(2, carried_out, plan, failing(asks_to_stop, 4), tmp_path / "many")
-    assert [(e[-1].reason, e[-1].step) for e in found] == [("terminated", 3)] * 2
+    # What all have done of a step counts.
+    assert [(e[-1].reason, e[-1].step) for e in found] == [("terminated", 4)] * 2
     third = in_world(3, carried_out, plan, sequence_task, tmp_path / "many", resume=True)
     assert of(Stopped, third[0])[0].reason == "finished"
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
+
+
+def test_a_resume_of_as_many_goes_the_same_way_to_the_bit(tmp_path):
+    plan = make_plan(train={"epochs": 2})
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "whole")
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "parts", max_steps=4)
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "parts", resume=True)
+    assert furthest(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == 0
 
 
 def test_only_rank_0_writes(tmp_path):
@@ -312,3 +380,51 @@ def test_a_loss_that_mixes_is_not_cut(tmp_path):
     plan = make_plan(batch={"micro_batch": 8, "accum_steps": 1})
     found = in_world(2, carried_out, plan, make, tmp_path)
     assert "2 processes would cut the plan's micro-batches of 8 to 4" in found[0][-1].message
+
+
+# --- in shared memory ---------------------------------------------------------------------------
+
+
+def convolutional():
+    """Weights in channels_last, whose gradients are to lie as they do."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 16, 2))
+    return net.to(memory_format=torch.channels_last)
+
+
+def test_gradients_lie_as_their_parameters_do(tmp_path):
+    x = torch.randn(40, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    data = torch.utils.data.TensorDataset(x, (x.sum((1, 2, 3)) > 0).long())
+
+    def make():
+        return Task.classification(model=convolutional, train=data, valid=data)
+
+    optimizer = {"implementation": "fused", "lr": 1e-3}
+    plan = make_plan(optimizer=optimizer, model={"memory_format": "channels_last"})
+    carried_out(None, plan, make, tmp_path / "one")
+    in_world(2, carried_out, plan, make, tmp_path / "many")
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-5
+
+
+def test_nothing_is_left_in_shared_memory_and_without_room_ddp_does_it(tmp_path):
+    left = {*board.PLACE.glob("autotrain-*")}
+    plan = make_plan(train={"epochs": 1})
+    carried_out(None, plan, sequence_task, tmp_path / "one")
+    in_world(2, carried_out, plan, sequence_task, tmp_path / "many")
+    assert {*board.PLACE.glob("autotrain-*")} <= left
+    assert set(in_world(2, _without_room, plan, tmp_path / "full")) == {"Adding"}
+    assert furthest(weights(tmp_path / "one"), weights(tmp_path / "full")) < 1e-12
+
+
+def _without_room(ranks, plan, directory):
+    from autotrain.run.processes import parallel
+
+    board.SHARE, kinds, ready = 0.0, set(), parallel._ready
+
+    def noted(run, ranks):
+        kinds.add(type(made := ready(run, ranks)).__name__)
+        return made
+
+    parallel._ready = noted
+    carried_out(ranks, plan, sequence_task, directory)
+    (kind,) = kinds
+    return kind

@@ -38,11 +38,21 @@ def test_the_second_interrupt_stops_at_once():
 def test_a_second_sigterm_kills():
     """The process dies of the signal itself, as a supervisor expects."""
     code = (
-        "import os, signal; from autotrain.run.signals import Stop\n"
+        "import os, signal, time; from autotrain.run.signals import AT_ONCE, Stop\n"
         "with Stop().catch():\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(AT_ONCE)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
+
+
+@posix
+def test_sigterms_at_once_are_one():
+    """One to the group and one handed on; or one for each thread of a parent that ended."""
+    with Stop().catch() as stop:
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.reason == "terminated"
 
 
 @posix

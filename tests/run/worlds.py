@@ -6,15 +6,18 @@ import socket
 import traceback
 
 
-def in_world(world, work, *args, seconds=60, **named):
-    """[work(ranks, *args, **named) of each rank]; an exception comes back as (class, text)."""
+def in_world(world, work, *args, seconds=60, apart=False, **named):
+    """[work(ranks, *args, **named) of each rank]; an exception comes back as (class, text).
+
+    `apart`: as if each were on a machine of its own.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     started = [
-        context.Process(target=_rank, args=(rank, world, port, results, work, args, named))
+        context.Process(target=_rank, args=(rank, world, port, results, work, args, named, apart))
         for rank in range(world)
     ]
     for process in started:
@@ -28,10 +31,11 @@ def in_world(world, work, *args, seconds=60, **named):
     return [found[rank] for rank in range(world)]
 
 
-def _rank(rank, world, port, results, work, args, named):
+def _rank(rank, world, port, results, work, args, named, apart):
     os.environ |= {
-        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": "0" if apart else str(rank),
+        "LOCAL_WORLD_SIZE": "1" if apart else str(world), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
     }  # fmt: skip
     from autotrain.run.processes import joining
@@ -46,5 +50,5 @@ def _rank(rank, world, port, results, work, args, named):
     results.close()
     results.join_thread()
     ranks.farewell()
-    joining.leave()
+    joining.leave(ranks)
     os._exit(0)

@@ -11,7 +11,7 @@ from autotrain.averaging import averaged_tensors
 from autotrain.depth import depths
 from autotrain.freezing import moves
 from autotrain.prepare import convolutions
-from autotrain.repeats import blocks
+from autotrain.repeats import apart, blocks
 
 
 def sizes(model: nn.Module) -> dict[str, Any]:
@@ -33,6 +33,17 @@ def sizes(model: nn.Module) -> dict[str, Any]:
         "buffer_bytes": sum(b.nbytes for b in model.buffers()),
         "statistics_bytes": sum(t.nbytes for n, t in averaged.items() if n not in trainable),
         "blocks": len(blocks(model)),
+        **_divided(model),
         "convolutions": convolutions(model),
         "batch_norm": any(isinstance(m, _BatchNorm) and moves(m) for m in model.modules()),
     }
+
+
+def _divided(model: nn.Module) -> dict[str, int]:
+    """What of a model that several processes divide is whole at once: a block, and the rest."""
+    whole = sum(p.nbytes for p in model.parameters())
+    each = [
+        sum({id(p): p.nbytes for module in block.modules() for p in module.parameters()}.values())
+        for block in apart(model, blocks(model))
+    ]
+    return {"block_bytes": max(each, default=0), "outside_bytes": whole - sum(each)}

@@ -14,6 +14,7 @@ from autotrain.run.assemble import build_model, itinerary
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.handover import take_over
+from autotrain.run.keeping.tensors import flatten_model, restore_model
 from autotrain.run.meter import Meter
 from autotrain.run.processes.ranks import from_first
 from autotrain.run.schedule import Schedule
@@ -105,7 +106,7 @@ def _begin(run: Run) -> None:
     fresh = build_model(run.plan, run.task, torch.device("cpu"))  # two may not fit the device
     if run.taken is not None:
         take_over(fresh, run.taken.path)
-    run.model.load_state_dict(fresh.state_dict())
+    restore_model(run.model, flatten_model(fresh), run.layout)
     run.optimizer.state.clear()
     if run.average is not None:
         run.average.restart()

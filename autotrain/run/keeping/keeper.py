@@ -21,6 +21,14 @@ POINTERS = ("latest", "best", "interrupted", "emergency")
 OVERHEAD_BYTES = 1 << 20
 
 
+# What became of a save, and the steps that are on disk now.
+Kept = tuple[Event, set[int]]
+
+
+def _here(make: Callable[[], Kept]) -> Kept:
+    return make()
+
+
 class Keeper:
     """A run's checkpoints. `good` are the steps this process wrote or verified itself."""
 
@@ -31,6 +39,8 @@ class Keeper:
         self.torn: set[int] = set()
         # Of a process that leaves the writing to another: what to do in its place.
         self.idle: Callable[[], None] | None = None
+        # Where several make a snapshot together: has rank 0 alone do something, and tell the rest.
+        self.on_first: Callable[[Callable[[], Kept]], Kept] = _here
 
     @property
     def newest(self) -> Path | None:
@@ -51,6 +61,12 @@ class Keeper:
             return
         begun = perf_counter()
         snapshot = None if step in self.good else take()
+        event, self.good = self.on_first(lambda: self._kept(label, epoch, step, snapshot, begun))
+        yield event
+
+    def _kept(
+        self, label: str, epoch: int, step: int, snapshot: Snapshot | None, begun: float
+    ) -> Kept:
         needed = snapshot.bytes + OVERHEAD_BYTES if snapshot else 0
         try:
             if snapshot is not None:
@@ -61,14 +77,14 @@ class Keeper:
         except (OSError, AutotrainError) as error:
             advice = "free some space; training goes on and the next save is tried as planned"
             message = f"checkpoint not saved: {self._why(error, needed)}"
-            yield Warned(step=step, epoch=epoch, message=message, advice=advice)
-            return
+            return Warned(step=step, epoch=epoch, message=message, advice=advice), self.good
         path = checkpoint.folder(self.directory, step)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         seconds = perf_counter() - begun
-        yield Saved(
+        saved = Saved(
             step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds
         )
+        return saved, self.good
 
     def _write(self, snapshot: Snapshot) -> None:
         # Asking first spares a full disk the writing, and its owner the other files' space.

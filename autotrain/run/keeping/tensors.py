@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from autotrain.averaging import Average
 from autotrain.errors import AutotrainError
 from autotrain.optimizer import grouped
 
@@ -24,26 +25,67 @@ class Flat:
     rest: dict[str, Any]
 
 
-def flatten_model(model: torch.nn.Module) -> Flat:
+class Undivided:
+    """Tensors that are whole in this process. `Shards` has the same for those that are not."""
+
+    def own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What of a parameter is here: all."""
+        return tensor
+
+    def gathered(self, value: torch.Tensor, _like: torch.Tensor | None = None) -> torch.Tensor:
+        """A whole copy on the CPU."""
+        return own_copy(value)
+
+    def part(self, value: torch.Tensor, _like: torch.Tensor) -> torch.Tensor:
+        """What of a whole tensor belongs here."""
+        return value
+
+    def divided(self, value: torch.Tensor, _parameter: Any) -> torch.Tensor:
+        """What stands in the model for a whole tensor."""
+        return value
+
+    def place(self, value: torch.Tensor) -> tuple[Any, ...]:
+        """Where it lies: equal for tensors that are one and the same."""
+        return _place(value)
+
+
+class Layout(Protocol):
+    """How a model's tensors lie in one process, or in several."""
+
+    def own(self, tensor: torch.Tensor, /) -> torch.Tensor: ...  # noqa: D102
+    def gathered(  # noqa: D102
+        self, value: torch.Tensor, like: torch.Tensor | None = None, /
+    ) -> torch.Tensor: ...
+    def part(self, value: torch.Tensor, like: torch.Tensor, /) -> torch.Tensor: ...  # noqa: D102
+    def divided(self, value: torch.Tensor, parameter: Any, /) -> torch.Tensor: ...  # noqa: D102
+    def place(self, value: torch.Tensor, /) -> tuple[Any, ...]: ...  # noqa: D102
+
+
+UNDIVIDED = Undivided()
+
+
+def flatten_model(model: torch.nn.Module, layout: Layout = UNDIVIDED) -> Flat:
     """A model's state; tensors that are one and the same (tied weights) are copied once."""
     tensors: dict[str, torch.Tensor] = {}
     aliases: dict[str, str] = {}
     rest: dict[str, Any] = {}
     seen: dict[tuple[Any, ...], str] = {}
-    for name, value in model.state_dict().items():
+    for name, value in model.state_dict(keep_vars=True).items():
         if not isinstance(value, torch.Tensor):
             rest[name] = _plain(name, value)
-        elif value.numel() and (first := seen.setdefault(_place(value), name)) != name:
+        elif value.numel() and (first := seen.setdefault(layout.place(value), name)) != name:
             aliases[name] = first
         else:
-            tensors[name] = own_copy(value)
+            tensors[name] = layout.gathered(value)
     return Flat(tensors, aliases, rest)
 
 
-def restore_model(model: torch.nn.Module, flat: Flat) -> None:
+def restore_model(model: torch.nn.Module, flat: Flat, layout: Layout = UNDIVIDED) -> None:
     """Raises AutotrainError where names or shapes are not this model's."""
-    state: dict[str, Any] = {**flat.tensors, **flat.rest}
-    state |= {name: flat.tensors[first] for name, first in flat.aliases.items()}
+    tensors = {**flat.tensors, **{name: flat.tensors[one] for name, one in flat.aliases.items()}}
+    here = dict(model.named_parameters(remove_duplicate=False))
+    state: dict[str, Any] = {**tensors, **flat.rest}
+    state |= {n: layout.divided(v, here[n]) for n, v in tensors.items() if n in here}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -53,7 +95,11 @@ def restore_model(model: torch.nn.Module, flat: Flat) -> None:
         ) from None
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> Flat:
+def flatten_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.Tensor],
+    layout: Layout = UNDIVIDED,
+) -> Flat:
     """An optimizer's state: tensors as `<number>.<name>`, the rest under the same keys.
 
     The number is a parameter's place in `parameters`, the model's trainable ones in its own order:
@@ -67,14 +113,17 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer, parameters: Sequence[tor
         for name, value in state["state"].get(place, {}).items():
             key = f"{number}.{name}"
             if isinstance(value, torch.Tensor):
-                tensors[key] = own_copy(value)
+                tensors[key] = layout.gathered(value, parameters[number])
             else:
                 rest[key] = _plain(key, value)
     return Flat(tensors, {}, {"state": rest, "param_groups": state["param_groups"]})
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor], flat: Flat
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.Tensor],
+    flat: Flat,
+    layout: Layout = UNDIVIDED,
 ) -> None:
     """Give an optimizer its state back; its settings stay those of the plan it was built from.
 
@@ -92,7 +141,9 @@ def restore_optimizer(
     places = _places(optimizer, parameters)
     for key, value in {**flat.tensors, **flat.rest["state"]}.items():
         number, _, name = key.partition(".")
-        kept = _laid_out_like(value, parameters[int(number)])
+        owner = parameters[int(number)]
+        own = layout.part(value, owner) if isinstance(value, torch.Tensor) else value
+        kept = _laid_out_like(own, owner)
         saved.setdefault(places[int(number)], {})[name] = kept
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
 
@@ -103,12 +154,15 @@ def _places(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]
     return [place[id(parameter)] for parameter in parameters]
 
 
-def flatten_average(tensors: Mapping[str, torch.Tensor], model: Flat) -> Flat:
-    """A whole state of the model with the averaged `tensors` in place of its own.
+def flatten_average(average: Average, model: Flat, layout: Layout = UNDIVIDED) -> Flat:
+    """A whole state of the model with the averaged tensors in place of its own.
 
     What is not averaged is not copied again.
     """
-    own = {name: own_copy(value) for name, value in tensors.items()}
+    own = {
+        name: layout.gathered(value, live)
+        for (name, value), live in zip(average.tensors().items(), average.live, strict=True)
+    }
     return Flat({**model.tensors, **own}, model.aliases, model.rest)
 
 

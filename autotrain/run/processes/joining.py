@@ -36,8 +36,9 @@ def join() -> Ranks:
     return Ranks(store, rank, world, local)
 
 
-def leave() -> None:
+def leave(ranks: Ranks) -> None:
     """The inverse of `join`."""
+    ranks.drop()
     with suppress(Exception):
         dist.destroy_process_group()
 

@@ -14,72 +14,33 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from autotrain.batches import map_tensors
-from autotrain.device import out_of_memory
-from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.run.healing import faults
-from autotrain.run.loading.feed import LoaderDiedError
 from autotrain.run.meter import Number
+from autotrain.run.processes.cause import Cause, LostError
+from autotrain.run.processes.lockstep import Lockstep
 from autotrain.run.signals import Reason, Stop
-from autotrain.run.state import NotFiniteError, ScaleGoneError
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
+    from autotrain.run.processes.board import Board
+    from autotrain.run.processes.ddp import Adding
     from autotrain.run.processes.sharing import Buffers
+    from autotrain.run.state import Run
 
 Made = TypeVar("Made")
 # As long as others may take to save a checkpoint or to compile; one that is gone is seen at once.
 PATIENCE = timedelta(minutes=30)
 REASONS: tuple[Reason, ...] = ("terminated", "interrupted")
 # How long to look for the reason of one that is gone, and for rank 0 to finish its report.
+CAREFUL = 3  # updates
 REASON, FAREWELL = timedelta(seconds=5), timedelta(minutes=10)
-AGAIN = " again"
-_KINDS: dict[str, type[AutotrainError]] = {
-    "LoaderDiedError": LoaderDiedError,
-    "NotFiniteError": NotFiniteError,
-    "ScaleGoneError": ScaleGoneError,
-    "DoesNotFitError": DoesNotFitError,
-    "UsageError": UsageError,
-}
-
-
-class LostError(AutotrainError):
-    """Another process is gone, and did not say why."""
-
-
-class Cause(NamedTuple):
-    """What went wrong in a process, as it travels to the others."""
-
-    kind: str
-    message: str
-    hint: str
-
-    @classmethod
-    def of(cls, error: Exception, doing: str) -> Cause:
-        """`doing`: what to name where the error says only itself."""
-        if out_of_memory(error):
-            return cls("memory", str(error).strip(), "")
-        said = faults.explained(error, doing)
-        again = AGAIN if isinstance(said, LoaderDiedError) and said.repeated else ""
-        return cls(type(said).__name__ + again, said.message, said.hint)
-
-    def error(self) -> Exception:
-        """The same kind of error, so that it has the same cure everywhere."""
-        if self.kind == "memory":
-            return torch.OutOfMemoryError(self.message)
-        if self.kind == "UsageError":
-            return UsageError(*self.message.splitlines(), hint=self.hint)
-        made = _KINDS.get(self.kind.removesuffix(AGAIN), AutotrainError)(self.message, self.hint)
-        if isinstance(made, LoaderDiedError):
-            made.repeated = self.kind.endswith(AGAIN)
-        return made
 
 
 class Ranks:
@@ -94,12 +55,14 @@ class Ranks:
         self.own, self.stop = Stop(), Stop()
         self.told = False
         self.names: list[str] = []
-        # Of the step (see parallel): the loss in DDP, the parameters that is for, the buffers, and
-        # up to which step gradients are added up after the last backward pass, not within it.
-        self.network: nn.Module | None = None
+        self.updates = 0
+        self.lock = Lockstep(self)
+        # Of the step (see parallel): what adds gradients up, the parameters that is for, the
+        # buffers, and what the window before weighed.
+        self.adding: Adding | Board | None = None
         self.trained: list[int] = []
         self.buffers: Buffers | None = None
-        self.careful_until = 0
+        self.weight: Number | None = None
 
     @property
     def first(self) -> bool:
@@ -110,19 +73,45 @@ class Ranks:
         """Which of so many micro-batches are this rank's."""
         return range(self.rank, count, self.world)
 
+    @contextmanager
+    def updating(self, run: Run) -> Iterator[None]:
+        """Around an update. What fails in one of the first on one rank fails on all.
+
+        Later ones take no other memory: if one fails after all, its rank ends and says why.
+        """
+        step = run.state.step
+        careful, self.updates = run.shards is not None or self.updates < CAREFUL, self.updates + 1
+        try:
+            with self.lock.section(f"step {step + 1}") if careful else nullcontext():
+                yield
+        except Exception as error:
+            run.committing, run.state.step = True, step
+            if careful:
+                raise
+            raise faults.explained(error, f"step {step + 1}") from error
+
+    def drop(self) -> None:
+        """A window was broken off, or there is no other."""
+        if self.adding is not None:
+            self.adding.close()
+        self.adding = None
+
     def agreed(self, own: Stop) -> Stop:
         """A run begins: its wish to stop, which changes only where all ranks meet."""
         self.own, self.stop = own, Stop()
-        self.names, self.network, self.buffers = [], None, None
+        self.drop()
+        self.names, self.buffers, self.weight = [], None, None
+        self.updates = 0
         return self.stop
 
     def meet(
         self, sums: Mapping[str, Number], flags: Mapping[str, float], error: Exception | None,
         doing: str,
     ) -> tuple[dict[str, Number], dict[str, float]] | None:  # fmt: skip
-        """Every rank's sums and flags added up; None where one wishes to stop.
+        """Every rank's sums and flags added up, and in `stop` whether one wishes to stop.
 
-        A rank that does not know a name counts 0 there. Where one failed, all raise its error.
+        A rank that does not know a name counts 0 there. Where one failed, all raise its error;
+        None where one wishes to stop besides, which may be why.
         """
         asks: dict[str, float] = {reason: float(self.own.reason == reason) for reason in REASONS}
         strange = any(name not in self.names for name in sums)
@@ -130,9 +119,9 @@ class Ranks:
         added, figures = self._added([float(flag) for flag in mine.values()], sums)
         found = dict(zip(mine, added, strict=True))
         self.stop.reason = next((reason for reason in REASONS if found[reason]), None)
-        if self.stop.reason is not None:
-            return None
         if found["failed"]:
+            if self.stop.reason is not None:
+                return None
             self.compare(error, doing)
         if found["strange"]:
             self.names = sorted({*self.names}.union(*self.gather(list(sums))))
@@ -148,20 +137,20 @@ class Ranks:
         there = next((v.device for v in values if isinstance(v, torch.Tensor)), None)
         host = [*flags, *(values if there is None else ())]
         together = torch.tensor(host, dtype=torch.float64)
-        with self._meeting():
+        with self.meeting():
             dist.all_reduce(together)
         if there is None:
             added = together.tolist()
             return added[: len(flags)], dict(zip(self.names, added[len(flags) :], strict=True))
         figures = torch.stack([_as_scalar(value, there) for value in values])
-        with self._meeting():
+        with self.meeting():
             dist.all_reduce(figures)
         return together.tolist(), dict(zip(self.names, figures.unbind(), strict=True))
 
     def gather(self, item: Made) -> list[Made]:
         """Everybody's, in order of rank."""
         items: list[Any] = [None] * self.world
-        with self._meeting():
+        with self.meeting():
             dist.all_gather_object(items, item)
         return items
 
@@ -218,13 +207,13 @@ class Ranks:
                 made = make()
                 box = [map_tensors(shape, made)]
         own = iter(sent)
-        with self._meeting():
+        with self.meeting():
             dist.broadcast_object_list(box, 0)
             received: Made = map_tensors(arrived, box[0])
         return made if self.first else received
 
     @contextmanager
-    def _meeting(self) -> Iterator[None]:
+    def meeting(self) -> Iterator[None]:
         """Within, a broken connection is told by its cause, if that left a word."""
         try:
             yield
@@ -255,12 +244,19 @@ class Ranks:
         return False
 
     def farewell(self) -> None:
-        """Nobody goes before rank 0 has said and written all: an agent would end it too."""
+        """Nobody goes before rank 0 has said and written all: an agent would end it too.
+
+        Nor does rank 0 before the others have read what it told them last.
+        """
         with suppress(Exception):
-            if self.first:
-                self.store.set("farewell", "")
-            else:
+            if not self.first:
                 self.store.wait(["farewell"], FAREWELL)
+                self.store.set(f"farewell of {self.rank}", "")
+                return
+            self.store.set("farewell", "")
+            if not self.told:
+                others = [f"farewell of {rank}" for rank in range(1, self.world)]
+                self.store.wait(others, REASON)
 
 
 def together(ranks: Ranks | None, doing: str) -> AbstractContextManager[None]:

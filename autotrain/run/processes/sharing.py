@@ -15,6 +15,16 @@ def share_all(model: nn.Module) -> None:
     share(_places(model, norms=True) + _places(model, norms=False))
 
 
+@torch.no_grad()
+def as_rank_0(model: nn.Module) -> None:
+    """Before the first step: a model that was built otherwise elsewhere is that of rank 0."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        value = tensor.contiguous()
+        dist.broadcast(value, 0)
+        if value is not tensor:
+            tensor.copy_(value)
+
+
 class Buffers:
     """The model's buffers, of which those of rank 0 count.
 
