@@ -83,7 +83,7 @@ def test_auto_lets_go_of_what_was_set_or_edited(folder, at):
 
 
 def test_a_limit_that_the_fixed_epochs_pass_offers_to_let_go_of_them(folder, at):
-    assert at(*REFRESH, "--set", "train.epochs=20000").code == 0
+    assert at(*REFRESH, "--set", "train.epochs=2000000").code == 0
     said = at(*REFRESH, "--within", "60s")
     assert said.code == 2
     assert "hint: --set train.epochs=auto: " in said.err
