@@ -310,7 +310,7 @@ def test_the_child_answers_and_what_a_task_prints_is_no_answer(request_for, capf
     assert (trial.outcome, trial.steps) == ("ok", 2), trial.message
     assert trial.device_peak_bytes > 100 * MIB
     assert capfd.readouterr() == ("", "")
-    assert not [c for c in psutil.Process().children() if "autotrain" in " ".join(c.cmdline())]
+    assert not [c for c in psutil.Process().children() if "autotrain.probe.trial" in c.cmdline()]
 
 
 HANGS = """
@@ -346,7 +346,7 @@ def test_a_child_is_stopped_in_time(request_for):
     trial = take_steps(request_for(HANGS), seconds=0.5)
     assert time.monotonic() - begun < 6
     assert (trial.outcome, trial.message) == ("timed_out", "it had not finished after 500 ms")
-    assert not [c for c in psutil.Process().children() if "autotrain" in " ".join(c.cmdline())]
+    assert not [c for c in psutil.Process().children() if "autotrain.probe.trial" in c.cmdline()]
 
 
 @pytest.mark.slow
