@@ -180,8 +180,7 @@ def _laid_out_like(value: Any, owner: torch.Tensor) -> Any:
 
 def own_copy(value: torch.Tensor) -> torch.Tensor:
     """A contiguous CPU copy that shares memory with nothing."""
-    copy = value.detach().to("cpu", copy=True)
-    return copy.contiguous()
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
 
 
 def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
