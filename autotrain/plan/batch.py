@@ -24,14 +24,14 @@ class Wanted(NamedTuple):
 
 
 def default_global_batch(samples: int) -> int:
-    """The power of two nearest to the square root of the dataset, from 8 to 256.
+    """The power of two nearest to the square root of the dataset, from 8 to 256, or all of it.
 
     Small sets need many noisy steps, large ones can use the parallelism; the critical batch
     grows with the task's size (McCandlish 2018, arXiv:1812.06162). A starting point that
     `batch.global_batch` overrides.
     """
     power = round(math.log2(max(samples, 1)) / 2)
-    return int(min(max(2**power, 8), 256))
+    return int(min(max(2**power, 8), 256, max(samples, 1)))
 
 
 def cut(share: int, fit: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         "batch.world_size", 1, formula="one process trains", source="autotrain's rule",
         kind="fixed",
     )  # fmt: skip
-    rule = min(batch.default_global_batch(sizing.train_count), sizing.train_count)
+    rule = batch.default_global_batch(sizing.train_count)
     target = (
         noise.wanted(ledger, sizing.model.noise, sizing.train_count)
         or ledger.given_batch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple
 
+from autotrain.plan.batch import default_global_batch
 from autotrain.schema import OptimizerName
 
 Law = Literal["linear", "square root", "none"]
@@ -85,6 +86,15 @@ def default_rate(optimizer: OptimizerName, parameters: int) -> float:
     if optimizer in DEFAULT_RATES:
         return DEFAULT_RATES[optimizer]
     return float(f"{min(1e-3, 6e-4 * math.sqrt(125e6 / max(parameters, 1))):.2g}")
+
+
+def reference_batch(optimizer: OptimizerName, samples: int) -> int:
+    """The global batch at which `default_rate` is taken to be right, for so many samples.
+
+    SGD's is published with it (Goyal 2017). The others' are in use at all of the usual batches:
+    at the one that a plan chooses by itself, so that another one's rate follows its law.
+    """
+    return SGD_REFERENCE_BATCH if optimizer == "sgd" else default_global_batch(samples)
 
 
 def law(optimizer: OptimizerName) -> Law:

@@ -118,7 +118,7 @@ def batch_for(found: Scale, count: int) -> int:
 
     But not under what the rule of thumb takes where that tenth is less.
     """
-    rule = min(batch.default_global_batch(count), count)
+    rule = batch.default_global_batch(count)
     tenth = 2 ** math.floor(math.log2(max(count / STEPS_AN_EPOCH, 1)))
     nearest = 2 ** round(math.log2(max(found.expected, 1)))
     return int(min(max(nearest, 8), max(tenth, rule)))
@@ -153,7 +153,7 @@ def record(ledger: Ledger, test: NoiseTest | None, count: int) -> None:
         changes = {"beside": (*reason.beside, measured)}
     elif found.later is not None:
         target = batch_for(found.later, count)
-        rule = min(batch.default_global_batch(count), count)
+        rule = batch.default_global_batch(count)
         parts = " x ".join(f"{key} {ledger.value(f'batch.{key}')}" for key in _PARTS)
         changes = {
             "kind": "measured",

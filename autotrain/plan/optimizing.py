@@ -67,13 +67,14 @@ def choose(ledger: Ledger, device: Device) -> None:
     )
 
 
-def scale(ledger: Ledger, parameters: int) -> float:
+def scale(ledger: Ledger, parameters: int, samples: int) -> float:
     """What goes with the batch: learning rate, betas, eps, weight decay.
 
+    `parameters` of the model; `samples` to train on.
     Returns how many times larger the plan's batch is than the one its rate was found at.
     """
     name: OptimizerName = ledger.value("optimizer.name")
-    batches = _rate(ledger, name, parameters)
+    batches = _rate(ledger, name, parameters, samples)
     _betas(ledger, name)
     _eps(ledger, name)
     _decay(ledger, name, _scaled(ledger, "optimizer.weight_decay"))
@@ -105,7 +106,7 @@ def _scaled(ledger: Ledger, key: str) -> Batches | None:
     return None if found in (None, total) else Batches(total, found)
 
 
-def _rate(ledger: Ledger, name: OptimizerName, parameters: int) -> Batches:
+def _rate(ledger: Ledger, name: OptimizerName, parameters: int, samples: int) -> Batches:
     total: int = ledger.value("batch.global_batch")
     recipe = ledger.found.get("optimizer.lr")
     own = recipe is not None and _kin(recipe, name, "optimizer.lr")
@@ -113,12 +114,15 @@ def _rate(ledger: Ledger, name: OptimizerName, parameters: int) -> Batches:
         rate, source, reference = recipe.value, recipe.source, recipe.global_batch or total
     else:
         rate = learning.default_rate(name, parameters)
-        reference = learning.SGD_REFERENCE_BATCH if name == "sgd" else total
+        reference = learning.reference_batch(name, samples)
         source = learning.RATE_SOURCES.get(name, _TORCH)
     scaled = learning.scaled_rate(rate, name, reference, total)
     formula = f"{rate:.4g} at a global batch of {reference}"
     if reference != total:
-        said, law = _law(name, rate, scaled, Batches(total, reference))
+        at = f"found at a global batch of {reference}"
+        if not own and name != "sgd":
+            at = f"usual at {reference}, which this plan would choose"
+        said, law = _law(name, f"{rate:.4g} ({at})", scaled, Batches(total, reference))
         formula, source = said, source if law in source else f"{source}; {law}"
     elif recipe is not None:
         formula += ", as in this plan"
@@ -136,14 +140,13 @@ def _rate(ledger: Ledger, name: OptimizerName, parameters: int) -> Batches:
     return Batches(total, reference)
 
 
-def _law(name: OptimizerName, rate: float, scaled: float, batches: Batches) -> tuple[str, str]:
-    """How a rate follows the batch, in words with its numbers, and the source."""
+def _law(name: OptimizerName, found: str, scaled: float, batches: Batches) -> tuple[str, str]:
+    """How a rate that was `found` follows the batch, in words with numbers, and the source."""
     law, (total, reference) = learning.law(name), batches
     source = learning.LAW_SOURCES[law]
     if law == "none":
-        return f"{rate:.4g} at any global batch: {learning.UNSCALED[name]}", source
+        return f"{scaled:.4g} at any global batch: {learning.UNSCALED[name]}", source
     shape = f"{total} / {reference}" if law == "linear" else f"sqrt({total} / {reference})"
-    found = f"{rate:.4g} (found at a global batch of {reference})"
     return f"{found} x {shape} = {scaled:.4g} at {total} ({law} scaling)", source
 
 

@@ -115,7 +115,7 @@ def size_in_question(hardware: HardwareProfile, model: ModelProfile, goal: Goal)
     """The micro_batch of a plan for which memory is no limit: a first trace may as well be it."""
     device = choices.choose_device(hardware, goal)
     ledger = Ledger(goal, model.train_count + model.valid_count, device.kind)
-    rule = min(batch.default_global_batch(model.train_count), model.train_count)
+    rule = batch.default_global_batch(model.train_count)
     micro: int | None = ledger.fixed("batch.micro_batch")
     return micro or ledger.given_batch() or rule
 

@@ -237,7 +237,21 @@ def test_the_warm_up_follows_a_beta_that_the_user_fixed():
 
 def test_a_rule_rate_scales_for_sgd_from_its_reference_batch_of_256():
     assert rate(goal(optimizer__name="sgd", batch__global_batch=64)) == pytest.approx(0.025)
-    assert rate(goal(batch__global_batch=64)) == rate(goal(batch__global_batch=8)) == 1e-3
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop"])
+def test_a_rule_rate_scales_for_others_from_the_batch_that_a_plan_chooses_itself(name):
+    usual = planned(wish=goal(optimizer__name=name))
+    total, chosen = usual.batch.global_batch, usual.optimizer.lr
+    for times in (4, 0.25):
+        wish = goal(optimizer__name=name, batch__global_batch=int(total * times))
+        assert rate(wish) == pytest.approx(chosen * times**0.5)
+        assert (
+            f"usual at {total}, which this plan would choose"
+            in reason(planned(wish=wish), "optimizer.lr").formula
+        )
+    wish = goal(optimizer__name="adagrad", batch__global_batch=total * 4)
+    assert rate(wish) == rate(goal(optimizer__name="adagrad"))
 
 
 def test_a_rate_scales_from_the_batch_of_the_recipe_that_gave_it():
