@@ -90,13 +90,17 @@ class Evaluated(_Stamped):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saved(_Stamped):
-    """A checkpoint is on disk, verified. `label` is why: step, epoch, best, interrupted, ..."""
+    """A checkpoint is on disk, verified. `label` is why: step, epoch, best, interrupted, ...
+
+    It took `seconds`, of which training was held up for `held_seconds`.
+    """
 
     name: ClassVar = "saved"
     path: str
     label: str
     bytes: int
     seconds: float
+    held_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -88,7 +88,9 @@ class Watch:
             case Evaluated():
                 self.evaluations.append(event.seconds)
             case Saved() if event.step not in self.saved:
-                self.saves.append(event.seconds)
+                # On a CPU a save in the background still takes cores from the training.
+                on_cpu = self.plan.device.kind == "cpu"
+                self.saves.append(event.seconds if on_cpu else event.held_seconds)
                 self.saved.add(event.step)
             case Stopped():
                 self.stopped = event
@@ -160,7 +162,7 @@ def peaks(watch: Watch, *, by_length: bool) -> dict[str, int]:
     Samples of different lengths make one batch larger than another: what matters is the largest
     possible one, which a trial takes and a run may never meet. Before an epoch is over nobody
     knows whether samples differ. Loader workers' memory is not the step's, nor are samples that
-    stay on a GPU.
+    stay on a GPU, nor a copy that is being saved.
     """
     plan, stopped, started = watch.plan, watch.stopped, watch.started
     assert stopped is not None
@@ -173,7 +175,7 @@ def peaks(watch: Watch, *, by_length: bool) -> dict[str, int]:
         tensors = stopped.tensor_peak_bytes
         found = {"reserved_peak_bytes": watch.peak}
         return found | ({"tensor_peak_bytes": tensors} if tensors is not None else {})
-    if plan.device.kind == "cpu" and plan.loader.workers:
+    if plan.device.kind == "cpu" and (plan.loader.workers or plan.checkpoint.background):
         return {}
     base = watch.base_bytes if plan.device.kind == "cpu" else 0
     return {"device_peak_bytes": watch.peak, "base_bytes": base}

@@ -41,12 +41,14 @@ def resident(
 ) -> Prediction:
     """The process's RSS, with what it shares with others, and its loader workers'.
 
-    A save may be the peak: `saved_bytes` of weights and states, and a copy of them. The holes
-    are those of glibc; other systems' allocators keep as much or less of them.
+    A save may be the peak: `saved_bytes` of weights and states, and a copy of them, which lies
+    beside the next steps where it is written in the background. The holes are those of glibc;
+    other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
     low, expected, high = (_tensors(model, setup, tensors, share) for share in HOLES)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
+    copy = saved_bytes if setup.background else 0
     worker_bytes += shared_bytes(model, setup)
     more = COMPILER if setup.form.compile else NOTHING
     if setup.form.compile:  # its tensors are no trace's
@@ -56,10 +58,14 @@ def resident(
         low=0.97 * (base + max(0.95 * low, 0.9 * saved)),
         expected=base
         + KERNELS.expected
-        + max(expected, 1.03 * saved)
+        + max(expected + copy, 1.03 * saved)
         + more.expected
         + worker_bytes,
-        high=1.02 * base + KERNELS.high + max(high, 1.15 * saved) + more.high + worker_bytes,
+        high=1.02 * base
+        + KERNELS.high
+        + max(high + 1.1 * copy, 1.15 * saved)
+        + more.high
+        + worker_bytes,
     )
 
 

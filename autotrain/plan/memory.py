@@ -79,7 +79,8 @@ class Setup(NamedTuple):
     averaged weights. `groups`: of how many parameters each of the optimizer's groups is, in its
     order, and whether they decay; none: one of all. `several`: processes train together, each
     with all of the model. `world`: so many. `shard`: it is divided among them, and after which
-    micro-batches gradients are added up (`parallel.reduce`).
+    micro-batches gradients are added up (`parallel.reduce`). `background`: in RAM there may be a
+    copy of what is saved beside it.
     """
 
     micro_batch: int
@@ -96,6 +97,7 @@ class Setup(NamedTuple):
     several: bool = False
     world: int = 1
     shard: str = ""
+    background: bool = False
 
 
 def optimizer_state_bytes(

@@ -13,6 +13,9 @@ from autotrain.plan.sizing import Sizing
 from autotrain.schema import INTERRUPTION_HOURS, Beside
 from autotrain.units import GIB, bytes_text, seconds_text
 
+# A shorter save is waited for. A copy for it may take so much of the free RAM beside a GPU.
+FELT_SECONDS, RAM_SHARE = 0.1, 0.2
+
 _OURS = "autotrain's rule"
 _ORIGIN = "the speech autoencoder that autotrain grew out of"
 _DALY = "Young 1974, doi:10.1145/361147.361115; Daly 2006, doi:10.1016/j.future.2004.11.016"
@@ -26,6 +29,7 @@ def decide(ledger: Ledger, sizing: Sizing, epochs: int) -> None:
     _risks(ledger, sizing)
     _checkpoints(ledger, times, epochs, evaluates)
     _keep(ledger, sizing)
+    _background(ledger, sizing, times)
     step = times.step.expected
     ledger.settle(
         "run.log_every_steps",
@@ -164,6 +168,33 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
         f"leaves room for the best, an interrupted one, one being written, and {bytes_text(GIB)}",
         source=_OURS,
         limited_by="the disk" if kept < cadence.KEEP else "",
+    )
+
+
+def _background(ledger: Ledger, sizing: Sizing, times: Times) -> None:
+    """Whether training goes on while a checkpoint is written."""
+    size = sizing.saved_bytes()
+    if sizing.device.kind == "cpu":
+        beside = sizing.planned()._replace(background=True)
+        takes, room = sizing.device_peak(beside, sizing.time.workers()).high, sizing.budget()
+        where = f"steps beside a copy take up to {bytes_text(takes)} of {bytes_text(room)}"
+    else:
+        takes, room = 1.1 * size, RAM_SHARE * sizing.hardware.ram_available_bytes
+        where = f"a copy takes {bytes_text(size)} of RAM, of which {bytes_text(room)} may go to it"
+    against = {
+        "several processes train, and save together": sizing.processes() > 1,
+        f"a save takes {seconds_text(times.save)}, which is not felt": times.save < FELT_SECONDS,
+        f"there is no room: {where}": takes > room,
+    }
+    why = [reason for reason, so in against.items() if so]
+    ledger.settle(
+        "checkpoint.background",
+        not why,
+        formula="; ".join(why)
+        or f"a save takes {seconds_text(times.save)}, during which training goes on; {where}",
+        source=_OURS,
+        limited_by="memory" if takes > room else "",
+        would_change="--set checkpoint.background=true or false",
     )
 
 

@@ -57,6 +57,7 @@ class Sizing:
             several=self.processes() > 1 and not self.shard(),
             world=self.processes(),
             shard=self.shard(),
+            background=self.copies(),
         )
 
     def shard(self) -> str:
@@ -83,6 +84,13 @@ class Sizing:
     def averages(self) -> bool:
         """Whether the run keeps averaged weights."""
         return self.ledger.value("train.ema_decay") is not None
+
+    def copies(self) -> bool:
+        """Whether steps are taken beside a copy of what is saved, where that is known by now."""
+        chosen = self.ledger.values.get("checkpoint", {}).get("background")
+        if chosen is None:
+            chosen = self.ledger.fixed("checkpoint.background")
+        return bool(chosen) and self.device.kind == "cpu"
 
     def average_bytes(self) -> int:
         """Bytes of the averaged weights."""
@@ -155,10 +163,10 @@ class Sizing:
         """What `predict` says, in the light of the trials."""
         if setup.shard or not self.model.trials:  # a trial has the whole model
             return predict(setup)
-        alone = setup._replace(several=False)
+        alone = setup._replace(several=False, background=False)
         found = self.points(key, alone, predict)
         own = correction.corrected(predict(alone), setup.micro_batch, found)
-        return correction.moved(own, predict(alone), predict(setup)) if setup.several else own
+        return own if alone == setup else correction.moved(own, predict(alone), predict(setup))
 
     def points(
         self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]

@@ -115,6 +115,7 @@ MEANINGS: dict[str, str] = {
     "checkpoint.at_stake_minutes": "The most work, in minutes, that an interruption may undo.",
     "checkpoint.every_epochs": "After how many epochs the run is saved, to go on from there.",
     "checkpoint.every_steps": "After how many steps the run is saved, to go on from there.",
+    "checkpoint.background": "Whether training goes on while a checkpoint is written.",
     "checkpoint.keep": "How many of the regular checkpoints are kept; older ones are deleted.",
     "loader.workers": "Processes that read and prepare data beside the training.",
     "loader.prefetch": "Batches that each of them keeps ready.",

@@ -76,7 +76,7 @@ def assemble(
         schedule=Schedule(plan.schedule, plan.optimizer.lr, cadence.total_steps, task.better),
         cadence=cadence,
         feed=feed,
-        keeper=Keeper(directory, plan.checkpoint.keep),
+        keeper=Keeper(directory, plan.checkpoint.keep, background=plan.checkpoint.background),
         buffers=Buffers(model),
         memory=Memory(device),
         draws=Draws(plan.run.seed, device),
@@ -102,7 +102,7 @@ def _divided(plan: Plan, model: torch.nn.Module, blocks: Sequence[Block], ranks:
 def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     """At the beginning, or where the newest checkpoint says."""
     if run.ranks is not None:
-        run.draws.shared = True
+        run.draws.shared, run.keeper.alone = True, False
         if run.shards is not None:
             run.shards.loss.run, ranks = run, run.ranks
             run.keeper.on_first = lambda make: ranks.from_first(make, "saving")
@@ -233,7 +233,7 @@ def _resume(run: Run, directory: Path) -> None:
     else:
         run.restore(snapshot)
         run.resumed_from = path
-        run.keeper.good = {snapshot.step}
+        run.keeper.good = frozenset({snapshot.step})
         _note_form(run, snapshot.state.get("model", {}))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"

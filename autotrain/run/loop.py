@@ -67,6 +67,7 @@ def train(
                 weights=weights, ranks=ranks,
             )  # fmt: skip
         stack.enter_context(closing(run.feed))
+        stack.enter_context(run.keeper)
         stop = stop if ranks is None else ranks.agreed(stop)
         yield _started(run)
         yield from run.notes
@@ -77,6 +78,7 @@ def train(
         except Exception as error:
             reason = faults.reason_of(error)
             yield from run.news()
+            yield from run.keeper.settle()
             yield from _emergency(run, reason)
             fault = faults.explained(error, f"step {run.state.step + 1}")
             yield _stopped(run, reason, fault.message, begun)
@@ -115,6 +117,7 @@ def _ending(run: Run, stop: Stop) -> StopReason | None:
 def _due(run: Run, stop: Stop) -> Iterator[Event]:
     """Log, evaluate and save as planned for this step. A wish to stop leaves it to the resume."""
     state, cadence = run.state, run.cadence
+    yield from run.keeper.news()
     if not stop.reason and run.meter.steps and cadence.logs(state.step):
         yield from heal.log_point(run, (yield from _log(run)))
     if not stop.reason and heal.looks(run):
@@ -122,10 +125,10 @@ def _due(run: Run, stop: Stop) -> Iterator[Event]:
     if not stop.reason and state.evaluated != state.step and cadence.evaluates(state.step):
         yield from heal.look_at_figure(run, (yield from _evaluate(run, stop)))
     best = state.best_step == state.step != run.kept_best
-    saves = cadence.saves(state.step) and state.step not in run.keeper.good
-    if best or (saves and not stop.reason):
+    saves = cadence.saves(state.step) or run.keeper.due(state.step)
+    if best or (saves and not stop.reason and not run.keeper.has(state.step)):
         whole = state.step % cadence.steps_per_epoch == 0
-        yield from _save(run, "best" if best else "epoch" if whole else "step")
+        yield from _save(run, "best" if best else "epoch" if whole else "step", wait=False)
 
 
 def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -> Iterator[Event]:
@@ -135,6 +138,7 @@ def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -
     uninterrupted run would not have made.
     """
     interrupted, step = reason in ("interrupted", "terminated"), run.state.step
+    yield from run.keeper.settle()
     if interrupted or step not in run.keeper.good:
         yield from _save(run, "interrupted" if interrupted else reason)
     if reason != "max_steps" or not took_steps:
@@ -147,8 +151,9 @@ def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -
         yield from _save(run, "best")
 
 
-def _save(run: Run, label: str) -> Iterator[Event]:
-    yield from run.keeper.save(label, run.epoch, run.state.step, run.snapshot)
+def _save(run: Run, label: str, *, wait: bool = True) -> Iterator[Event]:
+    keep = run.keeper.save if wait else run.keeper.begin
+    yield from keep(label, run.epoch, run.state.step, run.snapshot)
     if label == "best":
         run.kept_best = run.state.step
 

@@ -167,6 +167,7 @@ class EvaluateSection(Record):
 class CheckpointSection(Record):
     """`interruption_hours`: mean time between interruptions, absent: none is expected.
     `at_stake_minutes`: most work between two saves, absent: no limit.
+    `background`: training goes on while they are written, from a copy in RAM.
     """
 
     interruption_hours: InterruptionHours | None = None
@@ -174,6 +175,7 @@ class CheckpointSection(Record):
     every_epochs: Positive | None = None
     every_steps: Positive | None = None
     keep: Positive
+    background: StrictBool = False
 
 
 class LoaderSection(Record):

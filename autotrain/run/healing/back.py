@@ -29,6 +29,7 @@ def replay(run: Run) -> Way:
 
     Returns which it is.
     """
+    yield from run.keeper.settle()
     found = yield from _first_good(run, [s for s in _steps(run) if s <= run.state.step])
     _leave_step(run)
     if found is None:
@@ -51,6 +52,7 @@ def unlearn(run: Run, first: int) -> Way:
     Where that was done before, and no checkpoint has been made on the way since, it goes further
     back this time, if there is a checkpoint. Returns which it is.
     """
+    yield from run.keeper.settle()
     state, before = run.state, [s for s in _steps(run) if s < first]
     to, at = state.went_back_to, state.went_back_at
     if to is not None and at is not None and before and before[0] <= at:

@@ -6,14 +6,18 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.writer import Writer
 from autotrain.units import bytes_text
 
 POINTERS = ("latest", "best", "interrupted", "emergency")
@@ -21,8 +25,34 @@ POINTERS = ("latest", "best", "interrupted", "emergency")
 OVERHEAD_BYTES = 1 << 20
 
 
-# What became of a save, and the steps that are on disk now.
-Kept = tuple[Event, set[int]]
+# After a save that failed, others are tried after so many steps, each time twice as many; a disk
+# that has no room for one is asked again, not written to.
+FIRST_RETRY, LAST_RETRY = 1, 1024
+
+
+class Kept(NamedTuple):
+    """What became of a save that `needed` so many bytes, and the steps that are on disk now."""
+
+    event: Event
+    good: frozenset[int]
+    needed: int
+
+
+class Asked(NamedTuple):
+    """A save that is wanted: of a step, for the reason that its `label` names."""
+
+    label: str
+    epoch: int
+    step: int
+
+
+@dataclass
+class Retry:
+    """When a save that failed is tried again: from a step on, with room for so many bytes."""
+
+    at: int
+    gap: int
+    bytes: int
 
 
 def _here(make: Callable[[], Kept]) -> Kept:
@@ -30,68 +60,144 @@ def _here(make: Callable[[], Kept]) -> Kept:
 
 
 class Keeper:
-    """A run's checkpoints. `good` are the steps this process wrote or verified itself."""
+    """A run's checkpoints. `good` are the steps this process wrote or verified itself.
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    `background`: they are written in a thread while training goes on, from a copy in RAM.
+    """
+
+    def __init__(self, directory: Path, keep: int, *, background: bool = False) -> None:
         self.directory = directory
         self.keep = keep
-        self.good: set[int] = set()
+        self.good: frozenset[int] = frozenset()
         self.torn: set[int] = set()
         # Of a process that leaves the writing to another: what to do in its place.
         self.idle: Callable[[], None] | None = None
         # Where several make a snapshot together: has rank 0 alone do something, and tell the rest.
-        self.on_first: Callable[[Callable[[], Kept]], Kept] = _here
+        self.on_first: Callable[[Callable[[], Kept]], Kept] | None = None
+        self.background = background
+        self.alone = True  # no other process waits for what this one does
+        self.retry: Retry | None = None
+        self._writer: Writer[Kept] = Writer()
+        self._writing: Asked | None = None
 
     @property
     def newest(self) -> Path | None:
         """The newest checkpoint known to be good."""
         return checkpoint.folder(self.directory, max(self.good)) if self.good else None
 
+    def __enter__(self) -> Keeper:
+        """Within, checkpoints may be written in the background."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The save under way comes to its end, unless a person wants all to end at once."""
+        if kind is not KeyboardInterrupt:
+            self._writer.wait()
+
+    def has(self, step: int) -> bool:
+        """Whether the checkpoint of a step is on disk, or being written."""
+        return step in self.good or (self._writing is not None and self._writing.step == step)
+
+    def due(self, step: int) -> bool:
+        """Whether a save that failed should be tried again after this step."""
+        retry = self.retry
+        if retry is None or step < retry.at or self._writing is not None:
+            return False
+        retry.at, retry.gap = step + retry.gap, min(2 * retry.gap, LAST_RETRY)
+        try:
+            return self._free() >= retry.bytes
+        except OSError:
+            return False
+
     def save(
         self, label: str, epoch: int, step: int, take: Callable[[], Snapshot]
     ) -> Iterator[Event]:
         """Keep this step and point `latest`, and the pointer that `label` names, at it.
 
-        What is already on disk is not written again. A save that fails is a Warned event; what
-        `take` raises is raised.
+        Returns when that is on disk. What is already there is not written again. A save that
+        fails is a Warned event; what `take` raises is raised.
         """
+        yield from self.settle()
         if self.idle is not None:
             self.idle()
-            self.good.add(step)
+            self.good |= {step}
+            return
+        begun, asked = perf_counter(), Asked(label, epoch, step)
+        snapshot = None if step in self.good else take()
+        job = partial(self._kept, asked, snapshot, begun, None)
+        yield self._took((self.on_first or _here)(job), asked)
+
+    def begin(
+        self, label: str, epoch: int, step: int, take: Callable[[], Snapshot]
+    ) -> Iterator[Event]:
+        """As `save`, but only the copy is waited for where they are written in the background.
+
+        What became of it is told by `news` or `settle`.
+        """
+        yield from self.settle()
+        if not (self.background and self.alone) or step in self.good:
+            yield from self.save(label, epoch, step, take)
             return
         begun = perf_counter()
-        snapshot = None if step in self.good else take()
-        event, self.good = self.on_first(lambda: self._kept(label, epoch, step, snapshot, begun))
-        yield event
+        snapshot = take()
+        self._writing = asked = Asked(label, epoch, step)
+        held = perf_counter() - begun
+        self._writer.begin(partial(self._kept, asked, snapshot, begun, held))
+
+    def news(self) -> Iterator[Event]:
+        """What became of a save that has ended meanwhile."""
+        if self._writer.done:
+            yield from self.settle()
+
+    def settle(self) -> Iterator[Event]:
+        """Wait for the save under way, if there is one, and tell what became of it."""
+        asked = self._writing
+        if asked is not None:
+            self._writing = None
+            yield self._took(self._writer.take(), asked)
+
+    def _took(self, kept: Kept, asked: Asked) -> Event:
+        """Go by what a save did, and try again soon where it failed."""
+        self.good = kept.good
+        if isinstance(kept.event, Saved):
+            self.retry = None
+        elif self.retry is None and self.alone:
+            self.retry = Retry(asked.step + FIRST_RETRY, 2 * FIRST_RETRY, kept.needed)
+        return kept.event
 
     def _kept(
-        self, label: str, epoch: int, step: int, snapshot: Snapshot | None, begun: float
+        self, asked: Asked, snapshot: Snapshot | None, begun: float, held: float | None
     ) -> Kept:
+        """Write, point and prune; in a thread of its own where the loop was `held` up for less."""
+        label, epoch, step = asked
         needed = snapshot.bytes + OVERHEAD_BYTES if snapshot else 0
+        good = set(self.good)
         try:
             if snapshot is not None:
                 self._write(snapshot)
+                good.add(step)
             for name in {"latest", label} & {*POINTERS}:
                 self.point(name, step)
-            self._prune()
-        except (OSError, AutotrainError) as error:
-            advice = "free some space; training goes on and the next save is tried as planned"
-            message = f"checkpoint not saved: {self._why(error, needed)}"
-            return Warned(step=step, epoch=epoch, message=message, advice=advice), self.good
+            self._prune(good)
+        except (OSError, AutotrainError, MemoryError) as error:
+            advice = "free some space; training goes on, and a save is tried again"
+            message = f"checkpoint not saved: {self._why(error, needed, good)}"
+            warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
+            return Kept(warned, frozenset(good), needed)
         path = checkpoint.folder(self.directory, step)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         seconds = perf_counter() - begun
         saved = Saved(
-            step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds
-        )
-        return saved, self.good
+            step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds,
+            held_seconds=seconds if held is None else held,
+        )  # fmt: skip
+        return Kept(saved, frozenset(good), needed)
 
     def _write(self, snapshot: Snapshot) -> None:
         # Asking first spares a full disk the writing, and its owner the other files' space.
         if snapshot.bytes + OVERHEAD_BYTES > self._free():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         checkpoint.save(self.directory, snapshot)
-        self.good.add(snapshot.step)
         self.torn.discard(snapshot.step)
 
     def point(self, name: str, step: int) -> None:
@@ -99,29 +205,31 @@ class Keeper:
         place = checkpoint.checkpoints(self.directory) / name
         files.write_atomic(place, checkpoint.folder(self.directory, step).name + "\n")
 
-    def _prune(self) -> None:
-        """Drop all but the newest `keep` and what a pointer names; the newest is verified."""
+    def _prune(self, good: set[int]) -> None:
+        """Drop all but the newest `keep` and what a pointer names; the newest good one stays."""
         known = [s for s in checkpoint.steps(self.directory) if s not in self.torn]
-        kept = {*known[: self.keep], *pointed(self.directory).values(), max(self.good)}
+        kept = {*known[: self.keep], *pointed(self.directory).values(), max(good)}
         for step in checkpoint.steps(self.directory):
             if step not in kept:
                 path = checkpoint.folder(self.directory, step)
                 # Renamed first: a kill in between leaves rubbish by name, not a torn checkpoint.
                 doomed = path.rename(path.with_name(f".{path.name}.gone"))
                 shutil.rmtree(doomed, ignore_errors=True)
-                self.good.discard(step)
+                good.discard(step)
 
     def _free(self) -> int:
         place = checkpoint.checkpoints(self.directory)
         return shutil.disk_usage(place if place.exists() else self.directory).free
 
-    def _why(self, error: Exception, needed: int) -> str:
+    def _why(self, error: Exception, needed: int, good: set[int]) -> str:
         said = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        said = said or "no memory left"
         try:
             free = bytes_text(self._free())
         except OSError:
             free = "an unknown amount"
-        kept = f"; {self.newest.name} is kept" if self.newest else ""
+        newest = checkpoint.folder(self.directory, max(good)).name if good else ""
+        kept = f"; {newest} is kept" if newest else ""
         return f"{said}: needed {bytes_text(needed)}, free {free}{kept}"
 
 
