@@ -30,6 +30,7 @@ from autotrain.flags import (
     Settings,
     StageName,
     Stages,
+    Steps,
     TaskFile,
     TemplateName,
     Trial,
@@ -186,6 +187,19 @@ def run(
 
         return launch.launch(asked, processes)
     return command.run(asked)
+
+
+@app.command()
+def verify(
+    plan_file: PlanFile,
+    steps: Steps = 10,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> int:
+    """Show that a run of this plan, stopped and resumed, ends as one that never was."""
+    from autotrain.commands import verify as command
+
+    return command.verify(plan_file, steps, trust=trust, as_json=as_json)
 
 
 @app.command()

@@ -105,6 +105,9 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")
 ]
+Steps = Annotated[
+    int, typer.Option("--steps", metavar="N", min=2, help="So many steps, stopped in the middle.")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the plan's code though it is new here.")]
 StageName = Annotated[
     str | None, typer.Option("--stage", metavar="NAME", help="Carry out this stage alone.")

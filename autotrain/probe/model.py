@@ -152,7 +152,7 @@ class ModelTracer:
             except AutotrainError:
                 raise
             except Exception as error:
-                failed = user_error(self.path, error, f"in {counter.last_op}: ")
+                failed = user_error(self.path, error, counter.last_words)
             if not values.asked:
                 break
         if made and all(getattr(made[0], f) == getattr(made[-1], f) for f in _FIGURES):
@@ -176,7 +176,7 @@ class ModelTracer:
         except AutotrainError:
             raise
         except Exception as error:
-            raise user_error(self.path, error, f"in {counter.last_op}: ") from error
+            raise user_error(self.path, error, counter.last_words) from error
         self.traces.append(made)
         return made
 

@@ -78,6 +78,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
         self.recorder: Recorder | None = None  # None: nobody is going to play it again
 
+    @property
+    def last_words(self) -> str:
+        """Where a step that failed had got to, for the beginning of a message."""
+        return f"in {self.last_op}: " if self.last_op else ""
+
     def hold(self, tensors: Iterable[torch.Tensor], *, theirs: bool = False) -> None:
         """Count tensors that exist already: parameters, buffers, the batch.
 
