@@ -13,6 +13,7 @@ from autotrain.flags import (
     FindLr,
     For,
     Fresh,
+    From,
     Json,
     Machine,
     MaxSteps,
@@ -166,6 +167,7 @@ def explain(
 def run(
     plan_file: PlanFile,
     resume: Resume = False,
+    back_to: From = None,
     fresh: Fresh = False,
     max_steps: MaxSteps = None,
     trust: Trust = False,
@@ -180,7 +182,7 @@ def run(
     from autotrain.commands import run as command
     from autotrain.commands.places import Asked, Processes
 
-    asked = Asked(plan_file, resume, fresh, max_steps, trust, as_json, stage)
+    asked = Asked(plan_file, resume, fresh, max_steps, trust, as_json, stage, back_to=back_to)
     processes = Processes(nproc, nnodes, rdzv_endpoint, node_rank)
     if processes.asked:
         from autotrain.commands import launch

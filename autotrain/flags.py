@@ -101,6 +101,10 @@ MeasureNoise = Annotated[
     typer.Option("--measure-noise", help="Take the batch from how far gradients scatter."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STEP", help="With --resume: step-1200, or best."),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")

@@ -38,6 +38,8 @@ def run(plan: Plan, asked: Asked) -> int:
     root = places.directory_of(plan, asked.path)
     parts = _parts(plan, root)
     chosen = _chosen(parts, asked)
+    if asked.back_to is not None and asked.stage is None:
+        raise UsageError("--from: of which stage?", hint="--stage NAME --resume --from STEP")
     if asked.stage is None and not asked.resume:
         places.check_free(plan, root, asked)
     for part in chosen:
@@ -102,7 +104,7 @@ def _one(part: Part, asked: Asked, out: TextIO, *, of: int) -> Event | None:
         print(f"{head}: the stage before has other weights now; its run is kept in {kept}",
               file=sys.stderr)  # fmt: skip
         held = False
-    if held and asked.resume and finished(part.place):
+    if held and asked.resume and asked.back_to is None and finished(part.place):
         print(f"{head}: finished already", file=sys.stderr)
         return None
     print(head, file=sys.stderr)

@@ -78,7 +78,8 @@ def _arguments(asked: Asked) -> list[str]:
     made = ["run", asked.name, *(flag for flag, on in flags.items() if on)]
     if asked.max_steps is not None:
         made += ["--max-steps", str(asked.max_steps)]
-    return made if asked.stage is None else [*made, "--stage", asked.stage]
+    more = {"--stage": asked.stage, "--from": asked.back_to}
+    return made + [each for flag, said in more.items() if said is not None for each in (flag, said)]
 
 
 def _config(asked: Asked, processes: Processes) -> LaunchConfig:

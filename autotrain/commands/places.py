@@ -33,6 +33,7 @@ class Asked(NamedTuple):
 
     `stage`: of a plan with stages, the one that is to be carried out; `later`: it is not the
     first that this process trains. `ranks`: the processes that train together, this one first.
+    `back_to`: the checkpoint that a resume goes on from, where it is not the newest.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Asked(NamedTuple):
     stage: str | None = None
     later: bool = False
     ranks: Ranks | None = None
+    back_to: str | None = None
 
     @property
     def path(self) -> Path:

@@ -40,6 +40,8 @@ def run(asked: Asked) -> int:
 def _run(asked: Asked) -> int:
     if asked.resume and asked.fresh:
         raise UsageError("--resume and --fresh exclude each other", hint="choose one of them")
+    if asked.back_to is not None and not asked.resume:
+        raise UsageError("--from says where --resume goes on from", hint="add --resume")
     plan = planfile.load(asked.path)
     if plan.stage or asked.stage is not None:
         from autotrain.commands import in_turn
@@ -59,6 +61,8 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     resume, folder = asked.resume, asked.path.resolve().parent
     task_file = code_of(plan.task, folder, accept=asked.trust)
     check_free(plan, directory, asked)
+    if asked.back_to is not None:
+        _go_back(directory, asked.back_to)
     if resume and (directory / "plan.toml").exists():
         plan = amending.applied(plan, planfile.load(directory / "plan.toml"))
     elif not resume:
@@ -94,6 +98,17 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
         # What an earlier stage left in this process makes a later one's memory look smaller.
         remember.keep(watch, here, by_length=task.length is not None or asked.later)
     return event
+
+
+def _go_back(directory: Path, name: str) -> None:
+    """Have the resume go on from that checkpoint."""
+    from autotrain.run.keeping import rewind
+    from autotrain.run.lock import held
+
+    if not (directory / "checkpoints").is_dir():
+        raise AutotrainError(f"--from {name}: no run in {directory}", "leave --from out")
+    with held(directory):
+        print(rewind.go_back(directory, name), file=sys.stderr)
 
 
 def begins_with(plan: Plan) -> Path | None:

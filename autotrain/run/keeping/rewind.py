@@ -1,0 +1,57 @@
+"""Back to an older checkpoint before a run goes on: newer ones are set aside, not lost."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+from autotrain import files
+from autotrain.errors import AutotrainError
+from autotrain.run.keeping import checkpoint
+from autotrain.run.keeping.keeper import POINTERS, pointed
+
+_STEP = re.compile(r"(?:step-)?0*(\d+)")
+
+
+def named(directory: Path, name: str) -> int:
+    """The step that a person means by `step-1200`, `1200` or `best`.
+
+    Raises AutotrainError where no checkpoint there has that name, or it is torn.
+    """
+    known, points = checkpoint.steps(directory), pointed(directory)
+    found = _STEP.fullmatch(name)
+    step = int(found[1]) if found else points.get(name)
+    if step not in known:
+        there = [f"{each} (step-{points[each]})" for each in POINTERS if each in points]
+        there += [f"step-{each}" for each in known]
+        raise AutotrainError(
+            f"--from {name}: no such checkpoint in {checkpoint.checkpoints(directory)}",
+            f"there are {', '.join(there)}" if there else "there is none at all",
+        )
+    checkpoint.verify(checkpoint.folder(directory, step))
+    return step
+
+
+def go_back(directory: Path, name: str) -> str:
+    """Make that checkpoint the newest; returns what was done, in words. Raises AutotrainError.
+
+    What it sets aside counts no more: neither for the next resume nor for what is deleted.
+    """
+    step = named(directory, name)
+    newer = [each for each in checkpoint.steps(directory) if each > step]
+    if not newer:
+        return f"step-{step} is the newest"
+    numbered = (checkpoint.checkpoints(directory) / f"aside-{n}" for n in itertools.count(1))
+    place = next(each for each in numbered if not each.exists())
+    try:
+        place.mkdir()
+        for each in sorted(newer):
+            path = checkpoint.folder(directory, each)
+            path.rename(place / path.name)
+        files.sync_folder(place)
+        files.sync_folder(place.parent)
+    except OSError as error:
+        raise AutotrainError(f"{place}: {error.strerror}") from None
+    others = f" and {len(newer) - 1} more" if len(newer) > 1 else ""
+    return f"back to step-{step}; step-{newer[0]}{others} are kept in {place}"

@@ -1,0 +1,54 @@
+"""A resume from a checkpoint that is not the newest: nothing is lost, and it ends the same."""
+
+import pytest
+
+from .test_run import weights
+
+
+def steps(run):
+    return sorted(path.name for path in (run / "checkpoints").glob("step-*"))
+
+
+@pytest.mark.parametrize("name", ["step-8", "8", "step-00000008"])
+def test_it_goes_on_from_there_and_ends_the_same(trained, at, name):
+    run = trained / "runs/mine"
+    ended, before = weights(run), steps(run)
+    assert "step-00000008" in before
+    said = at("run", "plan.toml", "--resume", "--from", name)
+    assert said.code == 0, said.err
+    assert "back to step-8; step-16" in said.err
+    assert "resuming from step-00000008" in said.err
+    assert weights(run) == ended
+    kept = sorted(path.name for path in (run / "checkpoints/aside-1").iterdir())
+    assert kept == [each for each in before if each > "step-00000008"]
+    again = at("run", "plan.toml", "--resume", "--from", name)
+    assert again.code == 0
+    assert (run / "checkpoints/aside-2").is_dir()
+
+
+def test_best_is_a_name_too_and_the_newest_sets_nothing_aside(trained, at):
+    assert at("run", "plan.toml", "--resume", "--from", "best").code == 0
+    said = at("run", "plan.toml", "--resume", "--from", "16")
+    assert "step-16 is the newest" in said.err
+
+
+def test_what_is_not_there_is_refused_with_what_is(trained, at):
+    run = trained / "runs/mine"
+    before = steps(run)
+    said = at("run", "plan.toml", "--resume", "--from", "step-5")
+    assert said.code == 1
+    assert said.error.startswith("error: --from step-5: no such checkpoint in ")
+    assert "latest (step-16)" in said.err
+    (run / "checkpoints/step-00000008/optimizer.safetensors").write_bytes(b"torn")
+    torn = at("run", "plan.toml", "--resume", "--from", "8")
+    assert torn.code == 1
+    assert "optimizer.safetensors: 4 bytes, the manifest says" in torn.error
+    assert steps(run) == before
+
+
+def test_without_a_run_or_a_resume_it_is_refused(folder, at):
+    assert at("run", "plan.toml", "--from", "8").code == 2
+    said = at("run", "plan.toml", "--resume", "--from", "8")
+    assert said.code == 1
+    assert "no run in" in said.error
+    assert not (folder / "runs").exists()
