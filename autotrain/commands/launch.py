@@ -104,14 +104,16 @@ def _config(asked: Asked, processes: Processes) -> LaunchConfig:
 
 @contextmanager
 def _signals_go_on() -> Iterator[None]:
-    """^C and SIGTERM are for the processes, which have sessions of their own; SIGHUP for none."""
+    """Signals but SIGHUP are for the processes, which have sessions of their own."""
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
         for child in psutil.Process().children():
             with suppress(psutil.Error, OSError):
                 child.send_signal(number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    handed = [signal.SIGINT, signal.SIGTERM]
+    handed += [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
+    before = {number: signal.signal(number, hand_on) for number in handed}
     if hasattr(signal, "SIGHUP"):
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

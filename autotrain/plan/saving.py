@@ -30,6 +30,7 @@ def decide(ledger: Ledger, sizing: Sizing, epochs: int) -> None:
     _checkpoints(ledger, times, epochs, evaluates)
     _keep(ledger, sizing)
     _background(ledger, sizing, times)
+    _grace(ledger)
     step = times.step.expected
     ledger.settle(
         "run.log_every_steps",
@@ -171,6 +172,17 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
+def _grace(ledger: Ledger) -> None:
+    ledger.settle(
+        "checkpoint.grace_seconds",
+        None,
+        formula="not known: a spot machine gives 30 to 120 s, Slurm 30 s (KillWait), docker 10 s",
+        source="the clouds' documentation; slurm.conf(5); docker stop",
+        kind="fixed",
+        would_change="--set checkpoint.grace_seconds=30, and the plan says whether a save fits",
+    )
+
+
 def _background(ledger: Ledger, sizing: Sizing, times: Times) -> None:
     """Whether training goes on while a checkpoint is written."""
     size = sizing.saved_bytes()
@@ -227,6 +239,13 @@ def remarks(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
         yield (
             f"up to {seconds_text(at_stake)} of work is at stake between saves, more than "
             f"checkpoint.at_stake_minutes {minutes:g}"
+        )
+    grace, last = chosen["grace_seconds"], sizing.time.micro_seconds() + Times.of(sizing).save
+    if grace is not None and last > grace:
+        yield (
+            f"a micro-batch and a save take {seconds_text(last)}, more than the "
+            f"{seconds_text(grace)} of checkpoint.grace_seconds: a run that is told to end "
+            "loses what came after its newest checkpoint"
         )
     disk, keep = sizing.hardware.disk, chosen["keep"]
     need = cadence.disk_bytes(sizing.checkpoint_bytes().high, keep)

@@ -125,10 +125,12 @@ def _due(run: Run, stop: Stop) -> Iterator[Event]:
     if not stop.reason and state.evaluated != state.step and cadence.evaluates(state.step):
         yield from heal.look_at_figure(run, (yield from _evaluate(run, stop)))
     best = state.best_step == state.step != run.kept_best
-    saves = cadence.saves(state.step) or run.keeper.due(state.step)
+    asked, stop.save = stop.save, False
+    saves = asked or cadence.saves(state.step) or run.keeper.due(state.step)
     if best or (saves and not stop.reason and not run.keeper.has(state.step)):
         whole = state.step % cadence.steps_per_epoch == 0
-        yield from _save(run, "best" if best else "epoch" if whole else "step", wait=False)
+        label = "best" if best else "asked" if asked else "epoch" if whole else "step"
+        yield from _save(run, label, wait=False)
 
 
 def _last_words(run: Run, stop: Stop, reason: StopReason, *, took_steps: bool) -> Iterator[Event]:

@@ -1,4 +1,7 @@
-"""^C and SIGTERM as a wish that the loop sees between micro-batches; the second stops at once."""
+"""^C and SIGTERM as a wish that the loop sees between micro-batches; the second stops at once.
+
+SIGUSR1 is a wish for a checkpoint, which the loop sees between steps.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,14 @@ AT_ONCE = 1.0
 
 
 class Stop:
-    """A wish to stop. `reason` is None until somebody asks; the loop reads it, nobody waits."""
+    """A wish to stop. `reason` is None until somebody asks; the loop reads it, nobody waits.
+
+    `save`: somebody asked for a checkpoint, and has none yet.
+    """
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
+        self.save = False
         self._asked = 0.0
 
     @contextmanager
@@ -31,8 +38,8 @@ class Stop:
 
         A SIGTERM right after one is no second one.
 
-        SIGHUP (a dropped SSH line) is ignored where it exists. Outside the main thread Python
-        delivers no signals, so nothing is caught there.
+        SIGUSR1 sets `save`. SIGHUP (a dropped SSH line) is ignored where it exists. Outside the
+        main thread Python delivers no signals, so nothing is caught there.
         """
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -40,11 +47,16 @@ class Stop:
         before = {number: signal.signal(number, self._ask) for number in _ASKS}
         if hasattr(signal, "SIGHUP"):
             before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if hasattr(signal, "SIGUSR1"):
+            before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_save)
         try:
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _ask_save(self, _number: int, _frame: FrameType | None) -> None:
+        self.save = True
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.reason is None:

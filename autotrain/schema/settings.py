@@ -167,7 +167,8 @@ class EvaluateSection(Record):
 class CheckpointSection(Record):
     """`interruption_hours`: mean time between interruptions, absent: none is expected.
     `at_stake_minutes`: most work between two saves, absent: no limit.
-    `background`: training goes on while they are written, from a copy in RAM.
+    `background`: training goes on while they are written, from a copy in RAM. `grace_seconds`:
+    from SIGTERM to SIGKILL where this runs, absent: not known.
     """
 
     interruption_hours: InterruptionHours | None = None
@@ -176,6 +177,7 @@ class CheckpointSection(Record):
     every_steps: Positive | None = None
     keep: Positive
     background: StrictBool = False
+    grace_seconds: PositiveFloat | None = None
 
 
 class LoaderSection(Record):

@@ -55,6 +55,23 @@ def running(folder):
     process.communicate()
 
 
+def test_a_checkpoint_that_is_asked_for_is_made_and_training_goes_on(whole, running):
+    """SIGUSR1, as Slurm sends it before the end, or a person who is curious."""
+    folder, process = running
+    process.send_signal(signal.SIGUSR1)
+    for line in process.stdout:
+        found = json.loads(line)
+        if found["event"] == "saved" and found["label"] == "asked":
+            break
+    assert found["step"] % 3  # off its cadence
+    assert (folder / "runs/mine/checkpoints/latest").read_text().strip() == (
+        f"step-{found['step']:08d}"
+    )
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert final(folder) == whole
+
+
 @pytest.mark.parametrize(
     ("number", "code", "reason"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],

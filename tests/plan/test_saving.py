@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.plan import cadence
+from autotrain.schema import Disk
 from autotrain.units import GIB
 
 from .profiles import (
@@ -274,3 +275,36 @@ def test_epochs_that_a_recipe_evaluates_by_are_not_joined_by_steps():
     theirs, long = recipe(evaluate__every_epochs=1), model(train=16_000)
     plan = planned(machine(slow(0.1)), long, goal(theirs, train__epochs=2))
     assert (plan.evaluate.every_epochs, plan.evaluate.every_steps) == (1, None)
+
+
+def test_a_grace_time_that_a_save_does_not_fit_in_is_told():
+    drive = {"path": "/runs", "total_bytes": 10**12, "free_bytes": 10**12}
+    slow = machine().model_copy(update={"disk": Disk(**drive, write_bandwidth=1e6)})
+    found = planned(slow, model(weights=10**8), goal(checkpoint__grace_seconds=30))
+    assert any("more than the 30 s of checkpoint.grace_seconds" in note for note in found.notes)
+    quick = planned(slow, model(weights=10**6), goal(checkpoint__grace_seconds=30))
+    assert not any("grace" in note for note in quick.notes)
+    assert reason(quick, "checkpoint.grace_seconds").kind == "user"
+
+
+def test_a_save_that_is_felt_goes_on_in_the_background_where_a_copy_has_room():
+    large = model(weights=10**8)
+    made = planned(machine(), large)
+    assert made.checkpoint.background
+    waits = planned(machine(), large, goal(checkpoint__background=False))
+    more = made.predicted.device_peak_bytes.expected - waits.predicted.device_peak_bytes.expected
+    assert 0 < more <= 1.3e9
+    assert made.predicted.device_peak_bytes.high <= made.memory.budget_bytes
+    assert "during which training goes on" in reason(made, "checkpoint.background").formula
+    quick = planned(machine(), model(weights=1000))
+    assert not quick.checkpoint.background
+    assert "which is not felt" in reason(quick, "checkpoint.background").formula
+    several = planned(machine(), large, goal(batch__world_size=2))
+    assert not several.checkpoint.background
+    tight = planned(
+        machine(),
+        large,
+        goal(memory__budget_bytes=int(waits.predicted.device_peak_bytes.high) + 10**7),
+    )
+    assert not tight.checkpoint.background
+    assert "there is no room" in reason(tight, "checkpoint.background").formula

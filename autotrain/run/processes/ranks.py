@@ -115,10 +115,13 @@ class Ranks:
         """
         asks: dict[str, float] = {reason: float(self.own.reason == reason) for reason in REASONS}
         strange = any(name not in self.names for name in sums)
+        asks["save"] = float(self.own.save)
         mine: dict[str, float] = {**flags, **asks, "failed": error is not None, "strange": strange}
         added, figures = self._added([float(flag) for flag in mine.values()], sums)
         found = dict(zip(mine, added, strict=True))
         self.stop.reason = next((reason for reason in REASONS if found[reason]), None)
+        if found["save"]:
+            self.own.save, self.stop.save = False, True
         if found["failed"]:
             if self.stop.reason is not None:
                 return None
