@@ -103,7 +103,9 @@ MeasureNoise = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest good checkpoint.")]
 From = Annotated[
     str | None,
-    typer.Option("--from", metavar="STEP", help="With --resume: step-1200, or best."),
+    typer.Option(
+        "--from", metavar="STEP|URL", help="With --resume: step-1200, best, or a mirror of the run."
+    ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")]
 MaxSteps = Annotated[

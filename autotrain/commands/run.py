@@ -62,11 +62,12 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     task_file = code_of(plan.task, folder, accept=asked.trust)
     check_free(plan, directory, asked)
     if asked.back_to is not None:
-        _go_back(directory, asked.back_to)
+        _go_back(plan, directory, asked.back_to)
     if resume and (directory / "plan.toml").exists():
         plan = amending.applied(plan, planfile.load(directory / "plan.toml"))
     elif not resume:
         plan = amending.forgotten(plan)
+    plan = _with_mirror(plan, folder)
     data = located(plan.task.data, folder)
     task = load_task(task_file, data, plan.task.options)
     here = _look(plan, task, task_file, data)
@@ -100,15 +101,32 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     return event
 
 
-def _go_back(directory: Path, name: str) -> None:
-    """Have the resume go on from that checkpoint."""
-    from autotrain.run.keeping import rewind
+def _go_back(plan: Plan, directory: Path, name: str) -> None:
+    """Have the resume go on from that checkpoint, of this run or of a mirror of it."""
+    from autotrain.run.keeping import mirror, rewind
     from autotrain.run.lock import held
 
-    if not (directory / "checkpoints").is_dir():
+    elsewhere = "://" in name or Path(name).is_dir()
+    if not elsewhere and not (directory / "checkpoints").is_dir():
         raise AutotrainError(f"--from {name}: no run in {directory}", "leave --from out")
+    directory.mkdir(parents=True, exist_ok=True)
     with held(directory):
+        if elsewhere:
+            step, torn = mirror.fetch(name, plan.run.name, directory)
+            for said in torn:
+                print(f"warning: passed over a torn checkpoint: {said}", file=sys.stderr)
+            print(f"fetched step-{step} from {name}", file=sys.stderr)
+            name = f"step-{step}"
         print(rewind.go_back(directory, name), file=sys.stderr)
+
+
+def _with_mirror(plan: Plan, folder: Path) -> Plan:
+    """A mirror that is a relative path lies beside the plan, wherever the command is typed."""
+    where = plan.checkpoint.mirror
+    if where is None or "://" in where:
+        return plan
+    there = plan.checkpoint.model_copy(update={"mirror": str(folder / where)})
+    return plan.model_copy(update={"checkpoint": there})
 
 
 def begins_with(plan: Plan) -> Path | None:

@@ -30,7 +30,7 @@ def decide(ledger: Ledger, sizing: Sizing, epochs: int) -> None:
     _checkpoints(ledger, times, epochs, evaluates)
     _keep(ledger, sizing)
     _background(ledger, sizing, times)
-    _grace(ledger)
+    _wishes(ledger)
     step = times.step.expected
     ledger.settle(
         "run.log_every_steps",
@@ -172,7 +172,7 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
-def _grace(ledger: Ledger) -> None:
+def _wishes(ledger: Ledger) -> None:
     ledger.settle(
         "checkpoint.grace_seconds",
         None,
@@ -180,6 +180,15 @@ def _grace(ledger: Ledger) -> None:
         source="the clouds' documentation; slurm.conf(5); docker stop",
         kind="fixed",
         would_change="--set checkpoint.grace_seconds=30, and the plan says whether a save fits",
+    )
+
+    ledger.settle(
+        "checkpoint.mirror",
+        None,
+        formula="nobody named a place: with this machine, or its disk, checkpoints are lost",
+        source=_OURS,
+        kind="fixed",
+        would_change="--set checkpoint.mirror=/mnt/backup, s3://bucket/folder, sftp://host/folder",
     )
 
 

@@ -7,7 +7,7 @@ from autotrain.report.progress import Progress, evaluation
 from autotrain.report.text import clean, number, plural
 from autotrain.units import bytes_text, seconds_text
 
-ROUTINE_SAVES = {"step", "epoch", "latest", "best"}
+ROUTINE_SAVES = {"step", "epoch", "latest", "best", "mirrored"}
 STOPS = {
     "finished": "finished",
     "early_stop": "stopped early, no further improvement",

@@ -230,7 +230,7 @@ class _Fold:
             case Evaluated():
                 self._forget(self.found.evaluations, event.step - 1)
                 self.found.evaluations.append(event)
-            case Saved():
+            case Saved() if event.label != "mirrored":
                 self.found.saves.append(event)
             case Healed():
                 self.found.healed.append(event)

@@ -119,7 +119,7 @@ def figures(event: Event) -> dict[str, float]:
     if isinstance(event, Evaluated):
         others = {f"valid/{name}": float(value) for name, value in event.metrics.items()}
         return {**others, "valid/loss": event.loss, "speed/evaluate_seconds": event.seconds}
-    if isinstance(event, Saved):
+    if isinstance(event, Saved) and event.label != "mirrored":
         return {"speed/save_seconds": event.seconds}
     return {}
 

@@ -18,7 +18,7 @@ from autotrain.repeats import Block
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
-from autotrain.run.keeping import checkpoint, handover
+from autotrain.run.keeping import checkpoint, handover, mirror
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import UNDIVIDED
@@ -111,6 +111,8 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     if run.plan.train.ema_decay is not None:
         run.average = Average(run.model, run.plan.train.ema_decay, run.layout.own)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
+    if run.plan.checkpoint.mirror is not None and (run.ranks is None or run.ranks.first):
+        run.keeper.mirror = mirror.begun(run.plan, directory)
     if resume:
         _resume(run, directory)
     _note_processes(run)

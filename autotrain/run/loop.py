@@ -80,9 +80,11 @@ def train(
             yield from run.news()
             yield from run.keeper.settle()
             yield from _emergency(run, reason)
+            yield from run.keeper.end(hurry=False)
             fault = faults.explained(error, f"step {run.state.step + 1}")
             yield _stopped(run, reason, fault.message, begun)
             raise fault from error
+        yield from run.keeper.end(hurry=reason == "terminated")
         yield _stopped(run, reason, "", begun)
 
 

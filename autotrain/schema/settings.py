@@ -168,7 +168,8 @@ class CheckpointSection(Record):
     """`interruption_hours`: mean time between interruptions, absent: none is expected.
     `at_stake_minutes`: most work between two saves, absent: no limit.
     `background`: training goes on while they are written, from a copy in RAM. `grace_seconds`:
-    from SIGTERM to SIGKILL where this runs, absent: not known.
+    from SIGTERM to SIGKILL where this runs, absent: not known. `mirror`: a path or a URL where
+    copies of checkpoints go, absent: nowhere.
     """
 
     interruption_hours: InterruptionHours | None = None
@@ -178,6 +179,7 @@ class CheckpointSection(Record):
     keep: Positive
     background: StrictBool = False
     grace_seconds: PositiveFloat | None = None
+    mirror: str | None = Field(default=None, min_length=1, max_length=1000)
 
 
 class LoaderSection(Record):

@@ -1,7 +1,10 @@
 """A resume from a checkpoint that is not the newest: nothing is lost, and it ends the same."""
 
+import shutil
+
 import pytest
 
+from .house import edit
 from .test_run import weights
 
 
@@ -52,3 +55,15 @@ def test_without_a_run_or_a_resume_it_is_refused(folder, at):
     assert said.code == 1
     assert "no run in" in said.error
     assert not (folder / "runs").exists()
+
+
+def test_a_machine_that_is_lost_is_no_loss_with_a_mirror(trained_once, folder, at):
+    """The mirror is named beside the plan; another machine has the plan, the code and the data."""
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup", "every_steps": 3})
+    assert at("run", "plan.toml", "--max-steps", "7").code == 0
+    shutil.rmtree(folder / "runs")
+    said = at("run", "plan.toml", "--resume", "--from", "backup")
+    assert said.code == 0, said.err
+    assert "fetched step-7 from backup" in said.err
+    assert weights(folder / "runs/mine") == weights(trained_once[0] / "runs/mine")
+    assert (folder / "backup/mine/plan.toml").is_file()

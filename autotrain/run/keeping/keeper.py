@@ -17,6 +17,7 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.mirror import LAST_SECONDS, Copied, Mirror
 from autotrain.run.keeping.writer import Writer
 from autotrain.units import bytes_text
 
@@ -77,6 +78,7 @@ class Keeper:
         self.background = background
         self.alone = True  # no other process waits for what this one does
         self.retry: Retry | None = None
+        self.mirror: Mirror | None = None
         self._writer: Writer[Kept] = Writer()
         self._writing: Asked | None = None
 
@@ -93,6 +95,8 @@ class Keeper:
         """The save under way comes to its end, unless a person wants all to end at once."""
         if kind is not KeyboardInterrupt:
             self._writer.wait()
+        if self.mirror is not None:
+            self.mirror.close(0)
 
     def has(self, step: int) -> bool:
         """Whether the checkpoint of a step is on disk, or being written."""
@@ -148,6 +152,15 @@ class Keeper:
         """What became of a save that has ended meanwhile."""
         if self._writer.done:
             yield from self.settle()
+        if self.mirror is not None:
+            for copied in self.mirror.news():
+                yield _of_copy(copied)
+
+    def end(self, *, hurry: bool) -> Iterator[Event]:
+        """The last copies are made, or, in a `hurry`, given up after a while."""
+        if self.mirror is not None:
+            self.mirror.close(LAST_SECONDS if hurry else None)
+            yield from self.news()
 
     def settle(self) -> Iterator[Event]:
         """Wait for the save under way, if there is one, and tell what became of it."""
@@ -161,6 +174,8 @@ class Keeper:
         self.good = kept.good
         if isinstance(kept.event, Saved):
             self.retry = None
+            if self.mirror is not None:
+                self.mirror.offer(asked.step)
         elif self.retry is None and self.alone:
             self.retry = Retry(asked.step + FIRST_RETRY, 2 * FIRST_RETRY, kept.needed)
         return kept.event
@@ -231,6 +246,18 @@ class Keeper:
         newest = checkpoint.folder(self.directory, max(good)).name if good else ""
         kept = f"; {newest} is kept" if newest else ""
         return f"{said}: needed {bytes_text(needed)}, free {free}{kept}"
+
+
+def _of_copy(copied: Copied) -> Event:
+    """What is told of a copy elsewhere."""
+    step, took = copied.step, copied.seconds
+    if not copied.failed:
+        return Saved(
+            step=step, epoch=0, path=copied.place, label="mirrored", bytes=copied.bytes,
+            seconds=took,
+        )  # fmt: skip
+    message = f"step {step} was not mirrored to {copied.place}: {copied.failed}"
+    return Warned(step=step, epoch=0, message=message, advice="the next checkpoint is tried again")
 
 
 def pointed(directory: Path) -> dict[str, int]:
