@@ -1,6 +1,7 @@
 # Every target makes the environment itself where it is missing or older than pyproject.toml.
 #   make PYTHON=python3.12 demo     another interpreter (3.11 or newer)
 #   make VENV=/big/disk/env test    the environment (4.8 GB) elsewhere
+#   make SEED=7 TIMES=50 torture    fewer faults than 1000 of each kind, and other ones
 #   make JOBS=4 test                so many tests at a time, each about 1.5 GB of RAM
 
 PYTHON ?= python3
@@ -42,8 +43,8 @@ bench: $(STAMP)  ## predictions beside measurements: `autotrain bench`, then ben
 	@$(RUN) autotrain bench memory
 	@for script in $(BENCHMARKS); do printf '\n%s\n' $$script; "$(VENV)/bin/python" $$script || exit 1; done
 
-torture: $(STAMP)  ## every test that can run here: slow, root and gpu ones too
-	@$(RUN) pytest -m "$(HERE)"
+torture: $(STAMP)  ## every test that can run here, each fault TIMES times from SEED on
+	@TIMES=$${TIMES:-1000} $(RUN) pytest -m "$(HERE)"
 
 clean:  ## remove what the other targets made, but not the environment or your runs
 	@rm -rf demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,9 +32,12 @@ FIRST_RETRY, LAST_RETRY = 1, 1024
 
 
 class Kept(NamedTuple):
-    """What became of a save that `needed` so many bytes, and the steps that are on disk now."""
+    """What became of a save that `needed` so many bytes, and the steps that are on disk now.
 
-    event: Event
+    `events`: first whether it is on disk.
+    """
+
+    events: tuple[Event, ...]
     good: frozenset[int]
     needed: int
 
@@ -129,7 +132,7 @@ class Keeper:
         begun, asked = perf_counter(), Asked(label, epoch, step)
         snapshot = None if step in self.good else take()
         job = partial(self._kept, asked, snapshot, begun, None)
-        yield self._took((self.on_first or _here)(job), asked)
+        yield from self._took((self.on_first or _here)(job), asked)
 
     def begin(
         self, label: str, epoch: int, step: int, take: Callable[[], Snapshot]
@@ -167,18 +170,18 @@ class Keeper:
         asked = self._writing
         if asked is not None:
             self._writing = None
-            yield self._took(self._writer.take(), asked)
+            yield from self._took(self._writer.take(), asked)
 
-    def _took(self, kept: Kept, asked: Asked) -> Event:
+    def _took(self, kept: Kept, asked: Asked) -> tuple[Event, ...]:
         """Go by what a save did, and try again soon where it failed."""
         self.good = kept.good
-        if isinstance(kept.event, Saved):
+        if isinstance(kept.events[0], Saved):
             self.retry = None
             if self.mirror is not None:
                 self.mirror.offer(asked.step)
         elif self.retry is None and self.alone:
             self.retry = Retry(asked.step + FIRST_RETRY, 2 * FIRST_RETRY, kept.needed)
-        return kept.event
+        return kept.events
 
     def _kept(
         self, asked: Asked, snapshot: Snapshot | None, begun: float, held: float | None
@@ -193,12 +196,11 @@ class Keeper:
                 good.add(step)
             for name in {"latest", label} & {*POINTERS}:
                 self.point(name, step)
-            self._prune(good)
         except (OSError, AutotrainError, MemoryError) as error:
             advice = "free some space; training goes on, and a save is tried again"
             message = f"checkpoint not saved: {self._why(error, needed, good)}"
             warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
-            return Kept(warned, frozenset(good), needed)
+            return Kept((warned,), frozenset(good), needed)
         path = checkpoint.folder(self.directory, step)
         size = sum(entry.stat().st_size for entry in path.iterdir())
         seconds = perf_counter() - begun
@@ -206,7 +208,13 @@ class Keeper:
             step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds,
             held_seconds=seconds if held is None else held,
         )  # fmt: skip
-        return Kept(saved, frozenset(good), needed)
+        try:
+            self._prune(good)
+        except OSError as error:
+            message = f"an older checkpoint could not be deleted: {error.strerror}"
+            warned = Warned(step=step, epoch=epoch, message=message)
+            return Kept((saved, warned), frozenset(good), needed)
+        return Kept((saved,), frozenset(good), needed)
 
     def _write(self, snapshot: Snapshot) -> None:
         # Asking first spares a full disk the writing, and its owner the other files' space.
