@@ -46,6 +46,7 @@ FROZEN = {
     "run": {
         "plan_file": "",
         "resume": "--resume",
+        "back_to": "--from",
         "fresh": "--fresh",
         "max_steps": "--max-steps",
         "trust": "--trust",
@@ -56,6 +57,7 @@ FROZEN = {
         "node_rank": "--node-rank",
         "as_json": "--json",
     },
+    "verify": {"plan_file": "", "steps": "--steps", "trust": "--trust", "as_json": "--json"},
     "report": {"directory": "", "as_json": "--json"},
     "new": {"name": "", "template": "--template"},
     "bench": {},

@@ -185,7 +185,7 @@ def _wishes(ledger: Ledger) -> None:
     ledger.settle(
         "checkpoint.mirror",
         None,
-        formula="nobody named a place: with this machine, or its disk, checkpoints are lost",
+        formula="nobody named a place: checkpoints are lost with the disk that they lie on",
         source=_OURS,
         kind="fixed",
         would_change="--set checkpoint.mirror=/mnt/backup, s3://bucket/folder, sftp://host/folder",

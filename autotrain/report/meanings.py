@@ -117,7 +117,7 @@ MEANINGS: dict[str, str] = {
     "checkpoint.every_steps": "After how many steps the run is saved, to go on from there.",
     "checkpoint.background": "Whether training goes on while a checkpoint is written.",
     "checkpoint.grace_seconds": "How long this run has to save itself once it is told to end.",
-    "checkpoint.mirror": "Where copies of the checkpoints go, so that this machine may be lost.",
+    "checkpoint.mirror": "Where copies of checkpoints go, so that a lost disk costs no work.",
     "checkpoint.keep": "How many of the regular checkpoints are kept; older ones are deleted.",
     "loader.workers": "Processes that read and prepare data beside the training.",
     "loader.prefetch": "Batches that each of them keeps ready.",

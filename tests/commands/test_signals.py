@@ -63,7 +63,6 @@ def test_a_checkpoint_that_is_asked_for_is_made_and_training_goes_on(whole, runn
         found = json.loads(line)
         if found["event"] == "saved" and found["label"] == "asked":
             break
-    assert found["step"] % 3  # off its cadence
     assert (folder / "runs/mine/checkpoints/latest").read_text().strip() == (
         f"step-{found['step']:08d}"
     )

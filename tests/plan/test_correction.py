@@ -191,10 +191,13 @@ def on(here=None, trials=(), **user):
 
 
 def test_a_plan_says_what_was_measured_and_what_had_been_predicted():
-    before = on(**{"batch.micro_batch": 8, "batch.accum_steps": 1})
-    after = on(trials=[trial()], **{"batch.micro_batch": 8, "batch.accum_steps": 1})
+    fixed = {"batch.micro_batch": 8, "batch.accum_steps": 1}
+    before, after = on(**fixed), on(trials=[trial()], **fixed)
     said = reason(after, "predicted.device_peak_bytes")
-    assert after.predicted.device_peak_bytes.expected == GIB
+    waits = on(trials=[trial()], **fixed, **{"checkpoint.background": False})
+    assert waits.predicted.device_peak_bytes.expected == GIB
+    copy = after.predicted.device_peak_bytes.expected - GIB
+    assert copy == pytest.approx(after.predicted.checkpoint_bytes.expected, rel=0.01)
     assert (said.kind, reason(before, "predicted.device_peak_bytes").kind) == ("measured", "rule")
     assert "a trial at micro_batch 8 took 1 GiB" in said.formula
     assert reason(after, "predicted.step_seconds").kind == "measured"
