@@ -1,8 +1,14 @@
-"""Whose code may run: a person who names a task file trusts it; a plan alone never does."""
+"""Whose code may run, and where a plan may write: what a person has named on this machine.
+
+Who names a task file trusts it; a plan alone never does. It may write beside itself; any other
+place must have been named too.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from autotrain import files
@@ -71,3 +77,67 @@ def check(task: TaskSection, path: Path, *, accept: bool) -> None:
             f"{path}: this code has not been trusted on this machine",
             "read it, then run again with `--trust`",
         )
+
+
+# The settings that say where a plan writes.
+PLACES = ("run.directory", "checkpoint.mirror")
+
+
+def _places_path() -> Path:
+    return files.config_directory() / "places.json"
+
+
+def trusted_places() -> list[str]:
+    """Paths and URLs that a person has named on this machine for plans to write to."""
+    found = files.read_json(_places_path())
+    return [place for place in found if isinstance(place, str)] if isinstance(found, list) else []
+
+
+def trust_places(places: Iterable[str], folder: Path) -> None:
+    """Record places that a person named; relative ones lie in `folder`. Raises AutotrainError."""
+    known = trusted_places()
+    new = [where for where in (_where(place, folder) for place in places) if where not in known]
+    if not new:
+        return
+    try:
+        _places_path().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AutotrainError(
+            f"{_places_path().parent}: {error.strerror}", "set AUTOTRAIN_HOME to a folder of yours"
+        ) from None
+    files.write_atomic(_places_path(), json.dumps([*known, *new], indent=1))
+
+
+def check_places(
+    places: Mapping[str, str | None], folder: Path, name: str, *, accept: bool
+) -> None:
+    """Raise AutotrainError unless each lies in the plan's `folder`, or was named here.
+
+    `places`: by the key that says so. `accept`: a person names them now.
+    """
+    known, own = trusted_places(), _where(".", folder)
+    strange = {
+        key: where
+        for key, place in places.items()
+        if place is not None
+        and not any(_within(where := _where(place, folder), one) for one in (own, *known))
+    }
+    if accept or not strange:
+        mirror = places.get("checkpoint.mirror")  # also in the copy of the plan that a run keeps
+        trust_places([*strange.values(), *([mirror] if mirror else [])], folder)
+        return
+    key, where = next(iter(strange.items()))
+    raise AutotrainError(
+        f"{name}: {key}: {where} is not in the plan's folder, and nobody named it on this machine",
+        "`--trust`, if that is where it should write",
+    )
+
+
+def _where(place: str, folder: Path) -> str:
+    """An absolute path, or a URL. Links stay: a plan makes none, so they are the person's."""
+    return place if "://" in place else os.path.normpath(folder.resolve() / place)
+
+
+def _within(where: str, place: str) -> bool:
+    below = where if where.endswith("/") else f"{where}/"
+    return ".." not in where.split("/") and below.startswith(f"{place.rstrip('/')}/")

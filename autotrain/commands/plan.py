@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +67,7 @@ def plan(
             source, hardware, goal, several, wish, target, trial=trial, here=here, measures=measures
         )
         kept = write(made, target, keep=keep)
+        name_places(settings, target)
         for line in stages.write_curves(decisions, several, target):
             print(line, file=sys.stderr)
         if as_json:
@@ -76,6 +78,12 @@ def plan(
     if kept is not None:
         print(f"the plan that you had edited is kept as {kept}", file=sys.stderr)
     return 0
+
+
+def name_places(settings: Mapping[str, Any], target: Path) -> None:
+    """Who says on the command line where a plan is to write has named the place."""
+    said = [settings[key] for key in trust.PLACES if isinstance(settings.get(key), str)]
+    trust.trust_places(said, target.parent)
 
 
 def made_of(

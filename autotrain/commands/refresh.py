@@ -76,6 +76,7 @@ def refresh(
             source, hardware, goal, several, full, target, trial=trial, here=here, measures=again
         )
         aside = planning.write(made, target, keep=keep)
+        planning.name_places(settings, target)
         for line in stages.write_curves(decisions, several, target):
             print(line, file=sys.stderr)
         if as_json:

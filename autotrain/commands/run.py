@@ -16,6 +16,7 @@ from autotrain.commands import member, present, remember, report
 from autotrain.commands.places import (
     Asked,
     check_free,
+    check_room,
     directory_of,
     is_runs_own,
     keep_plan,
@@ -60,7 +61,10 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     """Train as a plan without stages says; returns the last event."""
     resume, folder = asked.resume, asked.path.resolve().parent
     task_file = code_of(plan.task, folder, accept=asked.trust)
+    places = {"run.directory": str(directory), "checkpoint.mirror": plan.checkpoint.mirror}
+    trusting.check_places(places, folder, asked.name, accept=asked.trust)
     check_free(plan, directory, asked)
+    check_room(plan, directory)
     if asked.back_to is not None:
         _go_back(plan, directory, asked.back_to)
     if resume and (directory / "plan.toml").exists():

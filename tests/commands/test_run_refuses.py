@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
 
 from autotrain.run.lock import held
 
-from .house import PLAN, edit, read_only, tree
+from .house import PLAN, SMALL, edit, read_only, tree
 
 
 @pytest.mark.parametrize(
@@ -245,3 +246,58 @@ def test_new_does_not_touch_what_exists(folder, at):
     shutil.rmtree("runs")
     assert at("new", "mine", "--template", "none").code == 1
     assert tree(folder) == before
+
+
+@pytest.fixture
+def full_disk(folder):
+    """Runs go to a file system of 32 KiB."""
+    place = folder / "runs"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(command, check=False).returncode:
+        pytest.skip("needs root and mount")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.root
+def test_a_disk_that_holds_no_checkpoint_is_refused_before_anything_runs(full_disk, folder, at):
+    said = at("run", "plan.toml")
+    assert said.code == 1
+    assert "32 KiB free; a checkpoint takes" in said.error
+    assert "hint: free " in said.err
+    assert list(full_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"run": {"directory": "../elsewhere"}}, "run.directory"),
+        ({"run": {"directory": "runs/../../elsewhere"}}, "run.directory"),
+        ({"checkpoint": {"mirror": "../elsewhere"}}, "checkpoint.mirror"),
+        ({"checkpoint": {"mirror": "memory://elsewhere"}}, "checkpoint.mirror"),
+    ],
+)
+def test_a_plan_writes_beside_itself_or_where_a_person_said(folder, at, changes, key):
+    """Also in the copy that the run keeps; a link is the person's own."""
+    edit(folder / "plan.toml", **changes)
+    said = at("run", "plan.toml")
+    assert said.code == 1
+    assert said.error.startswith(f"error: plan.toml: {key}: ")
+    assert "--trust" in said.err
+    assert not (folder.parent / "elsewhere").exists()
+    assert at("run", "plan.toml", "--trust").code == 0
+    assert at("run", "plan.toml", "--fresh").code == 0
+    run = folder.parent / "elsewhere" if key == "run.directory" else folder / "runs/mine"
+    assert at("run", str(run / "plan.toml"), "--resume").code == 0
+
+
+def test_who_plans_for_a_place_has_named_it(folder, at, tmp_path):
+    there = tmp_path / "disk" / "runs"
+    said = at(*PLAN, *SMALL, "--set", f"run.directory={there}")
+    assert said.code == 0, said.err
+    assert at("run", "plan.toml").code == 0
+    (folder / "runs").symlink_to(tmp_path / "disk")
+    edit(folder / "plan.toml", run={"directory": "runs/linked"})
+    assert at("run", "plan.toml").code == 0
+    assert (tmp_path / "disk/linked/checkpoints").is_dir()
