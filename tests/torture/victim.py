@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # every optimizer loads it, which takes longer than a run
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
