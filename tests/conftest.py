@@ -1,5 +1,8 @@
 import gc
 import os
+import subprocess
+import sys
+from contextlib import ExitStack
 from itertools import count, islice
 
 import pytest
@@ -47,6 +50,22 @@ def nothing_old(kept_frozen):
     """What is there by now is no garbage: `gc.collect`, which healing calls, passes over it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def small_disk():
+    """`small_disk(place, "3m")` makes a folder a file system of that size."""
+    with ExitStack() as stack:
+
+        def made(place, size):
+            command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+            alone = sys.platform != "linux" or os.geteuid()
+            if alone or subprocess.run(command, check=False).returncode:
+                pytest.skip("needs root and mount")
+            stack.callback(subprocess.run, ["umount", "-l", str(place)], check=True)
+            return place
+
+        yield made
 
 
 @pytest.fixture

@@ -122,7 +122,9 @@ class _Proof:
         changed: dict[str, Any] = {"data": located(plan.task.data, folder)}
         if plan.task.file is not None:
             changed["file"] = str((folder / plan.task.file).resolve())
-        self.plan = plan.model_copy(update={"task": plan.task.model_copy(update=changed)})
+        task = plan.task.model_copy(update=changed)
+        alone = plan.checkpoint.model_copy(update={"mirror": None})  # that is for the run itself
+        self.plan = plan.model_copy(update={"task": task, "checkpoint": alone})
         self.place, self.trust = place, trust
 
     def found(self, steps: int) -> _Found:

@@ -48,7 +48,8 @@ def left(folder):
 
 
 def test_a_sound_task_resumes_to_the_bit_and_nothing_is_left(folder, at):
-    edit(folder / "plan.toml", train={"ema_decay": 0.9}, loader={"workers": 1})
+    edit(folder / "plan.toml", train={"ema_decay": 0.9}, loader={"workers": 1},
+         checkpoint={"mirror": "backup"})  # fmt: skip
     said = at("verify", "plan.toml", "--steps", "6")
     assert said.code == 0, said.err
     lines = {line.partition("  ")[0]: line for line in said.out.splitlines()}
@@ -61,6 +62,7 @@ def test_a_sound_task_resumes_to_the_bit_and_nothing_is_left(folder, at):
     assert "kept" not in lines
     assert left(folder) == []
     assert not list(folder.glob("*verify*"))
+    assert not (folder / "backup").exists()
 
 
 def test_a_task_that_remembers_what_no_checkpoint_has_is_found_out(folder, at):

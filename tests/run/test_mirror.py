@@ -126,3 +126,13 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_runs(tm
 def test_a_place_without_any_says_so(tmp_path):
     with pytest.raises(AutotrainError, match="no checkpoint of mine that is whole"):
         mirror.fetch(str(tmp_path), "mine", tmp_path / "here")
+
+
+def test_a_stage_is_found_by_the_place_that_its_plan_names(tmp_path):
+    """It has a folder of its own in that of the run."""
+    stage = tmp_path / "mine" / "1-encoder"
+    plan = make_plan(checkpoint={"mirror": str(tmp_path / "there")}, run={"name": "mine"})
+    list(train(plan, noisy_task(), stage, task_file=stage, max_steps=3))
+    assert (tmp_path / "there/mine/1-encoder/checkpoints/step-00000003").is_dir()
+    bare = tmp_path / "bare" / "1-encoder"
+    assert mirror.fetch(str(tmp_path / "there"), "mine", bare) == (3, [])

@@ -58,6 +58,18 @@ def of(kind, events):
     return [event for event in events if isinstance(event, kind)]
 
 
+def insist_on_figures(alone, first, others):
+    """Rank 0 told what one process alone tells, and the others' losses are its own."""
+    for kind, names in ((Step, ("loss", "grad_norm", "weight", "parts", "samples", "lr")),
+                        (Evaluated, ("loss", "metrics", "best"))):  # fmt: skip
+        assert len(of(kind, first)) == len(of(kind, alone)) > 1
+        for one, other in zip(of(kind, alone), of(kind, first), strict=True):
+            for name in names:
+                assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12), name
+    for events in others:
+        assert [e.loss for e in of(Step, events)] == [e.loss for e in of(Step, first)]
+
+
 # --- the same mathematics -----------------------------------------------------------------------
 
 
@@ -82,14 +94,7 @@ def test_weights_and_figures_are_those_of_one_process(tmp_path, world, batch, ap
     many = tmp_path / "many"
     first, *others = in_world(world, _added, plan, sequence_task, many, apart=apart)
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "many")) < 1e-12
-    for kind, names in ((Step, ("loss", "grad_norm", "weight", "parts", "samples", "lr")),
-                        (Evaluated, ("loss", "metrics", "best"))):  # fmt: skip
-        assert len(of(kind, first)) == len(of(kind, alone)) > 1
-        for one, other in zip(of(kind, alone), of(kind, first), strict=True):
-            for name in names:
-                assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12), name
-    for events in others:
-        assert [e.loss for e in of(Step, events)] == [e.loss for e in of(Step, first)]
+    insist_on_figures(alone, first, others)
 
 
 def _added(ranks, plan, make, directory):

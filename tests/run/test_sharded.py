@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from autotrain.events import Evaluated, Healed, Step, Stopped
+from autotrain.events import Evaluated, Healed, Stopped
 from autotrain.run.keeping import checkpoint
 from autotrain.task import Loss, Task
 from tests.run.plans import make_plan
 from tests.run.tasks import noisy_task, pad
-from tests.run.test_ranks import FIVE, Broken, carried_out, furthest, of, weights
+from tests.run.test_ranks import FIVE, Broken, carried_out, furthest, insist_on_figures, of, weights
 from tests.run.worlds import in_world
 
 SHARD = {"strategy": "shard"}
@@ -127,14 +127,7 @@ def same(tmp_path, plan, make=reader_task, world=2, *, within=1e-12):
 def test_weights_and_figures_are_those_of_one_process(tmp_path, world, parallel, batch):
     plan = make_plan(batch=batch, parallel=parallel, train={"epochs": 2})
     alone, (first, *others) = same(tmp_path, plan, world=world)
-    for kind, names in ((Step, ("loss", "grad_norm", "weight", "parts", "samples", "lr")),
-                        (Evaluated, ("loss", "metrics", "best"))):  # fmt: skip
-        assert len(of(kind, first)) == len(of(kind, alone)) > 1
-        for one, other in zip(of(kind, alone), of(kind, first), strict=True):
-            for name in names:
-                assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-12), name
-    for events in others:
-        assert [e.loss for e in of(Step, events)] == [e.loss for e in of(Step, first)]
+    insist_on_figures(alone, first, others)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

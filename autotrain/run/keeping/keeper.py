@@ -77,7 +77,7 @@ class Keeper:
         # Of a process that leaves the writing to another: what to do in its place.
         self.idle: Callable[[], None] | None = None
         # Where several make a snapshot together: has rank 0 alone do something, and tell the rest.
-        self.on_first: Callable[[Callable[[], Kept]], Kept] | None = None
+        self.on_first: Callable[[Callable[[], Kept]], Kept] = _here
         self.background = background
         self.alone = True  # no other process waits for what this one does
         self.retry: Retry | None = None
@@ -132,7 +132,7 @@ class Keeper:
         begun, asked = perf_counter(), Asked(label, epoch, step)
         snapshot = None if step in self.good else take()
         job = partial(self._kept, asked, snapshot, begun, None)
-        yield from self._took((self.on_first or _here)(job), asked)
+        yield from self._took(self.on_first(job), asked)
 
     def begin(
         self, label: str, epoch: int, step: int, take: Callable[[], Snapshot]

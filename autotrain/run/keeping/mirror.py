@@ -10,16 +10,14 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import MANIFEST, TornError
-from autotrain.run.keeping.tensorfile import CHUNK_BYTES
+from autotrain.run.keeping.tensorfile import digest
 from autotrain.schema import Plan
 from autotrain.units import bytes_text
 
@@ -87,10 +85,12 @@ class Place:
             self.system.rm_file(f"{folder}/{MANIFEST}")
         for name in (*listed, MANIFEST):
             self.system.put_file(str(path / name), f"{folder}/{name}")
-            said = listed.get(name) or {"sha256": _sha256((path / name).open("rb"))}
-            if _sha256(self.system.open(f"{folder}/{name}", "rb")) != said["sha256"]:
-                raise TornError(f"{self.url}: {path.name}/{name}: read back otherwise than written")
-            total += int(said.get("bytes", 0))
+            said = digest(path / name).sha256 if name == MANIFEST else listed[name]["sha256"]
+            with self.system.open(f"{folder}/{name}", "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != said:
+                    place = f"{self.url}: {path.name}/{name}"
+                    raise TornError(f"{place}: read back otherwise than written")
+            total += int(listed[name]["bytes"]) if name in listed else 0
         return total
 
     def drop(self, kept: set[int]) -> None:
@@ -158,7 +158,7 @@ def fetch(url: str, name: str, directory: Path) -> tuple[int, list[str]]:
     try:
         found = place.steps()
         if not found:
-            place = Place(f"{place.url}/{name}")
+            place = Place(f"{place.url}/{_of(name, directory)}")
             found = place.steps()
     except Exception as error:
         raise AutotrainError(f"{url}: {_said(error)}") from None
@@ -248,19 +248,15 @@ class Mirror:
 
 def begun(plan: Plan, directory: Path) -> Mirror:
     """The mirror that a plan names. Raises AutotrainError where nothing can be written there."""
-    names = dict.fromkeys((plan.run.name, directory.name))  # a stage has a folder of its own
-    place = Place("/".join([str(plan.checkpoint.mirror).rstrip("/"), *names]))
+    root = str(plan.checkpoint.mirror).rstrip("/")
+    place = Place(f"{root}/{_of(plan.run.name, directory)}")
     place.make()
     return Mirror(place, directory)
 
 
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    with file:
-        chunk: Callable[[], bytes] = lambda: file.read(CHUNK_BYTES)  # noqa: E731
-        for part in iter(chunk, b""):
-            digest.update(part)
-    return digest.hexdigest()
+def _of(name: str, directory: Path) -> str:
+    """A run's own folder in a mirror; a stage, whose folder has another name, has one in it."""
+    return "/".join(dict.fromkeys((name, directory.name)))
 
 
 def _said(error: Exception) -> str:

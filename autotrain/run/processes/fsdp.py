@@ -25,16 +25,20 @@ REST = "the parts outside of its blocks"
 DDP = 'parallel.strategy = "ddp"'
 
 
-class _Gathering(AllGather):
-    """How the parameters of a block become whole."""
-
-    def __init__(self, lock: Lockstep, name: str) -> None:
-        self.lock, self.name = lock, name
+class _Allocating:
+    """What either writes to is memory of its own."""
 
     def allocate(
         self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _Gathering(_Allocating, AllGather):
+    """How the parameters of a block become whole."""
+
+    def __init__(self, lock: Lockstep, name: str) -> None:
+        self.lock, self.name = lock, name
 
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: dist.ProcessGroup,
@@ -47,16 +51,11 @@ class _Gathering(AllGather):
         return made
 
 
-class _Adding(ReduceScatter):
+class _Adding(_Allocating, ReduceScatter):
     """How the gradients of a block are added up, and divided; `count`: numbers of all of them."""
 
     def __init__(self, lock: Lockstep, name: str, count: int) -> None:
         self.lock, self.name, self.count = lock, name, count
-
-    def allocate(
-        self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device
-    ) -> torch.Tensor:
-        return torch.empty(*size, dtype=dtype, device=device)
 
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: dist.ProcessGroup,
