@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
+import shutil
 import sys
 import tempfile
 import tomllib
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from autotrain.errors import AutotrainError, UsageError
+from autotrain.units import bytes_text
 
 TOML_LIMIT_BYTES = 4 << 20
+FEW_FILES = 12  # a checkpoint and its pointers are about as many
 
 
 def shipped(folder: str) -> Path:
@@ -93,19 +97,52 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def room(folder: Path) -> tuple[int, str]:
+    """Bytes that are free on a folder's disk, and how that is said. Raises OSError.
+
+    A file system may run out of inodes first. Not all tell the truth about these, so that is said
+    and nothing is refused for it.
+    """
+    free = shutil.disk_usage(folder).free
+    if hasattr(os, "statvfs"):
+        left = os.statvfs(folder)
+        if left.f_files and left.f_favail < FEW_FILES:
+            return free, f"{bytes_text(free)}, but no inodes for more files"
+    return free, bytes_text(free)
+
+
 def aside(path: Path) -> Path:
     """A free name beside `path` for what was there before: `NAME.before-1`, `-2`, ..."""
     numbered = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))
     return next(place for place in numbered if not place.exists())
 
 
+def make_folder(folder: Path) -> None:
+    """A folder, and those it stands in, whose names survive a power cut. Raises OSError."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    # Of one that was there too: whoever made it may have been killed before this.
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """fsync a directory, so that a rename in it survives a power cut; Windows has no such call."""
+    """fsync a directory, so that a rename in it survives a power cut.
+
+    Windows and some network file systems have no such call, and folders above one's own may be
+    closed to reading: there it does nothing.
+    """
     if sys.platform == "win32":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
     finally:
         os.close(handle)
 

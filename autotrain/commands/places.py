@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -131,18 +130,18 @@ def check_free(plan: Plan, directory: Path, asked: Asked) -> None:
 def check_room(plan: Plan, directory: Path) -> None:
     """Refuse a disk that cannot hold one checkpoint; say so where it cannot hold all."""
     place = next(p for p in (directory, *directory.parents) if p.is_dir())
-    free = shutil.disk_usage(place).free
+    free, said = files.room(place)
     size, keep = plan.predicted.checkpoint_bytes.expected, plan.checkpoint.keep + 1
     held = sum(1 for _ in directory.glob("checkpoints/step-*"))  # their place is used again
     if free < size and not held:
         raise AutotrainError(
-            f"{place}: {bytes_text(free)} free; a checkpoint takes {bytes_text(size)}",
-            f"free {bytes_text(size - free)} more, or plan from a folder on a larger disk",
+            f"{place}: free {said}; a checkpoint takes {bytes_text(size)}",
+            "free that much, or plan from a folder on a larger disk",
         )
     need = max(keep - held, 1) * size
     if free < need:
         print(
-            f"warning: {place}: {bytes_text(free)} free; the checkpoints that are kept, and one "
+            f"warning: {place}: free {said}; the checkpoints that are kept, and one "
             f"being written, take {bytes_text(need)}",
             file=sys.stderr,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 
 
@@ -18,7 +19,7 @@ def held(directory: Path) -> Iterator[None]:
     The lock is the system's own: it goes when the process does, however it goes.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_folder(directory)
         lock = FileLock(directory / ".lock", timeout=0)
         lock.acquire()
     except Timeout:

@@ -240,8 +240,8 @@ def _emergency(run: Run, reason: StopReason) -> Iterator[Event]:
 def _insist_on_checkpoint(run: Run) -> None:
     if run.state.step not in run.keeper.good:
         raise AutotrainError(
-            f"step {run.state.step}, the last one, could not be saved",
-            "free some space, then --resume",
+            f"step {run.state.step}, the last one, could not be saved: {run.keeper.why}",
+            "mend that, then --resume",
         )
 
 

@@ -258,7 +258,7 @@ def full_disk(small_disk, folder):
 def test_a_disk_that_holds_no_checkpoint_is_refused_before_anything_runs(full_disk, folder, at):
     said = at("run", "plan.toml")
     assert said.code == 1
-    assert "32 KiB free; a checkpoint takes" in said.error
+    assert "free 32 KiB; a checkpoint takes" in said.error
     assert "hint: free " in said.err
     assert list(full_disk.iterdir()) == []
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autotrain.run.keeping import checkpoint
@@ -63,7 +64,12 @@ class Victim:
     def close(self):
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:  # a test failed while a run of it stood still
+            for child in psutil.Process(self.process.pid).children():
+                child.kill()
+            self.process.wait()
         self.log.close()
 
 
@@ -105,6 +111,15 @@ def insist_on_reported(directory, *about):
     step = -1 if path is None else checkpoint.step_of(path)
     assert step >= max(known, default=-1), (about, known, torn)
     return known
+
+
+def alive(pid):
+    """Whether a process is there still."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def said(directory):

@@ -1,12 +1,16 @@
 """kill -9 at any instant: what was reported as saved is there, and the end is the same."""
 
+import os
 import shutil
+import signal
+import time
+from contextlib import suppress
 
 import pytest
 
 from autotrain.run.keeping import checkpoint
 
-from .conftest import ending, insist_on_reported
+from .conftest import alive, ending, insist_on_reported, reported
 
 WAYS = [
     {"background": background, "workers": workers} for background in (False, True)
@@ -33,22 +37,25 @@ def test_killed_anywhere_a_run_ends_the_same_after_its_resume(
     print(f"{at_once} before the first checkpoint, {later} behind one")
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
-def test_killed_again_and_again_a_run_comes_to_the_same_end(
-    victim, unharmed, dice, times, tmp_path, way
-):
-    """Until it has ended once: each sample is learned from once an epoch, in the same order."""
-    hashes, seconds = unharmed
-    directory, kills, resume = tmp_path / "run", 0, False
-    for _ in range(max(times, 5)):
-        code = victim.ask(
-            directory, **way, resume=resume, kill_after=dice.uniform(0.1, 0.7) * seconds
-        )["code"]
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_killed_again_and_again_a_run_comes_to_the_same_end(victim, dice, times, tmp_path, workers):
+    """Fifty times, each soon after a checkpoint: a sample is still learned from once an epoch."""
+    kills = max(times // 20, 5)
+    way = {"background": dice.random() < 0.5, "workers": workers, "epochs": 2 * kills}
+    directory, whole = tmp_path / "run", tmp_path / "whole"
+    seconds = victim.ask(whole, **way)["seconds"]
+    for _ in range(kills):
+        victim.begin(directory, **way, resume=directory.exists(), waits=True)
+        pid = victim.answer()["pid"]
+        os.kill(pid, signal.SIGCONT)
+        while not reported(directory) and alive(pid):
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, seconds / kills / 2))
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        code = victim.answer()["code"]
+        assert code == -signal.SIGKILL, "it came to its end before it was killed so often"
         insist_on_reported(directory)
-        resume = directory.exists()
-        if code == 0:
-            break
-        kills += 1
-    assert victim.ask(directory, **way, resume=resume)["code"] == 0
-    assert ending(directory) == hashes
-    print(f"{kills} kills")
+    assert victim.ask(directory, **way, resume=True)["code"] == 0
+    assert ending(directory) == ending(whole)
+    print(f"{kills} kills of one run, {workers} workers")

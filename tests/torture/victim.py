@@ -63,10 +63,11 @@ def task():
     return Task(model=Net, train=Numbered(), loss=loss)
 
 
-def run(directory, *, background=False, workers=0, resume=False, every=2, keep=2):
+def run(directory, *, background=False, workers=0, resume=False, every=2, keep=2,
+        epochs=3):  # fmt: skip
     """Carry it out; every checkpoint that was reported stands in a file that needs no `write`."""
     plan = make_plan(
-        train={"epochs": 3, "ema_decay": 0.9},
+        train={"epochs": epochs, "ema_decay": 0.9},
         checkpoint={"every_steps": every, "keep": keep, "background": background},
         loader={"workers": workers},
     )

@@ -84,7 +84,7 @@ def save(directory: Path, snapshot: Snapshot) -> Path:
     target = folder(directory, snapshot.step)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        checkpoints(directory).mkdir(parents=True, exist_ok=True)
+        files.make_folder(checkpoints(directory))
         temporary.mkdir()
         _write(temporary, snapshot)
         verify(temporary)

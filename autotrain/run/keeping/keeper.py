@@ -74,6 +74,7 @@ class Keeper:
         self.keep = keep
         self.good: frozenset[int] = frozenset()
         self.torn: set[int] = set()
+        self.why = ""  # what became of the last save that failed
         # Of a process that leaves the writing to another: what to do in its place.
         self.idle: Callable[[], None] | None = None
         # Where several make a snapshot together: has rank 0 alone do something, and tell the rest.
@@ -112,7 +113,7 @@ class Keeper:
             return False
         retry.at, retry.gap = step + retry.gap, min(2 * retry.gap, LAST_RETRY)
         try:
-            return self._free() >= retry.bytes
+            return self._room()[0] >= retry.bytes
         except OSError:
             return False
 
@@ -198,7 +199,8 @@ class Keeper:
                 self.point(name, step)
         except (OSError, AutotrainError, MemoryError) as error:
             advice = "free some space; training goes on, and a save is tried again"
-            message = f"checkpoint not saved: {self._why(error, needed, good)}"
+            self.why = self._why(error, needed, good)
+            message = f"checkpoint not saved: {self.why}"
             warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
             return Kept((warned,), frozenset(good), needed)
         path = checkpoint.folder(self.directory, step)
@@ -218,7 +220,7 @@ class Keeper:
 
     def _write(self, snapshot: Snapshot) -> None:
         # Asking first spares a full disk the writing, and its owner the other files' space.
-        if snapshot.bytes + OVERHEAD_BYTES > self._free():
+        if snapshot.bytes + OVERHEAD_BYTES > self._room()[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         checkpoint.save(self.directory, snapshot)
         self.torn.discard(snapshot.step)
@@ -240,15 +242,15 @@ class Keeper:
                 shutil.rmtree(doomed, ignore_errors=True)
                 good.discard(step)
 
-    def _free(self) -> int:
+    def _room(self) -> tuple[int, str]:
         place = checkpoint.checkpoints(self.directory)
-        return shutil.disk_usage(place if place.exists() else self.directory).free
+        return files.room(place if place.exists() else self.directory)
 
     def _why(self, error: Exception, needed: int, good: set[int]) -> str:
         said = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
         said = said or "no memory left"
         try:
-            free = bytes_text(self._free())
+            free = self._room()[1]
         except OSError:
             free = "an unknown amount"
         newest = checkpoint.folder(self.directory, max(good)).name if good else ""

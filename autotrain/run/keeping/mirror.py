@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import MANIFEST, TornError
@@ -107,11 +108,11 @@ class Place:
         raw = self._head(f"{there}/{MANIFEST}")
         names = _names(raw, f"{self.url}: {target.name}/{MANIFEST}")
         need = sum(names.values())
-        checkpoint.checkpoints(directory).mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(directory).free
+        files.make_folder(checkpoint.checkpoints(directory))
+        free, said = files.room(directory)
         if need > free:
             raise AutotrainError(
-                f"{directory}: {bytes_text(free)} free; {target.name} takes {bytes_text(need)}"
+                f"{directory}: free {said}; {target.name} takes {bytes_text(need)}"
             )
         temporary = target.with_name(f".{target.name}.fetched")
         shutil.rmtree(temporary, ignore_errors=True)
