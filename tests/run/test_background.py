@@ -151,7 +151,7 @@ def test_a_disk_without_room_is_asked_and_not_written_to(tmp_path, monkeypatch):
     """One warning; the save is made as soon as there is room."""
     keeper = Keeper(tmp_path, keep=2, background=True)
     room = iter([0] * 5 + [1 << 40] * 9)
-    monkeypatch.setattr(Keeper, "_free", lambda _: next(room))
+    monkeypatch.setattr(Keeper, "_room", lambda _: (next(room), ""))
     (event,) = keeper.save("step", 1, 10, lambda: snapshot(10, 1))
     assert os.strerror(errno.ENOSPC) in event.message
     due = [step for step in range(10, 100) if keeper.due(step)]

@@ -168,6 +168,8 @@ def test_nothing_gets_its_name_before_it_is_on_the_disk(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, snapshot(1))
     temporary = f".step-00000001.{os.getpid()}"
     assert calls == [
+        tmp_path.parent.name,
+        tmp_path.name,
         *checkpoint.CONTENT,
         checkpoint.MANIFEST,
         temporary,
