@@ -112,7 +112,7 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
         run.average = Average(run.model, run.plan.train.ema_decay, run.layout.own)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
     if run.plan.checkpoint.mirror is not None and (run.ranks is None or run.ranks.first):
-        run.keeper.mirror = mirror.begun(run.plan, directory)
+        run.keeper.mirror = mirror.begun(run.plan, directory, resume=resume)
     if resume:
         _resume(run, directory)
     _note_processes(run)

@@ -123,6 +123,29 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_runs(tm
     assert not (tmp_path / "mine" / "checkpoints").exists()
 
 
+def test_a_place_that_is_away_when_a_run_goes_on_is_told_and_not_waited_for(tmp_path):
+    """The copy is made as soon as it is back."""
+    run(tmp_path / "mine", tmp_path / "there", max_steps=4)
+    (tmp_path / "there").rename(tmp_path / "away")
+    (tmp_path / "there").touch()
+    seen = run(tmp_path / "mine", tmp_path / "there", resume=True, max_steps=7)
+    assert [e for e in seen if e.name == "warned" and "not mirrored" in e.message]
+    assert seen[-1].step == 7
+    (tmp_path / "there").unlink()
+    (tmp_path / "away").rename(tmp_path / "there")
+    seen = run(tmp_path / "mine", tmp_path / "there", resume=True)
+    assert seen[-1].reason == "finished"
+    last = [manifests(tmp_path / of)["step-00000015"] for of in ("there/mine", "mine")]
+    assert last[0] == last[1]
+
+
+def test_what_is_there_is_not_copied_again(tmp_path):
+    """The last checkpoint is reported twice: as the one asked for, and as the best."""
+    seen = run(tmp_path / "mine", tmp_path / "there", max_steps=5)
+    labels = [e.label for e in seen if e.name == "saved" and e.step == 5]
+    assert sorted(labels) == ["best", "max_steps", "mirrored"]
+
+
 def test_a_place_without_any_says_so(tmp_path):
     with pytest.raises(AutotrainError, match="no checkpoint of mine that is whole"):
         mirror.fetch(str(tmp_path), "mine", tmp_path / "here")

@@ -188,6 +188,7 @@ class Mirror:
         self.place, self.directory = place, directory
         self._told: list[Copied] = []
         self._has_plan = False
+        self._last = b""  # the manifest of what was copied last
         self._waiting: int | None = None
         self._ends = False
         self._changed = threading.Condition()
@@ -226,12 +227,16 @@ class Mirror:
                     self._told.append(copied)
 
     def _copied(self, step: int) -> Copied | None:
-        """None: it was removed meanwhile, and a newer one will be offered."""
+        """None: it is there, or was removed meanwhile and a newer one will be offered."""
         begun, path = perf_counter(), checkpoint.folder(self.directory, step)
         where = f"{self.place.url}/checkpoints/{path.name}"
         try:
+            manifest = (path / MANIFEST).read_bytes()
+            if manifest == self._last:
+                return None
             size = self.place.put(path)
             self._put_plan()
+            self._last = manifest
             self.place.drop({step, *checkpoint.steps(self.directory)})
         except Exception as error:
             if not path.is_dir():
@@ -247,11 +252,15 @@ class Mirror:
             self._has_plan = True
 
 
-def begun(plan: Plan, directory: Path) -> Mirror:
-    """The mirror that a plan names. Raises AutotrainError where nothing can be written there."""
+def begun(plan: Plan, directory: Path, *, resume: bool) -> Mirror:
+    """The mirror that a plan names. Raises AutotrainError where nothing can be written there.
+
+    A run that goes on is not refused for it: its place was good once, and may be so again.
+    """
     root = str(plan.checkpoint.mirror).rstrip("/")
     place = Place(f"{root}/{_of(plan.run.name, directory)}")
-    place.make()
+    if not resume:
+        place.make()
     return Mirror(place, directory)
 
 
