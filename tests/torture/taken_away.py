@@ -1,6 +1,6 @@
 """Take away one fsync, rename, digest check or lock at a time: some test must turn red.
 
-    python tests/torture/mutants.py [PART OF A FILE'S NAME]...
+    python tests/torture/taken_away.py [PART OF A FILE'S NAME]...
 
 Runs in a copy of the checkout; prints who noticed, and ends with 1 where nobody did.
 """
@@ -22,7 +22,8 @@ CHECKED = ("sha256", "digest", "bytes", "size")
 TESTS = (
     "tests/run/test_checkpoint.py", "tests/test_files.py", "tests/test_trust.py",
     "tests/torture/test_strict.py", "tests/run/test_mirror.py", "tests/run/test_handover.py",
-    "tests/run/test_background.py", "tests/run/test_loop.py", "tests/commands/test_from.py", "tests/commands/test_run_refuses.py",
+    "tests/run/test_background.py", "tests/run/test_loop.py", "tests/commands/test_from.py",
+    "tests/commands/test_run_refuses.py",
     "tests/torture/test_kills.py", "tests/torture/test_power.py",
 )  # fmt: skip
 
