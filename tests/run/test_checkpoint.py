@@ -212,6 +212,24 @@ def test_half_written_folders_of_a_killed_run_are_swept(tmp_path):
     assert sorted(e.name for e in place.iterdir()) == ["latest", "step-00000001"]
 
 
+def test_a_kill_while_one_is_deleted_leaves_nothing_torn_by_name(tmp_path, monkeypatch):
+    """The next run sweeps up what is left of it."""
+    keeper = Keeper(tmp_path, keep=1)
+    list(keeper.save("step", 1, 1, lambda: snapshot(1)))
+
+    def killed(path, **_):
+        (path / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        list(keeper.save("step", 1, 2, lambda: snapshot(2)))
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == [2]
+    checkpoint.sweep(tmp_path)
+    assert not list(checkpoint.checkpoints(tmp_path).glob(".*"))
+
+
 def test_pruning_keeps_the_newest_and_what_is_pointed_at(tmp_path):
     """Best and interrupted outlive the count."""
     keeper = Keeper(tmp_path, keep=2)

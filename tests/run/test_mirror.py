@@ -6,11 +6,13 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint, mirror
+from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.loop import train
 
 from .plans import make_plan
@@ -26,13 +28,33 @@ def run(directory, place, **more):
     return list(train(plan, noisy_task(), directory, task_file=directory, **more))
 
 
+def patiently(directory, place, **more):
+    """As `run`, where each checkpoint is copied before training goes on."""
+    waited, took = [], Keeper._took
+
+    def took_and_waited(self, kept, asked):
+        told = took(self, kept, asked)
+        copy = place / directory.name / f"checkpoints/step-{asked.step:08d}" / checkpoint.MANIFEST
+        deadline = time.monotonic() + 20
+        while self.mirror is not None and not copy.exists() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        waited.append(asked.step)
+        return told
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keeper, "_took", took_and_waited)
+        seen = run(directory, place, **more)
+    assert waited
+    return seen
+
+
 def manifests(folder):
     return {p.parent.name: p.read_bytes() for p in folder.rglob(checkpoint.MANIFEST)}
 
 
 @pytest.mark.parametrize("background", [False, True])
 def test_what_is_kept_here_is_kept_there_and_told(tmp_path, background):
-    seen = run(tmp_path / "mine", tmp_path / "there", checkpoint={"background": background})
+    seen = patiently(tmp_path / "mine", tmp_path / "there", checkpoint={"background": background})
     assert seen[-1].reason == "finished"
     assert manifests(tmp_path / "there/mine") == manifests(tmp_path / "mine")
     for path in (tmp_path / "there/mine/checkpoints").iterdir():
@@ -58,7 +80,7 @@ def test_a_bare_machine_goes_on_from_there_to_the_same_end(tmp_path):
 
 def test_a_torn_copy_is_passed_over_and_a_lie_is_not_believed(tmp_path):
     """The newest that verifies is taken; nothing half made stays here."""
-    run(tmp_path / "mine", tmp_path / "there", checkpoint={"keep": 9})
+    patiently(tmp_path / "mine", tmp_path / "there", checkpoint={"keep": 9})
     there = tmp_path / "there/mine/checkpoints"
     (there / "step-00000015/model.safetensors").write_bytes(b"half")
     with open(there / "step-00000014/optimizer.safetensors", "r+b") as file:
@@ -96,6 +118,26 @@ def test_a_place_that_fails_is_told_and_the_run_is_not(tmp_path, monkeypatch):
     assert os.strerror(errno.ENOSPC) in warned[0]
     assert seen[-1].reason == "finished"
     assert "step-00000015" in manifests(tmp_path / "there")
+
+
+def test_a_copy_that_reads_back_otherwise_is_no_copy(tmp_path, monkeypatch):
+    """A place may take bytes and keep others: that is found at once, not when they are needed."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    put_file = LocalFileSystem.put_file
+
+    def bent(self, source, target, **more):
+        put_file(self, source, target, **more)
+        if target.endswith("step-00000004/model.safetensors"):
+            raw = bytearray(Path(target).read_bytes())
+            raw[-1] ^= 1
+            Path(target).write_bytes(raw)
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", bent)
+    seen = run(tmp_path / "mine", tmp_path / "there", max_steps=4)
+    warned = [event.message for event in seen if event.name == "warned"]
+    assert "step-00000004/model.safetensors: read back otherwise than written" in warned[0]
+    assert "step-00000004" not in manifests(tmp_path / "there")
 
 
 def test_training_waits_for_no_copy_and_only_the_newest_is_made(tmp_path, monkeypatch):
