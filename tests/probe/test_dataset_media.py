@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from PIL import Image
 
+from autotrain.media import UnreadableError
 from autotrain.probe.arrays import look_at_features
 from autotrain.probe.dataset import probe_dataset
-from autotrain.probe.findings import UnreadableError
 from autotrain.probe.media import look_at_image, look_at_recording
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 48_000)
