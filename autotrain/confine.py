@@ -18,10 +18,12 @@ def confine(memory_bytes: int, cpu_seconds: float, file_bytes: int = 1 << 20) ->
     import resource
 
     def bound(what: int, most: int) -> None:
-        with suppress(OSError, ValueError):  # not above what the user has set
-            hard = resource.getrlimit(what)[1]
-            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            resource.setrlimit(what, (most, most))
+        with suppress(OSError, ValueError):
+            set_by_user = resource.getrlimit(what)[1]
+            last = most + 1  # of the processor's time: SIGXCPU first, which says what it was
+            if set_by_user != resource.RLIM_INFINITY:
+                most, last = min(most, set_by_user), min(last, set_by_user)
+            resource.setrlimit(what, (most, last))
 
     bound(resource.RLIMIT_CORE, 0)
     bound(resource.RLIMIT_FSIZE, file_bytes)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, one_line
 from autotrain.files import open_regular
 from autotrain.units import bytes_text
 
@@ -30,7 +30,10 @@ _CHUNKS = 64
 
 
 class UnreadableError(Exception):
-    """One file cannot be trained on; the text says why."""
+    """One file cannot be trained on; the text says why, in one line that any terminal may show."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(one_line(why, 400))
 
 
 @contextmanager
@@ -116,8 +119,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     said = getattr(error, "error_string", None) or str(error)
-    first = next(iter(said.splitlines()), "") or type(error).__name__
-    return f"cannot be decoded: {first[:200].rstrip('.')}"
+    return f"cannot be decoded: {said[:200].rstrip('.') or type(error).__name__}"
 
 
 def _check_sound(file: BinaryIO) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, one_line
 
 _KINDS = ("taken over", "new", "new, of another shape", "left behind")
 TAKEN = _KINDS[0]
 # Prefixes are guessed from so many of the model's names, and so many guesses are followed up.
 _ASKED, _GUESSES = 32, 8
+_PARTS_TOLD = 40
 
 
 def own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -88,8 +89,9 @@ def told(found: Mapping[str, str], theirs: Mapping[str, Any]) -> str:
             noun = "" if said else " tensor" + ("" if held[kind] == 1 else "s")
             texts.append(f"{held[kind]:,}{noun} {kind}")
             said = True
-        lines.append(f"{part}: {', '.join(texts)}")
-    return "; ".join(lines)
+        lines.append(f"{one_line(part, 60)}: {', '.join(texts)}")
+    more = len(lines) - _PARTS_TOLD
+    return "; ".join(lines[:_PARTS_TOLD]) + (f"; and {more} more parts" if more > 0 else "")
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

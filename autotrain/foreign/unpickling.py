@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from autotrain.confine import confine
+from autotrain.errors import one_line
 from autotrain.files import open_regular
 from autotrain.schema import Record
 from autotrain.units import bytes_text
@@ -121,11 +122,13 @@ def _why(error: Exception) -> str:
     text = str(error)
     if named := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it names code, {named[1]}, which is not run"
-    if "TorchScript" in text:
-        return "it is TorchScript, which is code"
-    said = re.search(r"WeightsUnpickler error:\s*(.+)", text)
-    line = said[1] if said else next(iter(text.splitlines()), "")
-    return line.strip()[:200] or type(error).__name__
+    if "Cannot use" in text and "weights_only" in text:
+        return "TorchScript, or of an age when opening a file ran its code"
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    if said := re.search(r"WeightsUnpickler error:\s*(.+)", text):
+        return f"no pickle of tensors: {said[1].strip()}"
+    return one_line(text) or type(error).__name__
 
 
 def main() -> None:

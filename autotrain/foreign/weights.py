@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from autotrain.child import Silence, ask
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, one_line
 from autotrain.files import open_regular
 from autotrain.foreign.unpickling import MODULE, Tensors, Wanted
 from autotrain.units import bytes_text
@@ -27,7 +27,7 @@ SAFE, PICKLED = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
 HEADER_LIMIT_BYTES = 32 << 20
 # torch packs nothing: entries that claim more than the file holds are not its own.
 PACKED_RATIO, PACKED_BYTES = 2, 1 << 20
-START_SECONDS, BYTES_PER_SECOND = 60.0, 50 << 20
+START_SECONDS, CPU_SECONDS, BYTES_PER_SECOND = 60.0, 30.0, 50 << 20
 CHUNK_BYTES = 16 << 20
 _HINT = 'torch.save(model.state_dict(), FILE), or better safetensors: save_file({...}, "FILE")'
 
@@ -60,12 +60,12 @@ def read(path: Path) -> Foreign:
                 return _pickled(path, file)
         raise RefusedError(f"of none of the kinds {', '.join((SAFE, *PICKLED))}")
     except RefusedError as refused:
-        why = str(refused)
+        why, hint = str(refused), _HINT
     except OSError as error:
-        why = error.strerror or str(error)
+        why, hint = error.strerror or str(error), "name a file that holds weights"
     except MemoryError:
-        why = "it takes more memory than there is"
-    raise AutotrainError(f"{path}: no weights can be read from it ({why})", _HINT)
+        why, hint = "it takes more memory than there is", "free some memory"
+    raise AutotrainError(f"{path}: no weights can be read from it ({one_line(why)})", hint)
 
 
 def _size(file: BinaryIO) -> int:
@@ -94,6 +94,8 @@ def _safe(path: Path, file: BinaryIO) -> Foreign:
     raw = file.read()
     try:
         tensors = load(raw)
+    except KeyError as kind:
+        raise RefusedError(f"tensors of {kind}, which torch does not know") from None
     except Exception as error:  # safetensors' own error has no other base
         raise RefusedError(_first_line(error)) from None
     if not tensors:
@@ -116,11 +118,12 @@ def _pickled(path: Path, file: BinaryIO) -> Foreign:
     file.seek(0)
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
-    seconds = START_SECONDS + size / BYTES_PER_SECOND
+    seconds = CPU_SECONDS + size / BYTES_PER_SECOND
+    patience = START_SECONDS + 2 * seconds
     with tempfile.TemporaryDirectory(prefix="autotrain-") as folder:  # for this user alone
         safe = Path(folder) / "weights.safetensors"
         wanted = Wanted(file=str(path.absolute()), into=str(safe), bytes=size, seconds=seconds)
-        said = ask(MODULE, wanted, Tensors, seconds=2 * seconds, most_bytes=wanted.most_bytes)
+        said = ask(MODULE, wanted, Tensors, seconds=patience, most_bytes=wanted.most_bytes)
         if isinstance(said, Silence):
             raise RefusedError(f"the process that opened it: {said.message}")
         if said.problem is not None:
@@ -151,4 +154,4 @@ def _unpacked(file: BinaryIO) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

@@ -64,8 +64,9 @@ def look_at_features(path: Path, decode: bool) -> Frames:
     except UnreadableError:
         raise
     except Exception as error:  # the parsers below raise nearly anything on broken input
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableError(f"cannot be read: {text[:200]}") from None
+        raise UnreadableError(
+            f"cannot be read: {str(error)[:200] or type(error).__name__}"
+        ) from None
     return found
 
 

@@ -11,7 +11,7 @@ from autotrain.errors import AutotrainError
 from autotrain.files import open_regular
 
 LINE_LIMIT_BYTES = 1 << 20
-ROW_LIMIT = 1 << 22
+ROW_LIMIT = 1 << 21
 Cells = tuple[int, list[str]]
 
 
