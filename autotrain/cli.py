@@ -14,6 +14,7 @@ from autotrain.flags import (
     For,
     Fresh,
     From,
+    ImportWeights,
     Json,
     Machine,
     MaxSteps,
@@ -169,6 +170,7 @@ def run(
     resume: Resume = False,
     back_to: From = None,
     fresh: Fresh = False,
+    import_weights: ImportWeights = None,
     max_steps: MaxSteps = None,
     trust: Trust = False,
     stage: StageName = None,
@@ -182,7 +184,10 @@ def run(
     from autotrain.commands import run as command
     from autotrain.commands.places import Asked, Processes
 
-    asked = Asked(plan_file, resume, fresh, max_steps, trust, as_json, stage, back_to=back_to)
+    asked = Asked(
+        plan_file, resume, fresh, max_steps, trust, as_json, stage, back_to=back_to,
+        import_weights=import_weights,
+    )  # fmt: skip
     processes = Processes(nproc, nnodes, rdzv_endpoint, node_rank)
     if processes.asked:
         from autotrain.commands import launch

@@ -1,6 +1,12 @@
 """Errors a person sees: one line with the values in it, and a hint that says what to do."""
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """What a stranger's file says, fit for a terminal: its first line, no control characters."""
+    first = next(iter(text.splitlines()), "")[:most]
+    return "".join(each if each.isprintable() else "?" for each in first).strip()
+
+
 class AutotrainError(Exception):
     """The user's or the machine's error. `exit_code` is the process's exit status."""
 

@@ -27,8 +27,9 @@ class _Stamped:
 class Started(_Stamped):
     """The loop is about to take its first step. `resumed_from` names a checkpoint or None.
 
-    `weights_from`: the checkpoint of another run whose weights this one begins with, and
-    `weights_taken` what of it fits. `stage`: of a plan with stages, the one that this is.
+    `weights_from`: the checkpoint of another run, or the file, whose weights this one begins
+    with, and `weights_taken` what of it fits; `weights_sha256` is the file's. `stage`: of a plan
+    with stages, the one that this is.
     """
 
     name: ClassVar = "started"
@@ -44,6 +45,7 @@ class Started(_Stamped):
     parameters: int | None = None
     weights_from: str | None = None
     weights_taken: str | None = None
+    weights_sha256: str | None = None
     stage: str | None = None
 
 

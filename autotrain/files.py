@@ -7,11 +7,12 @@ import itertools
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.units import bytes_text
@@ -66,6 +67,26 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, and digits too many
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, to read. Raises OSError: a pipe or a device is refused, as it may block."""
+    _insist_on_regular(path, os.stat(path))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    try:
+        _insist_on_regular(path, os.fstat(handle))  # it may have been replaced meanwhile
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def _insist_on_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -145,6 +166,15 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text, at most 64 KiB of it; empty where there is none."""
+    try:
+        with open_regular(path) as file:
+            return file.readline(1 << 16).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def read_json(path: Path) -> Any:

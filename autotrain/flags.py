@@ -107,6 +107,14 @@ From = Annotated[
         "--from", metavar="STEP|URL", help="With --resume: step-1200, best, or a mirror of the run."
     ),
 ]
+ImportWeights = Annotated[
+    str | None,
+    typer.Option(
+        "--import-weights",
+        metavar="FILE",
+        help="Begin with the weights in a file (.safetensors, .pt).",
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run is kept aside.")]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", metavar="N", min=1, help="Stop after step N.")

@@ -48,6 +48,7 @@ FROZEN = {
         "resume": "--resume",
         "back_to": "--from",
         "fresh": "--fresh",
+        "import_weights": "--import-weights",
         "max_steps": "--max-steps",
         "trust": "--trust",
         "stage": "--stage",

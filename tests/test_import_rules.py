@@ -77,6 +77,7 @@ TORCHSIDE = rooms(
     "averaging",
     "depth",
     "device",
+    "foreign",
     "freezing",
     "optimizer",
     "prepare",
@@ -116,6 +117,7 @@ RULES = [
             "planfile",
             "amending",
             "averaging",
+            "child",
             "depth",
             "device",
             "freezing",
@@ -126,12 +128,13 @@ RULES = [
             "sparse",
         )
     ),
+    Rule("autotrain/foreign", never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS)),
     *(
         Rule(
             f"autotrain/{name}.py",
             never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS, *TORCH),
         )
-        for name in ("nvml", "sensors")
+        for name in ("confine", "media", "nvml", "sensors")
     ),
     Rule("autotrain/bench", never=UPSTAIRS),
     Rule("autotrain/commands", never=rooms("cli", "__main__")),

@@ -8,13 +8,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import soundfile
 import torch
 from torchaudio.functional import resample
 
 from autotrain.errors import AutotrainError
+from autotrain.media import UnreadableError, blocks, open_clip
+from autotrain.units import bytes_text
 
 SILENCE_DB = -80.0  # a clip whose highest peak is below this, re full scale, holds nothing
+VALUE_LIMIT = 1 << 28  # of a clip, over all channels: 93 minutes of one channel at 48 kHz
+FILTER_LIMIT = 1 << 24  # elements: 64 MiB
 
 _log = logging.getLogger(__name__)
 
@@ -22,30 +25,30 @@ _log = logging.getLogger(__name__)
 def clip_seconds(path: Path) -> float:
     """Length of a clip by its header. Raises AutotrainError, naming it, if that is unreadable."""
     try:
-        info = soundfile.info(str(path))
-    except (OSError, RuntimeError) as error:
-        raise _unreadable(path, error) from None
-    if info.frames < 1:
-        raise AutotrainError(f"{path}: holds no samples")
-    return float(info.frames / info.samplerate)
+        with open_clip(path) as clip:
+            return float(clip.frames / clip.samplerate)
+    except UnreadableError as problem:
+        raise _unreadable(path, problem) from None
 
 
 def load_clip(path: Path, rate: int, max_seconds: float | None = None) -> torch.Tensor:
     """A clip as float32 [samples] in -1..1 at `rate` hertz, its channels mixed to one.
 
     Reads the first `max_seconds` only. Another rate is resampled, said once per rate. Raises
-    AutotrainError, naming the file, where it is unreadable, empty, not finite or silent.
+    AutotrainError, naming the file, where it is unreadable, shorter than it says, too long for
+    one sample, not finite or silent.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            own_rate = int(file.samplerate)
-            frames = -1 if max_seconds is None else math.ceil(max_seconds * own_rate)
-            samples = torch.from_numpy(file.read(frames, dtype="float32", always_2d=True))
-    except (OSError, RuntimeError, TypeError) as error:
-        raise _unreadable(path, error) from None
-    if not len(samples):
-        raise AutotrainError(f"{path}: holds no samples")
-    mono = samples.mean(dim=1)
+        with open_clip(path) as clip:
+            own_rate, wanted = int(clip.samplerate), int(clip.frames)
+            if max_seconds is not None:
+                wanted = min(wanted, math.ceil(max_seconds * own_rate))
+            _refuse_long(wanted * clip.channels, wanted * rate / own_rate)
+            mono = torch.cat([torch.from_numpy(b).mean(dim=1) for b in blocks(clip, wanted)])
+            if own_rate != rate:
+                _refuse_odd(own_rate, rate)
+    except UnreadableError as problem:
+        raise _unreadable(path, problem) from None
     if not bool(mono.isfinite().all()):
         raise AutotrainError(f"{path}: holds samples that are not finite")
     if mono.abs().max() < 10 ** (SILENCE_DB / 20):
@@ -54,6 +57,19 @@ def load_clip(path: Path, rate: int, max_seconds: float | None = None) -> torch.
         _say_resampled(own_rate, rate)
         mono = resample(mono, own_rate, rate)
     return mono
+
+
+def _refuse_long(*values: float) -> None:
+    """A header may claim hours: these would not be decoded to see whether they are there."""
+    if max(values) > VALUE_LIMIT:
+        raise UnreadableError(f"takes over {bytes_text(4 * VALUE_LIMIT)} as one sample")
+
+
+def _refuse_odd(own_rate: int, rate: int) -> None:
+    """Between rates that share few factors the resampler's filter takes gigabytes."""
+    shared = math.gcd(own_rate, rate)
+    if (own_rate // shared) * (rate // shared) > FILTER_LIMIT:
+        raise UnreadableError(f"{own_rate} Hz cannot be resampled to {rate} Hz")
 
 
 def log_spectrum(
@@ -83,9 +99,8 @@ def valid_frames(lengths: torch.Tensor, longest: int) -> torch.Tensor:
     return torch.arange(longest, device=lengths.device) < lengths[:, None]
 
 
-def _unreadable(path: Path, error: Exception) -> AutotrainError:
-    why = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
-    return AutotrainError(f"{path}: unreadable audio ({(why or 'unknown').rstrip('.')})")
+def _unreadable(path: Path, problem: UnreadableError) -> AutotrainError:
+    return AutotrainError(f"{path}: unreadable audio ({problem})")
 
 
 @functools.cache

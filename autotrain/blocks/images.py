@@ -10,24 +10,23 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from autotrain.blocks.samples import Loaded
 from autotrain.errors import AutotrainError
+from autotrain.media import UnreadableError, open_image
 
 Labelled = tuple[Path, int]
 MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}
-
-_BAD = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels by the header. Raises AutotrainError, naming the file."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
-    except _BAD as error:
-        raise _unreadable(path, error) from None
+    except UnreadableError as problem:
+        raise AutotrainError(f"{path}: {problem}") from None
 
 
 def load_image(path: Path, size: int, channels: int = 3) -> torch.Tensor:
@@ -37,12 +36,15 @@ def load_image(path: Path, size: int, channels: int = 3) -> torch.Tensor:
     the file.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.draft(MODES[channels], (size, size))
-            upright = _opaque(ImageOps.exif_transpose(image)).convert(MODES[channels])
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _opaque(image)
+            if upright.mode != MODES[channels]:
+                upright = upright.convert(MODES[channels])
             square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-    except _BAD as error:
-        raise _unreadable(path, error) from None
+    except UnreadableError as problem:
+        raise AutotrainError(f"{path}: {problem}") from None
     pixels = torch.from_numpy(np.array(square))
     return pixels.reshape(size, size, channels).permute(2, 0, 1).contiguous()
 
@@ -107,10 +109,3 @@ def _opaque(image: Image.Image) -> Image.Image:
         coloured = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
     return image
-
-
-def _unreadable(path: Path, error: BaseException) -> AutotrainError:
-    if isinstance(error, UnidentifiedImageError):
-        return AutotrainError(f"{path}: not an image")
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return AutotrainError(f"{path}: unreadable image ({why or type(error).__name__})")

@@ -1,33 +1,32 @@
-"""A teacher's weights from a run, a checkpoint or a .safetensors file, and the teacher itself."""
+"""A teacher's weights from a run, a checkpoint or a file, and the teacher itself."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from autotrain.errors import AutotrainError
+from autotrain.foreign import fitting
+from autotrain.foreign.weights import PICKLED, SAFE, read
 
 _WEIGHTS = ("ema.safetensors", "model.safetensors")  # averaged ones are those that were evaluated
-_HINT = "name a run's folder, one of its checkpoints, or a .safetensors file"
+_HINT = "name a run's folder, one of its checkpoints, or a .safetensors or .pt file"
 _POINTER_BYTES = 256
 _NAMED = 5  # faults that a message lists
 
 
 def weights_file(place: Path) -> Path:
     """The file that `place` means: a run's folder (its best checkpoint, else its latest), its
-    `checkpoints` folder, a pointer in there, a checkpoint's folder, or a .safetensors file.
+    `checkpoints` folder, a pointer in there, a checkpoint's folder, or a file of weights.
 
     Raises AutotrainError where there is none.
     """
     if place.is_file():
-        return place if place.suffix == ".safetensors" else _pointed(place)
+        return place if place.suffix in (SAFE, *PICKLED) else _pointed(place)
     for folder in (place, place / "checkpoints"):
         for name in (*_WEIGHTS, "best", "latest"):
             if (folder / name).is_file():
@@ -53,17 +52,12 @@ def load_teacher(make: Callable[[], nn.Module], place: Path) -> tuple[nn.Module,
     the tensors that do not match.
     """
     path = weights_file(place)
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        given = load_file(path)
-    except (OSError, SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise AutotrainError(f"{path}: unreadable weights ({why})") from None
-    _verify(path, digest)
+    found = read(path)
+    _verify(path, found.sha256)
     with torch.random.fork_rng(devices=[]):
         teacher = make()
-    own = {k: v for k, v in teacher.state_dict().items() if isinstance(v, torch.Tensor)}
+    own = fitting.own_tensors(teacher)
+    given = fitting.named_as(own, found.tensors)
     if faults := _faults(own, given):
         more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise AutotrainError(
@@ -71,7 +65,7 @@ def load_teacher(make: Callable[[], nn.Module], place: Path) -> tuple[nn.Module,
             "build the teacher as it was when these weights were saved",
         )
     teacher.load_state_dict({**given}, strict=False)
-    return teacher.eval().requires_grad_(False), digest
+    return teacher.eval().requires_grad_(False), found.sha256
 
 
 def _verify(path: Path, digest: str) -> None:

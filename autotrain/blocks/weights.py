@@ -1,4 +1,4 @@
-"""Starting weights from a file of the user's own."""
+"""Starting weights from a file of the user's own, or of somebody else's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from autotrain.errors import AutotrainError
+from autotrain.foreign import fitting
+from autotrain.foreign.weights import read
 
 _log = logging.getLogger(__name__)
 
@@ -17,20 +18,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
     Raises AutotrainError, naming the file.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors' own error has no other base
-        why = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise AutotrainError(f"{path}: no weights can be read from it ({why})") from None
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise AutotrainError(
-            f"{path}: no state dict of tensors", "torch.save(model.state_dict(), FILE)"
-        )
-    return state
+    return read(path).tensors
 
 
 def load_weights(model: torch.nn.Module, given: dict[str, torch.Tensor], path: Path) -> None:
@@ -39,15 +27,12 @@ def load_weights(model: torch.nn.Module, given: dict[str, torch.Tensor], path: P
     `given` are those read from `path`. A model on the meta device is left as it is.
     Raises AutotrainError where fewer than half of the model's tensors fit.
     """
-    own = model.state_dict()
-    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    if 2 * len(fitting) < len(own):
-        raise AutotrainError(
-            f"{path}: {len(fitting)} of the model's {len(own)} tensors are in it",
-            "weights of the same architecture are needed",
-        )
+    own = fitting.own_tensors(model)
+    theirs = fitting.named_as(own, given)
+    kinds = fitting.kinds(own, theirs)
+    fitting.insist_on_half(path, kinds, theirs)
     if any(parameter.is_meta for parameter in model.parameters()):
         return
-    model.load_state_dict(fitting, strict=False)
-    if missing := sorted(set(own) - set(fitting)):
+    fitting.copy_into(own, theirs, kinds)
+    if missing := sorted(name for name, kind in kinds.items() if kind != fitting.TAKEN):
         _log.warning("%s: not in it, start anew: %s", path, ", ".join(missing))

@@ -40,6 +40,11 @@ def run(plan: Plan, asked: Asked) -> int:
     chosen = _chosen(parts, asked)
     if asked.back_to is not None and asked.stage is None:
         raise UsageError("--from: of which stage?", hint="--stage NAME --resume --from STEP")
+    if asked.import_weights is not None and chosen[0].before is not None:
+        raise UsageError(
+            f"--import-weights: {asked.stage} begins with the weights of the stage before it",
+            hint=f"the first stage can begin with a file's: --stage {parts[0].stage.name}",
+        )
     if asked.stage is None and not asked.resume:
         places.check_free(plan, root, asked)
     for part in chosen:
@@ -111,7 +116,8 @@ def _one(part: Part, asked: Asked, out: TextIO, *, of: int) -> Event | None:
     resume = asked.resume and (held or part.before is None)
     fresh = asked.fresh and held
     _free()
-    mine = asked._replace(resume=resume, fresh=fresh, stage=part.stage.name)
+    given = asked.import_weights if part.before is None else None
+    mine = asked._replace(resume=resume, fresh=fresh, stage=part.stage.name, import_weights=given)
     return single.carry_out(plan, part.place, mine, out)
 
 

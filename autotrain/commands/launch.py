@@ -78,7 +78,8 @@ def _arguments(asked: Asked) -> list[str]:
     made = ["run", asked.name, *(flag for flag, on in flags.items() if on)]
     if asked.max_steps is not None:
         made += ["--max-steps", str(asked.max_steps)]
-    more = {"--stage": asked.stage, "--from": asked.back_to}
+    more = {"--stage": asked.stage, "--from": asked.back_to,
+            "--import-weights": asked.import_weights}  # fmt: skip
     return made + [each for flag, said in more.items() if said is not None for each in (flag, said)]
 
 

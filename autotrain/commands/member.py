@@ -22,6 +22,7 @@ from autotrain.schema import Plan
 from autotrain.task import load_task
 
 if TYPE_CHECKING:
+    from autotrain.foreign.weights import Foreign
     from autotrain.run.processes.ranks import Ranks
 
 _PR_SET_PDEATHSIG = 1  # prctl.h
@@ -33,7 +34,7 @@ class Order(NamedTuple):
     plan: Plan
     directory: Path
     resume: bool
-    weights: Path | None
+    weights: Path | Foreign | None
 
 
 def expected() -> bool:

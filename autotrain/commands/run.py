@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from autotrain import amending, planfile
+from autotrain import amending, files, planfile
 from autotrain import trust as trusting
 from autotrain.commands import member, present, remember, report
 from autotrain.commands.places import (
@@ -26,9 +26,12 @@ from autotrain.commands.places import (
 from autotrain.commands.present import Present
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.events import Event, Healed, Started, Stopped, Warned, to_json
+from autotrain.events import Event, Healed, Started, Stopped, Warned, from_json, to_json
 from autotrain.schema import Plan, TaskSection
 from autotrain.task import Task, load_task
+
+if TYPE_CHECKING:
+    from autotrain.foreign.weights import Foreign
 
 _EXIT = {"interrupted": 130, "terminated": 143}
 
@@ -43,6 +46,11 @@ def _run(asked: Asked) -> int:
         raise UsageError("--resume and --fresh exclude each other", hint="choose one of them")
     if asked.back_to is not None and not asked.resume:
         raise UsageError("--from says where --resume goes on from", hint="add --resume")
+    if asked.import_weights is not None and asked.resume:
+        raise UsageError(
+            "--import-weights is for a run that begins; --resume has the weights of its checkpoint",
+            hint="leave it out, or begin anew: --fresh --import-weights",
+        )
     plan = planfile.load(asked.path)
     if plan.stage or asked.stage is not None:
         from autotrain.commands import in_turn
@@ -76,7 +84,8 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     task = load_task(task_file, data, plan.task.options)
     here = _look(plan, task, task_file, data)
     watch = remember.Watch(plan, remember.loaded_bytes())
-    mine, ranks, weights = plan, asked.ranks, begins_with(plan)
+    weights = begins_with(plan, directory, asked)
+    mine, ranks = plan, asked.ranks
     if ranks is not None:
         mine = member.lead(ranks, member.Order(plan, directory, resume, weights))
 
@@ -133,10 +142,39 @@ def _with_mirror(plan: Plan, folder: Path) -> Plan:
     return plan.model_copy(update={"checkpoint": there})
 
 
-def begins_with(plan: Plan) -> Path | None:
-    """The checkpoint whose weights a run begins with, where its own plan names one."""
+def begins_with(plan: Plan, directory: Path, asked: Asked) -> Path | Foreign | None:
+    """Whose weights a run begins with: a checkpoint's that its plan names, or a file's.
+
+    Raises AutotrainError where it cannot begin with them.
+    """
+    if asked.import_weights is not None:
+        from autotrain.foreign.weights import read
+
+        return read(Path(asked.import_weights))
+    if asked.resume:
+        _insist_on_imported(directory)
     named = plan.inputs.asked.get("weights")
     return Path(named) if isinstance(named, str) else None
+
+
+def _insist_on_imported(directory: Path) -> None:
+    """Raise AutotrainError for a run that lost the weights that it began with: it was killed
+    before they were saved, and would go on from others."""
+    from autotrain.run.keeping import checkpoint
+
+    first = files.first_line(directory / "events.jsonl")
+    try:
+        event = from_json(first)
+    except ValueError:
+        return
+    if not isinstance(event, Started) or event.weights_sha256 is None:
+        return
+    if checkpoint.newest_good(directory)[0] is None:
+        raise AutotrainError(
+            f"{directory}: no checkpoint to resume from, and it began with the weights of "
+            f"{event.weights_from}",
+            f"begin anew: --fresh --import-weights {event.weights_from}",
+        )
 
 
 def _of_stage(event: Event, asked: Asked) -> Event:

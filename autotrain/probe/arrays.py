@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from autotrain.probe.findings import UnreadableError
+from autotrain.files import open_regular
+from autotrain.media import UnreadableError
 from autotrain.units import bytes_text
 
 PREFERRED = ("features", "landmarks", "frames", "x", "data")
 ARRAY_LIMIT_BYTES = 1 << 30
 MEMBER_LIMIT = 1000
+HEADER_LIMIT_BYTES = 1 << 16
+# Zeros deflate by a thousand, features by ten: beyond, a large array is taken for a bomb.
+BOMB_RATIO, BOMB_BYTES = 200, 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ def look_at_features(path: Path, decode: bool) -> Frames:
     is read and checked for numbers that are not finite. Raises UnreadableError.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as whole, zipfile.ZipFile(whole) as archive:
             members = archive.infolist()
             if len(members) > MEMBER_LIMIT:
                 raise UnreadableError(f"holds {len(members)} arrays")
@@ -44,7 +48,12 @@ def look_at_features(path: Path, decode: bool) -> Frames:
             found = Frames(name, shape[0], math.prod(shape[1:]), math.prod(shape) * kind.itemsize)
             if found.bytes > ARRAY_LIMIT_BYTES:
                 raise UnreadableError(f"its array `{name}` takes {bytes_text(found.bytes)}")
-            if min(found.frames, found.width) <= 0:
+            if found.bytes > max(BOMB_RATIO * path.stat().st_size, BOMB_BYTES):
+                raise UnreadableError(
+                    f"a bomb: its array `{name}` takes {bytes_text(found.bytes)}, the file "
+                    f"{bytes_text(path.stat().st_size)}"
+                )
+            if min(shape) <= 0:
                 raise UnreadableError(f"its array `{name}` is empty, of shape {shape}")
             if decode:
                 _check_values(archive, name, kind)
@@ -55,13 +64,16 @@ def look_at_features(path: Path, decode: bool) -> Frames:
     except UnreadableError:
         raise
     except Exception as error:  # the parsers below raise nearly anything on broken input
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadableError(f"cannot be read: {text[:200]}") from None
+        raise UnreadableError(
+            f"cannot be read: {str(error)[:200] or type(error).__name__}"
+        ) from None
     return found
 
 
 def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of a member, after comparing them with its size."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableError(f"`{member.filename}` is packed in a way that numpy does not use")
     with archive.open(member) as file:
         shape, kind = _read_header(file)
         claimed = file.tell() + math.prod(shape) * kind.itemsize
@@ -78,7 +90,13 @@ def _header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[tuple[in
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], Any]:
     from numpy.lib import format as npy
 
-    old = npy.read_magic(file) == (1, 0)
+    head = file.read(12)  # magic, version, and how long the header is
+    old = head[6:7] == b"\1"
+    length = int.from_bytes(head[8 : 10 if old else 12], "little")
+    if length > HEADER_LIMIT_BYTES:
+        raise UnreadableError(f"an array's header claims {bytes_text(length)}")
+    file.seek(0)
+    npy.read_magic(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         shape, _, kind = (npy.read_array_header_1_0 if old else npy.read_array_header_2_0)(file)

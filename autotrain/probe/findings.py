@@ -16,10 +16,6 @@ NAME_ERRORS = "surrogatepass" if os.name == "nt" else "surrogateescape"
 T = TypeVar("T")
 
 
-class UnreadableError(Exception):
-    """One file cannot be trained on; the text says why."""
-
-
 def printable(name: str) -> str:
     """A file name as text, also where its bytes are not UTF-8."""
     return name.encode("utf-8", NAME_ERRORS).decode("utf-8", "backslashreplace")

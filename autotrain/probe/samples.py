@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 from autotrain.blocks.layouts.listing import Listing
-from autotrain.probe.findings import Findings, UnreadableError, spread
+from autotrain.media import UnreadableError
+from autotrain.probe.findings import Findings, spread
+from autotrain.probe.looking import Looker
 
 SAMPLED_FILES = 256
 T = TypeVar("T")
@@ -20,11 +21,11 @@ def look_at_samples(
     names: Sequence[str],
     findings: Findings,
     *,
-    look: Callable[[Path, bool], T],
+    look: Looker[T],
     cost: Callable[[T], float],
     budget: float,
 ) -> dict[str, T]:
-    """Name -> what `look(path, decode)` saw, of files spread evenly over `names`.
+    """Name -> what `look` saw, of files spread evenly over `names`.
 
     All headers are read; as many are decoded, spread evenly again, as cost no more than
     `budget`. What cannot be read is left out and found at fault.
@@ -38,11 +39,12 @@ def look_at_samples(
             seen.pop(name, None)
             findings.cannot_read(name, str(problem))
 
-    for name in spread(names, SAMPLED_FILES):
-        keep(name, decode=False)
-    share = min(1.0, budget / max(sum(map(cost, seen.values())), 1.0))
-    for name in spread(list(seen), max(int(share * len(seen)), 1)) if seen else ():
-        keep(name, decode=True)
+    with look:
+        for name in spread(names, SAMPLED_FILES):
+            keep(name, decode=False)
+        share = min(1.0, budget / max(sum(map(cost, seen.values())), 1.0))
+        for name in spread(list(seen), max(int(share * len(seen)), 1)) if seen else ():
+            keep(name, decode=True)
     return seen
 
 

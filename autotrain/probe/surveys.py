@@ -19,15 +19,10 @@ from autotrain.blocks.layouts.listing import (
 )
 from autotrain.blocks.layouts.speech import TRANSCRIPT, Speech, speech_in
 from autotrain.errors import AutotrainError
-from autotrain.probe.arrays import Frames, look_at_features
+from autotrain.probe.arrays import Frames
 from autotrain.probe.findings import Findings, percentiles, printable
-from autotrain.probe.media import (
-    HEAD_FRAMES,
-    Picture,
-    Recording,
-    look_at_image,
-    look_at_recording,
-)
+from autotrain.probe.looking import Looker
+from autotrain.probe.media import HEAD_FRAMES, Picture, Recording
 from autotrain.probe.samples import look_at_samples, most_common
 from autotrain.probe.tables import chosen, look_at_tables
 from autotrain.schema import Percentiles, Scalar
@@ -64,7 +59,7 @@ def survey_images(listing: Listing, findings: Findings) -> Survey:
         listing,
         sorted(used),
         findings,
-        look=look_at_image,
+        look=Looker[Picture]("image"),
         cost=lambda picture: picture.pixels,
         budget=PIXEL_BUDGET,
     )
@@ -153,7 +148,7 @@ def survey_speech(listing: Listing, findings: Findings) -> Survey:
         listing,
         clips,
         findings,
-        look=look_at_recording,
+        look=Looker[Recording]("recording"),
         cost=lambda clip: min(clip.frames, HEAD_FRAMES) * clip.channels,
         budget=AUDIO_BUDGET,
     )
@@ -228,7 +223,7 @@ def survey_features(listing: Listing, findings: Findings) -> Survey:
         listing,
         [*rows],
         findings,
-        look=look_at_features,
+        look=Looker[Frames]("features"),
         cost=lambda array: array.bytes,
         budget=ARRAY_BUDGET_BYTES,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from autotrain.blocks.layouts.listing import File, Listing
 from autotrain.blocks.layouts.rows import malformed, read_table
 from autotrain.errors import AutotrainError
-from autotrain.probe.findings import Findings, UnreadableError
+from autotrain.media import UnreadableError
+from autotrain.probe.findings import Findings
 
 PARQUET = ".parquet"
 

@@ -38,6 +38,7 @@ class Best:
 class RunResult:
     """Log points and evaluations in the order of their steps, and what was measured.
 
+    `started` is the last session, `begun` the first.
     `windows[i]` is the number of steps that `points[i]` is the mean of. `seconds` adds up all
     sessions. `stopped` is None for a run that was killed or still goes on. The tensor and
     reserved peaks are known on a GPU only, from its allocator.
@@ -50,6 +51,7 @@ class RunResult:
     saves: list[Saved] = field(default_factory=list)
     healed: list[Healed] = field(default_factory=list)
     warned: list[Warned] = field(default_factory=list)
+    begun: Started | None = None
     stopped: Stopped | None = None
     sessions: int = 0
     seconds: float = 0.0
@@ -215,6 +217,7 @@ class _Fold:
         self.log_every_steps = log_every_steps
         self.found = RunResult()
         self.started: Started | None = None
+        self.begun: Started | None = None
         self.stopped: Stopped | None = None
         self.sessions = 0
         self.seconds = 0.0
@@ -245,6 +248,7 @@ class _Fold:
     def _session(self, event: Started) -> None:
         self._end_session()
         self.started, self.stopped, self.now = event, None, event.time
+        self.begun = self.begun or event
         self.sessions += 1
         self._forget(self.found.points, event.step)
         self._forget(self.found.evaluations, event.step)
@@ -274,6 +278,7 @@ class _Fold:
         return replace(
             self.found,
             started=self.started,
+            begun=self.begun,
             stopped=self.stopped,
             sessions=self.sessions,
             seconds=self.seconds,

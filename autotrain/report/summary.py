@@ -90,6 +90,7 @@ def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
         "name": plan.run.name,
         "made_by": plan.made_by,
         "device": result.started.device if result.started else None,
+        "weights": _weights(result),
         "stopped": {"reason": stopped.reason, "detail": stopped.detail} if stopped else None,
         "steps": result.steps,
         "planned_steps": result.full_steps,
@@ -118,6 +119,16 @@ def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
         "checkpoint": stopped.checkpoint if stopped else None,
     }
     return {key: _finite(value) for key, value in content.items()}
+
+
+def _weights(result: RunResult) -> dict[str, str | None] | None:
+    """Whose weights the run began with; None where they were its own."""
+    begun = result.begun
+    if begun is None or begun.weights_from is None:
+        return None
+    return {
+        "from": begun.weights_from, "taken": begun.weights_taken, "sha256": begun.weights_sha256,
+    }  # fmt: skip
 
 
 def _evaluations(result: RunResult) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from autotrain.averaging import Average
 from autotrain.device import Memory, Precision, device_of
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
+from autotrain.foreign.weights import Foreign
 from autotrain.repeats import Block
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 def assemble(
     plan: Plan, task: Task, directory: Path, *, task_file: Path, resume: bool,
-    max_steps: int | None, weights: Path | None = None, ranks: Ranks | None = None,
+    max_steps: int | None, weights: Path | Foreign | None = None, ranks: Ranks | None = None,
 ) -> Run:  # fmt: skip
     """A run, standing where its next step begins. Raises AutotrainError."""
     device = device_of(plan.device)

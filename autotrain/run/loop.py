@@ -19,6 +19,7 @@ from time import perf_counter
 from autotrain.device import capped, settings
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Started, Step, Stopped, StopReason, Warned
+from autotrain.foreign.weights import Foreign
 from autotrain.optimizer import set_rate
 from autotrain.run.assemble import assemble
 from autotrain.run.evaluate import evaluate
@@ -43,15 +44,15 @@ def train(
     resume: bool = False,
     max_steps: int | None = None,
     stop: Stop | None = None,
-    weights: Path | None = None,
+    weights: Path | Foreign | None = None,
     ranks: Ranks | None = None,
 ) -> Iterator[Event]:
     """Carry a plan out in `directory`: first a Started event, last a Stopped one.
 
     `resume` goes on from the newest checkpoint that verifies. `max_steps` counts from the
     beginning of the run, a resumed one too. `stop` is looked at between micro-batches. `weights`:
-    a checkpoint of another run whose weights this one begins with. `ranks`: the processes that
-    train together, each of which goes through all of this; only rank 0 writes.
+    a checkpoint of another run, or a file, whose weights this one begins with. `ranks`: the
+    processes that train together, each of which goes through all of this; only rank 0 writes.
     Raises AutotrainError: before Started where the run cannot begin, after Stopped where it
     could not go on (DoesNotFitError: memory ran out).
     """
@@ -70,6 +71,8 @@ def train(
         stack.enter_context(run.keeper)
         stop = stop if ranks is None else ranks.agreed(stop)
         yield _started(run)
+        if run.taken is not None and run.taken.sha256 is not None:
+            yield from _save(run, "imported")  # from here on nobody needs the file
         yield from run.notes
         yield from run.news()
         try:
@@ -262,6 +265,7 @@ def _started(run: Run) -> Started:
         parameters=sum(parameter.numel() for parameter in run.model.parameters()),
         weights_from=str(run.taken.path) if run.taken else None,
         weights_taken=run.taken.told if run.taken else None,
+        weights_sha256=run.taken.sha256 if run.taken else None,
     )
 
 

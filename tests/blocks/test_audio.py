@@ -2,11 +2,13 @@
 
 import logging
 import math
+import os
 
 import pytest
 import soundfile
 import torch
 
+from autotrain import media
 from autotrain.blocks import audio
 from autotrain.errors import AutotrainError
 
@@ -101,3 +103,49 @@ def test_padding_is_zero_at_the_end_and_the_mask_leaves_it_out():
     assert lengths.tolist() == [3, 5]
     assert mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert torch.equal(padded[..., 0] == 1, mask)
+
+
+def test_a_rate_that_shares_nothing_with_the_models_is_refused(tmp_path):
+    """Its filter would take gigabytes."""
+    path = write(tmp_path / "odd.wav", sine(rate=44_101), 44_101)
+    with pytest.raises(AutotrainError, match=r"odd.wav: .*44101 Hz cannot be resampled to 16000"):
+        audio.load_clip(path, 16_000)
+    assert len(audio.load_clip(path, 44_101)) == 44_101
+
+
+def test_a_clip_that_claims_more_than_it_holds_is_refused_by_name(tmp_path):
+    """Of hours that are claimed, only what is there is decoded."""
+    path = write(tmp_path / "long.flac", sine())
+    raw = bytearray(path.read_bytes())
+    for frames, says in (
+        (16_000 * 3600, "truncated|cannot be decoded"),
+        (1 << 35, "as one sample"),
+    ):
+        raw[21:26] = ((raw[21] & 0xF0) << 32 | frames).to_bytes(5, "big")
+        path.write_bytes(raw)
+        with pytest.raises(AutotrainError, match=rf"long.flac: .*({says})"):
+            audio.load_clip(path, 16_000)
+    assert len(audio.load_clip(path, 16_000, max_seconds=0.5)) == 8000
+
+
+def test_many_channels_are_mixed_without_holding_all(tmp_path):
+    wave = torch.stack([sine(peak=i / 600) for i in range(600)], dim=1)
+    path = write(tmp_path / "many.wav", wave)
+    assert torch.allclose(audio.load_clip(path, 16_000), wave.mean(dim=1), atol=1e-3)
+    with media.open_clip(path) as clip:
+        sizes = [block.size for block in media.blocks(clip, clip.frames)]
+    assert sum(sizes) == wave.numel()
+    assert max(sizes) <= media.BLOCK_VALUES
+
+
+@pytest.mark.parametrize("read", [audio.clip_seconds, lambda path: audio.load_clip(path, 16_000)])
+def test_what_is_no_file_is_refused_and_holds_nothing_up(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "device.wav").symlink_to("/dev/zero")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    says = {"pipe": "not a regular file", "folder": "Is a directory",
+            "device": "not a regular file", "loop": "Too many levels"}  # fmt: skip
+    for name, problem in says.items():
+        with pytest.raises(AutotrainError, match=rf"{name}\.wav: unreadable audio \({problem}"):
+            read(tmp_path / f"{name}.wav")

@@ -1,5 +1,6 @@
 """Pictures as tensors: modes, shapes, damaged files."""
 
+import os
 import pickle
 
 import numpy as np
@@ -82,3 +83,24 @@ def test_a_labelled_set_travels_to_a_worker_without_its_cache(tmp_path):
     copy = pickle.loads(pickle.dumps(pictures))
     assert copy.pictures.kept == {}
     assert torch.equal(copy[2][0], pixels)
+
+
+@pytest.mark.parametrize("read", [images.image_size, lambda path: images.load_image(path, 32)])
+def test_what_is_no_picture_is_refused_and_holds_nothing_up(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    says = {"pipe": "not a regular file", "folder": "Is a directory", "program": "not an image",
+            "device": "not a regular file", "loop": "Too many levels"}  # fmt: skip
+    for name, problem in says.items():
+        with pytest.raises(AutotrainError, match=rf"{name}\.png: {problem}"):
+            read(tmp_path / f"{name}.png")
+
+
+@pytest.mark.parametrize("size", [(9_000, 9_000), (50_000, 1_000)])
+def test_a_bomb_is_refused_by_its_header(tmp_path, size):
+    path = save(tmp_path / "bomb.png", "1", size)
+    with pytest.raises(AutotrainError, match=rf"bomb\.png: an image bomb: {size[0]} x {size[1]}"):
+        images.load_image(path, 32)

@@ -15,6 +15,7 @@ from autotrain.blocks.layouts import (
     speech_clips,
 )
 from autotrain.blocks.layouts.listing import list_files
+from autotrain.blocks.layouts.rows import read_rows
 from autotrain.errors import AutotrainError
 
 
@@ -126,6 +127,27 @@ def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
     put(tmp_path, "metadata.csv", content=b"a1|one\na1|caf" + b"\xe9\n")
     with pytest.raises(AutotrainError, match=r"metadata\.csv:2: not UTF-8"):
         speech_clips(tmp_path)
+
+
+def test_a_row_without_end_is_refused_instead_of_kept(tmp_path):
+    """A quote may hold line after line, and a row any number of quotes."""
+    (tmp_path / "x.csv").write_text("a,b\n" + '"\n",' * 800_000)
+    with pytest.raises(AutotrainError, match=r"x\.csv:\d+: a row of over 2 Mi characters"):
+        list(read_rows(tmp_path / "x.csv", ","))
+    (tmp_path / "x.csv").write_text("a,b\n" + '"1\n2",3\n' * 270_000)  # long, of short rows
+    assert sum(1 for _ in read_rows(tmp_path / "x.csv", ",")) == 270_001
+
+
+def test_zero_bytes_are_not_text(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"a,b\n1,\x002\n")
+    with pytest.raises(AutotrainError, match=r"x\.csv:2: not text: it holds a zero byte"):
+        list(read_rows(tmp_path / "x.csv", ","))
+
+
+def test_a_table_that_is_a_pipe_holds_nothing_up(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(AutotrainError, match=r"x\.csv: not a regular file"):
+        list(read_rows(tmp_path / "x.csv", ","))
 
 
 def test_a_line_without_end_is_refused_instead_of_read(tmp_path):

@@ -1,7 +1,9 @@
 """Media that lie: each is named and passed over, nothing hangs, nothing is allocated for it."""
 
 import os
+import socket
 import struct
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,9 +13,9 @@ import pytest
 import soundfile
 from PIL import Image
 
+from autotrain.media import UnreadableError
 from autotrain.probe.arrays import look_at_features
 from autotrain.probe.dataset import probe_dataset
-from autotrain.probe.findings import UnreadableError
 from autotrain.probe.media import look_at_image, look_at_recording
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 48_000)
@@ -225,3 +227,104 @@ def test_a_folder_of_liars_is_profiled_with_each_of_them_named(tmp_path):
         "loop.wav",
         "folder",
     }
+
+
+@pytest.mark.parametrize("look", [look_at_image, look_at_recording, look_at_features])
+def test_what_is_no_file_is_unreadable_and_holds_nothing_up(tmp_path, look):
+    """A listing leaves these out; a file may have become one since."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        says = {"pipe": "not a regular", "folder": "directory", "device": "not a regular",
+                "loop": "symbolic links", "socket": "not a regular", "gone": "No such"}  # fmt: skip
+        for name, problem in says.items():
+            with pytest.raises(UnreadableError, match=problem):
+                look(tmp_path / name, True)
+
+
+def test_a_blank_sheet_of_the_largest_size_is_a_bomb(tmp_path):
+    Image.new("L", (9000, 9000)).save(tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size < 100_000
+    with pytest.raises(UnreadableError, match=r"an image bomb: 9000 x 9000 pixels in 7\d\.\d KiB"):
+        look_at_image(tmp_path / "x.png", decode=False)
+    Image.new("L", (4000, 4000)).save(tmp_path / "x.png")  # a scanned page may be blank
+    assert look_at_image(tmp_path / "x.png", decode=True).pixels == 16_000_000
+
+
+def test_a_gif_of_very_many_pictures_is_its_first(tmp_path):
+    """Nothing counts them: that would mean to read all."""
+    frames = [Image.new("RGB", (4, 4), (200 * i, 0, 0)) for i in range(2)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:], duration=50)
+    raw = (tmp_path / "x.gif").read_bytes()
+    begin = raw.index(b"\x21\xf9")
+    second = raw[raw.index(b"\x21\xf9", begin + 1) : -1]
+    (tmp_path / "x.gif").write_bytes(raw[:-1] + second * 500_000 + b";")
+    begun = time.process_time()
+    assert look_at_image(tmp_path / "x.gif", decode=True).pixels == 16
+    assert time.process_time() - begun < 1
+
+
+def test_a_flac_that_claims_hours_is_decoded_though_nobody_asked(tmp_path):
+    path = tmp_path / "x.flac"
+    soundfile.write(path, NOISE, 16_000)
+    raw = bytearray(path.read_bytes())
+    raw[21:26] = ((raw[21] & 0xF0) << 32 | 3_600_000_000).to_bytes(5, "big")  # frames: 36 bits
+    path.write_bytes(raw)
+    with pytest.raises(UnreadableError, match=r"truncated|cannot be decoded"):
+        look_at_recording(path, decode=False)
+
+
+@pytest.mark.parametrize("rate", [1, 99, 1_000_001, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_rate_that_nobody_records_at_is_unreadable(tmp_path, rate):
+    raw = wav(tmp_path / "x.wav")
+    raw[24:28] = struct.pack("<I", rate)
+    (tmp_path / "x.wav").write_bytes(raw)
+    with pytest.raises(UnreadableError):
+        look_at_recording(tmp_path / "x.wav", decode=False)
+
+
+def test_a_format_that_no_corpus_has_does_not_reach_the_decoder(tmp_path):
+    soundfile.write(tmp_path / "x.wav", NOISE, 16_000, format="MAT5")
+    with pytest.raises(UnreadableError, match="not WAV, FLAC, Ogg, MP3 or AIFF"):
+        look_at_recording(tmp_path / "x.wav", decode=False)
+
+
+def test_an_array_header_of_gigabytes_is_not_read(tmp_path):
+    """numpy would read all of it before it looked at its length; deflated, it takes no room."""
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        head = b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 25)
+        archive.writestr("features.npy", head + b" " * (1 << 25))
+    with pytest.raises(UnreadableError, match="header claims 32 MiB"):
+        look_at_features(path, decode=False)
+
+
+def test_zeros_that_were_packed_to_nothing_are_a_bomb(tmp_path):
+    np.savez_compressed(tmp_path / "x.npz", features=np.zeros((20_000, 1000), "float32"))
+    with pytest.raises(UnreadableError, match=r"a bomb: its array `features` takes 76\.3 MiB"):
+        look_at_features(tmp_path / "x.npz", decode=False)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_an_npz_packed_as_numpy_never_does_is_unreadable(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        archive.writestr("features.npy", b"x" * 100)
+    with pytest.raises(UnreadableError, match="packed in a way that numpy does not use"):
+        look_at_features(tmp_path / "x.npz", decode=False)
+
+
+def test_an_array_of_negative_sides_is_unreadable(tmp_path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (5, -2, -2)}"
+    with pytest.raises(UnreadableError, match="is empty, of shape"):
+        look_at_features(npz(tmp_path / "x.npz", header, bytes(80)), decode=True)
+
+
+def test_what_a_file_says_of_itself_cannot_write_to_the_terminal(tmp_path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4)}"
+    path = npz(tmp_path / "x.npz", header, name="\x1b[2J\nfeatures.npy")
+    with pytest.raises(UnreadableError) as caught:
+        look_at_features(path, decode=False)
+    assert str(caught.value).isprintable()

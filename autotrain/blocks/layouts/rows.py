@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from autotrain.errors import AutotrainError
+from autotrain.files import open_regular
 
 LINE_LIMIT_BYTES = 1 << 20
+ROW_LIMIT = 1 << 21
 Cells = tuple[int, list[str]]
 
 
 def text_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 file (with a byte order mark or not), ends kept, never a huge one."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             yield from _decoded(path, file)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "check its permissions") from None
@@ -28,6 +30,8 @@ def _decoded(path: Path, file: BinaryIO) -> Iterator[str]:
         number += 1
         if len(raw) == LINE_LIMIT_BYTES:
             raise malformed(path, number, f"a line of over {LINE_LIMIT_BYTES >> 20} MiB")
+        if b"\0" in raw:
+            raise malformed(path, number, "not text: it holds a zero byte")
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
@@ -44,14 +48,27 @@ def read_rows(path: Path, delimiter: str) -> Iterator[Cells]:
 
     Commas separate cells as in a spreadsheet's CSV; with `|` and tabs quotes mean themselves.
     """
+    since = 0  # characters of the row that is being read: quotes may hold any number of lines
+
+    def counted() -> Iterator[str]:
+        nonlocal since
+        for line in text_lines(path):
+            since += len(line)
+            if since > ROW_LIMIT:
+                raise malformed(
+                    path, lines.line_num, f"a row of over {ROW_LIMIT >> 20} Mi characters"
+                )
+            yield line
+
     lines = csv.reader(
-        text_lines(path),
+        counted(),
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
         strict=True,
     )
     try:
         for cells in lines:
+            since = 0
             if any(cell.strip() for cell in cells):
                 yield lines.line_num, cells
     except csv.Error as error:

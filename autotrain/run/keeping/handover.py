@@ -1,27 +1,30 @@
-"""Weights that a run begins with: of another run's checkpoint, taken over by name and shape."""
+"""Weights that a run begins with, taken over by name and shape: of another run, or imported."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from autotrain import files
 from autotrain.errors import AutotrainError
+from autotrain.foreign import fitting
+from autotrain.foreign.weights import Foreign
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import pointed
 
-_KINDS = ("taken over", "new", "new, of another shape", "left behind")
-
 
 class Taken(NamedTuple):
-    """Where weights came from, and what of the model they are, as a person reads it."""
+    """Where weights came from, and what of the model they are, as a person reads it.
+
+    `sha256`: of the file, where it was somebody else's.
+    """
 
     path: Path
     told: str
+    sha256: str | None = None
 
 
 def source(directory: Path, which: str) -> Path:
@@ -51,12 +54,12 @@ def weights_digest(path: Path) -> str:
 
 
 def begin(
-    model: torch.nn.Module, directory: Path, weights: Path | None, *, resume: bool
+    model: torch.nn.Module, directory: Path, weights: Path | Foreign | None, *, resume: bool
 ) -> Taken | None:
     """Give a model the weights that its run begins with; None where it goes on with its own."""
     if weights is None or (resume and checkpoint.newest_good(directory)[0] is not None):
         return None
-    return take_over(model, weights)
+    return _import(model, weights) if isinstance(weights, Foreign) else take_over(model, weights)
 
 
 def take_over(model: torch.nn.Module, path: Path) -> Taken:
@@ -69,44 +72,32 @@ def take_over(model: torch.nn.Module, path: Path) -> Taken:
     snapshot = checkpoint.load(path)
     flat = snapshot.average or snapshot.model
     theirs = {**flat.tensors, **{name: flat.tensors[one] for name, one in flat.aliases.items()}}
-    mine = model.state_dict()
-    mine = {name: value for name, value in mine.items() if isinstance(value, torch.Tensor)}
-    kinds = {name: _kind(value, theirs.get(name)) for name, value in mine.items()}
-    if "taken over" not in kinds.values():
+    mine = fitting.own_tensors(model)
+    kinds = fitting.kinds(mine, theirs)
+    if fitting.TAKEN not in kinds.values():
         raise AutotrainError(
-            f"{path}: nothing of it fits the model: {_told(kinds, theirs)}",
+            f"{path}: nothing of it fits the model: {fitting.told(kinds, theirs)}",
             "tensors are taken over by name and shape: name the parts alike in both models, "
             'or say weights = "none" for the stage',
         )
-    with torch.no_grad():
-        for name, kind in kinds.items():
-            if kind == "taken over":
-                mine[name].copy_(theirs[name])
-    return Taken(path, _told(kinds, theirs))
+    fitting.copy_into(mine, theirs, kinds)
+    return Taken(path, fitting.told(kinds, theirs))
 
 
-def _kind(mine: torch.Tensor, theirs: torch.Tensor | None) -> str:
-    if theirs is None:
-        return "new"
-    alike = mine.shape == theirs.shape
-    same_kind = mine.is_floating_point() == theirs.is_floating_point()
-    return "taken over" if alike and same_kind else "new, of another shape"
+def _import(model: torch.nn.Module, given: Foreign) -> Taken:
+    """Take over what fits of somebody else's file, which then holds nothing any more.
 
-
-def _told(kinds: Mapping[str, str], theirs: Mapping[str, Any]) -> str:
-    """`encoder.*: 34 tensors taken over; decoder.*: 12 new`, by the model's outermost parts."""
-    counts: dict[str, dict[str, int]] = {}
-    left = {name: "left behind" for name in theirs if name not in kinds}
-    for name, kind in {**kinds, **left}.items():
-        part, dot, _ = name.partition(".")
-        held = counts.setdefault(part + (".*" if dot else ""), {})
-        held[kind] = held.get(kind, 0) + 1
-    lines, said = [], False
-    for part, held in counts.items():
-        texts = []
-        for kind in (kind for kind in _KINDS if kind in held):
-            noun = "" if said else " tensor" + ("" if held[kind] == 1 else "s")
-            texts.append(f"{held[kind]:,}{noun} {kind}")
-            said = True
-        lines.append(f"{part}: {', '.join(texts)}")
-    return "; ".join(lines)
+    Raises AutotrainError where that is less than half of the model.
+    """
+    mine = fitting.own_tensors(model)
+    theirs = fitting.named_as(mine, given.tensors)
+    given.tensors.clear()  # it is there as long as the run
+    kinds = fitting.kinds(mine, theirs)
+    fitting.insist_on_half(given.path, kinds, theirs)
+    fitting.copy_into(mine, theirs, kinds)
+    for name, value in model.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise AutotrainError(
+                f"{given.path}: {name} holds values that are not finite", "name another file"
+            )
+    return Taken(given.path, fitting.told(kinds, theirs), given.sha256)

@@ -1,0 +1,1 @@
+"""Weights from files of somebody else's: the one way in for them, and what of them fits a model."""
