@@ -13,6 +13,7 @@ from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import pointed
+from autotrain.run.keeping.tensors import tensors_of
 
 _KINDS = ("taken over", "new", "new, of another shape", "left behind")
 
@@ -66,7 +67,7 @@ def take_over(model: torch.nn.Module, path: Path) -> Taken:
     fits, and TornError where the checkpoint is not whole.
     """
     checkpoint.verify(path)
-    snapshot = checkpoint.load(path)
+    snapshot = checkpoint.load(path, 10 * tensors_of(model))
     flat = snapshot.average or snapshot.model
     theirs = {**flat.tensors, **{name: flat.tensors[one] for name, one in flat.aliases.items()}}
     mine = model.state_dict()
