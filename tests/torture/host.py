@@ -72,6 +72,7 @@ def child(asked, told, before):
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(asked[name], os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), number)
     os.environ["AUTOTRAIN_HOME"] = asked["home"]
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{asked['home']}/compiled"  # the compiler's own
     os.chdir(folder)
     sys.argv = ["autotrain", *asked["type"]]
     watch((asked.get("inside", folder), asked["home"]), strays)
