@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from autotrain.errors import AutotrainError, UsageError
 
+_HARMLESS = "\n\t\u200c\u200d"  # the last two join letters, in Bengali for one
 _MACHINES = (errno.ENOSPC, errno.EROFS, errno.EIO)
 
 
@@ -84,6 +85,8 @@ def _machine(error: OSError) -> int:
 def _say(*faults: str, hint: str = "", code: int) -> int:
     """Each fault on a line of its own, then what to do; a stderr that is gone stops nothing."""
     text = "\n".join(f"error: {fault}" for fault in faults) + (f"\n\nhint: {hint}" if hint else "")
+    # Names in it may be a stranger's, and to a terminal some characters are commands.
+    text = "".join(c if c.isprintable() or c in _HARMLESS else " " for c in text)
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
     return code

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from autotrain import parsing
 
 StopReason = Literal[
     "finished", "early_stop", "max_steps", "interrupted", "terminated", "not_finite",
@@ -168,6 +171,10 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": event.name, **_finite(asdict(event))}, allow_nan=False)
 
 
+def _names(value: Any) -> bool:
+    return isinstance(value, str) and value in _NAMES
+
+
 def _floats(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `_finite`: the fields that hold floats get their NaN and infinity back."""
     for item in fields(kind):
@@ -175,15 +182,43 @@ def _floats(kind: type, data: dict[str, Any]) -> dict[str, Any]:
         if "float" not in str(item.type):
             continue
         if isinstance(value, dict):
-            data[item.name] = {k: float(v) if v in _NAMES else v for k, v in value.items()}
-        elif value in _NAMES:
-            data[item.name] = float(value)
+            data[item.name] = {k: float(str(v)) if _names(v) else v for k, v in value.items()}
+        elif _names(value):
+            data[item.name] = float(str(value))
     return data
 
 
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from a file is what a field holds; a whole number is a float too."""
+    of = get_args(hint)
+    match get_origin(hint):
+        case None if hint is float:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case None:
+            return type(value) is hint
+        case kind if kind is dict:
+            return isinstance(value, dict) and all(_fits(each, of[1]) for each in value.values())
+        case kind if kind is list:
+            return isinstance(value, list) and all(_fits(each, of[0]) for each in value)
+        case kind if kind is Literal:
+            return value in of
+    return any(_fits(value, each) for each in of)
+
+
+@cache
+def _hints(kind: type) -> dict[str, tuple[Any, frozenset[type]]]:
+    """Of each field its type, and the types of values that are so at a glance."""
+    glances: dict[Any, set[type]] = {
+        float: {int, float},
+        float | None: {int, float, type(None)},
+    }
+    hints = get_type_hints(kind)
+    return {key: (hint, frozenset(glances.get(hint, {hint}))) for key, hint in hints.items()}
+
+
 def from_json(line: str) -> Event:
-    """The inverse of `to_json`. Raises ValueError on anything else."""
-    data = json.loads(line)
+    """The inverse of `to_json`. Raises ValueError on anything else, whoever wrote it."""
+    data = parsing.from_json(line.encode(errors="replace"))
     name = data.pop("event", None) if isinstance(data, dict) else None
     if not isinstance(name, str) or name not in _BY_NAME:
         raise ValueError(f"not an event: {line[:80]!r}")
@@ -192,4 +227,9 @@ def from_json(line: str) -> Event:
         event: Event = kind(**_floats(kind, data))
     except TypeError as error:
         raise ValueError(f"not an event: {error}") from None
+    hints = _hints(kind)
+    for key, value in data.items():
+        hint, glances = hints[key]
+        if type(value) not in glances and not _fits(value, hint):
+            raise ValueError(f"not an event: {key}: {str(value)[:80]}")
     return event

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from autotrain import parsing
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.units import bytes_text
 
-TOML_LIMIT_BYTES = 4 << 20
 FEW_FILES = 12  # a checkpoint and its pointers are about as many
 
 
@@ -58,14 +56,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict. Raises AutotrainError (unreadable) or UsageError (malformed)."""
     try:
         with open(path, "rb") as file:
-            raw = file.read(TOML_LIMIT_BYTES + 1)
+            raw = file.read(parsing.TOML_BYTES + 1)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "check the path") from None
-    if len(raw) > TOML_LIMIT_BYTES:
-        raise UsageError(f"{path}: larger than {TOML_LIMIT_BYTES >> 20} MiB")
     try:
-        return tomllib.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, and digits too many
+        return parsing.toml(raw)
+    except parsing.TooMuchError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except ValueError as error:  # TOML, UTF-8, and digits too many
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -178,8 +176,9 @@ def first_line(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content, or None where it is missing or torn."""
+    """A JSON file's content, or None where it is missing, torn, or more than we write."""
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            return parsing.from_json(file.read(parsing.JSON_BYTES + 1))
     except (OSError, ValueError):
         return None

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from autotrain import files
 from autotrain.errors import UsageError
 from autotrain.schema import (
+    MOST_STAGES,
     PLAN_SCHEMA,
     BatchSection,
     Plan,
@@ -26,6 +27,7 @@ from autotrain.schema import (
 
 # tomli_w gives every number a line of its own; pairs in a list read better on one.
 _PAIR = re.compile(r"^( +)\[\n +([\d.e+-]+),\n +([\d.e+-]+),\n +\]", re.MULTILINE)
+MOST_FAULTS = 100
 _HEADER = """\
 # A plan made by autotrain. Edit any setting; `autotrain explain {name}` says why each is as it is,
 # `autotrain run {name}` carries it out.
@@ -71,7 +73,7 @@ def load(path: Path, *, consistent: bool = True) -> Plan:
         found = [*_named(faults(error, Plan), data), *_stage_faults(data)]
         hint = _missing(found, data, path)
         raise UsageError(*(f"{path}: {line}" for line in found), hint=hint) from None
-    if found := _stage_faults(data):
+    if found := [*_stage_faults(data), *_amendment_faults(plan)]:
         raise UsageError(*(f"{path}: {line}" for line in found))
     inconsistent = inconsistencies(plan) if consistent else []
     follow = how_to_follow(path)
@@ -128,7 +130,8 @@ def _stage_faults(data: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     raw = data.get("stage", [])
     base, seen = _base(data), set[str]()
-    for held in raw if isinstance(raw, list) else []:
+    base.pop("because", None)  # of its faults, which are many to look for, none is a stage's
+    for held in raw[:MOST_STAGES] if isinstance(raw, list) else []:
         try:
             stage = Stage.model_validate(held)
         except ValidationError:  # the plan's own faults name it
@@ -155,6 +158,24 @@ def _faults_of(stage: Stage, base: dict[str, Any]) -> list[str]:
         parts = (*(f"{key}:" for key in stage.own), *(f"{key}." for key in leaves))
         mine = (*parts, *(f"{key}:" for key in (*leaves, *stage.off)))
         lines += [line for line in faults(error, Plan) if line.startswith(mine)]
+    return lines
+
+
+def _amendment_faults(plan: Plan) -> list[str]:
+    """What a run's cures cannot have changed: a key that is none, a value that it cannot have."""
+    lines, types = [], setting_types()
+    known = {
+        each.key: TypeAdapter(types[each.key]) for each in plan.amendments if each.key in types
+    }
+    for place, each in enumerate(plan.amendments):
+        if each.key not in known:
+            lines.append(f"amendments.{place}.key: {each.key!r} is no setting of the plan")
+            continue
+        for name in ("before", "after"):
+            try:
+                known[each.key].validate_python(getattr(each, name))
+            except ValidationError:
+                lines.append(f"amendments.{place}.{name}: no value for {each.key}")
     return lines
 
 
@@ -189,9 +210,11 @@ def _named(lines: list[str], data: Mapping[str, Any]) -> list[str]:
 def faults(error: ValidationError, record: type[Record]) -> list[str]:
     """One line for every fault pydantic found: `key: problem`, with a near name if unknown."""
     lines = []
-    for fault in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for fault in found[:MOST_FAULTS]:
         where = fault["loc"]
         key = ".".join(str(part) for part in where)
+        key = key if len(key) <= 200 else f"{key[:197]}..."
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_near(record, where)}")
         elif fault["type"] == "missing":
@@ -201,7 +224,8 @@ def faults(error: ValidationError, record: type[Record]) -> list[str]:
             shown = shown if len(shown) <= 60 else shown[:57] + "..."
             message = fault["msg"].replace("Input should", "should").removeprefix("Value error, ")
             lines.append(f"{key}: {shown} {message}")
-    return lines
+    more = len(found) - MOST_FAULTS
+    return [*lines, f"and {more:,} more faults"] if more > 0 else lines
 
 
 def near_name(wrong: str, known: list[str]) -> str:

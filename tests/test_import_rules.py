@@ -16,7 +16,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "autotrain"
 TORCH = ("torch", "torchaudio", "torchvision")
 HEAVY = (*TORCH, "numpy", "pydantic", "rich", "matplotlib")
-PLAIN = ("autotrain.errors", "autotrain.units", "autotrain.schema", "autotrain.events")
+PLAIN = (
+    "autotrain.errors", "autotrain.units", "autotrain.schema", "autotrain.events",
+    "autotrain.parsing",
+)  # fmt: skip
 FILES = ("glob", "io", "mmap", "os", "pathlib", "pickle", "shelve", "shutil", "sqlite3", "tempfile")
 IO = (*FILES, "ctypes", "multiprocessing", "socket", "subprocess", "threading", "urllib")
 STANDARD = tuple(sorted(sys.stdlib_module_names))
@@ -111,6 +114,7 @@ RULES = [
         Rule(f"autotrain/{name}.py", never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS))
         for name in (
             "files",
+            "parsing",
             "task",
             "batches",
             "trust",

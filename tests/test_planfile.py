@@ -106,3 +106,41 @@ def test_a_file_that_is_no_toml_or_not_there_is_one_line(tmp_path):
     with pytest.raises(AutotrainError) as caught:
         planfile.load(tmp_path / "absent.toml")
     assert caught.value.exit_code == 1
+
+
+AMENDMENT = """
+[[amendments]]
+step = 3
+why = "memory ran out"
+"""
+
+
+@pytest.mark.parametrize(("lines", "says"), [
+    ('key = "batch.split"\nafter = "many"', "amendments.0.after: no value for batch.split"),
+    ('key = "batch.split"\nbefore = -1\nafter = 2',
+    "amendments.0.before: no value for batch.split"),
+    ('key = "batch"\nafter = 2', "amendments.0.key: 'batch' is no setting of the plan"),
+    ('key = "batch.split.more"\nafter = 2', "amendments.0.key: 'batch.split.more' is no setting"),
+])  # fmt: skip
+def test_an_amendment_that_no_run_makes_is_refused_by_its_place(saved, lines, says):
+    _, path = saved
+    text = path.read_text().replace("amendments = []\n", "")
+    path.write_text(f"{text}{AMENDMENT}{lines}\n")
+    assert faults(path)[0].startswith(says)
+
+
+def test_of_very_many_faults_the_first_hundred_are_told(saved):
+    _, path = saved
+    path.write_text(path.read_text() + "[more]\n" + "".join(f"k{n} = 1\n" for n in range(9)))
+    edit(path, (r"^\[heal\]", "[heal]\n" + "".join(f"k{n} = 1\n" for n in range(500))))
+    said = faults(path)
+    assert len(said) == 101
+    assert said[-1] == "and 401 more faults"
+
+
+def test_more_stages_than_anybody_plans_are_refused(saved):
+    _, path = saved
+    path.write_text(
+        path.read_text() + "".join(f'[[stage]]\nname = "s{number}"\n' for number in range(33))
+    )
+    assert faults(path)[0].startswith("stage: ")

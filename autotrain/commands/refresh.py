@@ -18,7 +18,7 @@ from autotrain.commands.plan import Wish
 from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.goal import parse_settings, read_template
+from autotrain.goal import checked, parse_settings, read_template
 from autotrain.plan.ledger import IN_EPOCHS
 from autotrain.plan.stages import Fixed, common
 from autotrain.plan.stale import Change, changes
@@ -145,7 +145,7 @@ def kept(plan: Plan, path: Path) -> dict[str, Any]:
     for steps, epochs in IN_EPOCHS.items():
         if epochs in plan.inputs.asked and steps not in edited(plan):
             found.pop(steps, None)
-            found[epochs] = plan.inputs.asked[epochs]
+            found[epochs] = checked(epochs, plan.inputs.asked[epochs])
     return found
 
 

@@ -37,7 +37,9 @@ def verify(name: str, steps: int, *, trust: bool, as_json: bool) -> int:
             hint=f"verify the copy of a stage's plan in its run's folder, {plan.run.directory}",
         )
     directory = directory_of(plan, path)
-    trusting.check(plan.task, trusting.task_path(plan.task, path.resolve().parent), accept=trust)
+    folder = path.resolve().parent
+    trusting.check(plan.task, trusting.task_path(plan.task, folder), accept=trust)
+    trusting.check_places({"run.directory": str(directory)}, folder, name, accept=trust)
     place = _workplace(directory)
     try:
         found = _Proof(plan, path, place, trust=trust).found(steps)

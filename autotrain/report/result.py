@@ -24,6 +24,9 @@ from autotrain.events import (
 from autotrain.report.progress import epoch_of, monitored, window_of
 from autotrain.schema import CUDA_LIKE, Plan
 
+# No event's line is longer; what is, was not written by a run.
+LINE_LENGTH = 1 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -201,7 +204,7 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
 def _read(path: Path) -> Iterator[Event]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
+            while line := file.readline(LINE_LENGTH):
                 try:
                     yield from_json(line)
                 except ValueError:

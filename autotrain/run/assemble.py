@@ -22,7 +22,7 @@ from autotrain.run.healing import faults, guard
 from autotrain.run.keeping import checkpoint, handover, mirror
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.keeper import Keeper
-from autotrain.run.keeping.tensors import UNDIVIDED
+from autotrain.run.keeping.tensors import UNDIVIDED, tensors_of
 from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.bucketed import BucketedOrder
@@ -229,7 +229,7 @@ def _note_longer(run: Run) -> None:
 
 def _resume(run: Run, directory: Path) -> None:
     """Go on from the newest checkpoint that verifies; what is passed over becomes a note."""
-    path, torn, snapshot = from_first(run.ranks, lambda: _newest(run.keeper), "resuming")
+    path, torn, snapshot = from_first(run.ranks, lambda: _newest(run), "resuming")
     if path is None or snapshot is None:
         nothing = f"no checkpoint to resume from in {directory}: starting from the beginning"
         run.notes.append(Warned(step=0, epoch=0, message=nothing))
@@ -245,11 +245,13 @@ def _resume(run: Run, directory: Path) -> None:
     run.feed.itinerary.evaluated = run.state.evaluated
 
 
-def _newest(keeper: Keeper) -> tuple[Path | None, list[str], Snapshot | None]:
+def _newest(run: Run) -> tuple[Path | None, list[str], Snapshot | None]:
     """The newest checkpoint that verifies, what is wrong with newer ones, what it holds."""
-    path, torn = checkpoint.newest_good(keeper.directory)
-    keeper.torn = set(checkpoint.steps(keeper.directory)[: len(torn)])
-    return path, [error.message for error in torn], checkpoint.load(path) if path else None
+    steps = checkpoint.steps(run.keeper.directory)
+    most = tensors_of(run.model)
+    path, snapshot, torn = checkpoint.newest_whole(run.keeper.directory, steps, most)
+    run.keeper.torn = {*steps[: len(torn)]}
+    return path, [error.message for error in torn], snapshot
 
 
 def _note_form(run: Run, before: Mapping[str, object]) -> None:

@@ -6,6 +6,7 @@ Every schedule warms up linearly: step n of the first `warmup_steps` runs at lr 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,7 +97,7 @@ class Schedule:
         """What a checkpoint keeps of it."""
         return {"best": self.best, "bad": self.bad, "cuts": self.cuts}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         self.best, self.bad, self.cuts = state["best"], state["bad"], state["cuts"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autotrain.run.watching.history import History
+from autotrain.schema import Number, Whole
 
 
 @dataclass
@@ -21,26 +21,21 @@ class RunState:
     of the last one whose loss was. `history` is what the red flags look at.
     """
 
-    step: int = 0
-    samples: int = 0
-    weight: float = 0.0
-    evaluated: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    reference: float | None = None
-    bad_evaluations: int = 0
-    bad_streak: int = 0
-    rollbacks: int = 0
-    went_back_at: int | None = None
-    went_back_to: int | None = None
-    broken_evaluations: int = 0
-    sound_evaluation: int = 0
+    step: Whole = 0
+    samples: Whole = 0
+    weight: Number = 0.0
+    evaluated: Whole = 0
+    best: Number | None = None
+    best_step: Whole | None = None
+    reference: Number | None = None
+    bad_evaluations: Whole = 0
+    bad_streak: Whole = 0
+    rollbacks: Whole = 0
+    went_back_at: Whole | None = None
+    went_back_to: Whole | None = None
+    broken_evaluations: Whole = 0
+    sound_evaluation: Whole = 0
     history: History = field(default_factory=History)
-
-    def __post_init__(self) -> None:
-        """From a checkpoint the history comes as JSON made it."""
-        if isinstance(self.history, Mapping):
-            self.history = History(**self.history)
 
     def judge(self, figure: float, better: str, min_delta: float) -> bool:
         """Take note of an evaluation's monitored figure; True if it is the best so far."""

@@ -20,7 +20,8 @@ from autotrain.prepare import Prepared
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing.guard import Guard
-from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping import shape
+from autotrain.run.keeping.checkpoint import Snapshot, folder
 from autotrain.run.keeping.handover import Taken
 from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import (
@@ -238,21 +239,24 @@ class Run:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot. Raises AutotrainError where it is of another run."""
+        name = folder(Path(), snapshot.step).name
         try:
-            refuse_changes(snapshot.state["fixed"], self.fixed())
+            stands, kept = shape.kept(snapshot.state)
+            refuse_changes(kept["fixed"], self.fixed())
             self.take_back(snapshot)
-            self.state = RunState(**{name: snapshot.state[name] for name in asdict(RunState())})
-            self.kept_best = self.state.best_step
-            self.schedule.load(snapshot.state["schedule"])
-            self.meter = Meter.from_state(snapshot.state["meter"])
-            self.guard.load(snapshot.state["guard"])
-            self.draws.load(snapshot.state["draws"])
-            self.feed.aside.load(snapshot.state["bad_samples"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.schedule.load(kept["schedule"])
+            self.meter = Meter.from_state(kept["meter"])
+            self.guard.load(kept["guard"])
+            self.draws.load(kept["draws"])
+            self.feed.aside.load(kept["bad_samples"])
+        except AutotrainError as error:
+            raise AutotrainError(f"{name}: {error.message}", error.hint) from error
+        except (KeyError, TypeError, ValueError) as error:
             raise AutotrainError(
-                f"the checkpoint of step {snapshot.step} lacks what a resume needs: {error!r}",
-                "start a fresh run",
+                f"{name}/state.json: lacks what a resume needs: {error}",
+                "an older one with --resume --from STEP, or start a fresh run",
             ) from error
+        self.state, self.kept_best = stands, stands.best_step
         set_rate(self.optimizer, self.schedule.at(self.state.step))
 
     def take_back(self, snapshot: Snapshot) -> None:

@@ -10,6 +10,7 @@ from autotrain.schema.base import (
     DeviceKind,
     Dtype,
     Kind,
+    Number,
     OptimizerName,
     Positive,
     PositiveFloat,
@@ -47,6 +48,7 @@ from autotrain.schema.measured import (
 )
 from autotrain.schema.model import LengthProfile, ModelProfile, StepTrace, Trial, Work
 from autotrain.schema.plan import (
+    MOST_STAGES,
     SETTING_SECTIONS,
     Beside,
     InputsSection,
@@ -91,6 +93,7 @@ __all__ = [
     "AUTO",
     "CUDA_LIKE",
     "INTERRUPTION_HOURS",
+    "MOST_STAGES",
     "OVERHEAD",
     "PLAN_SCHEMA",
     "PROFILE_SCHEMA",
@@ -126,6 +129,7 @@ __all__ = [
     "Neighbour",
     "NoiseTest",
     "NoiseWindow",
+    "Number",
     "OptimizerName",
     "OptimizerSection",
     "ParallelSection",

@@ -23,6 +23,7 @@ OptimizerName = Literal[
 Scalar = bool | int | float | str
 
 # Strict: in a file that people edit, `true` is no 1 and "8" is no 8. A whole number is a float.
+Number = Annotated[float, Field(strict=True)]
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Whole = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, strict=True)]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from autotrain.schema.base import (
     PLAN_SCHEMA,
@@ -34,6 +40,9 @@ from autotrain.schema.settings import (
     TrainSection,
 )
 from autotrain.schema.stage import Stage
+
+# Each is a plan by itself, of which all settings are looked at; each cure of a run is one.
+MOST_STAGES, MOST_AMENDMENTS = 32, 256
 
 
 class Beside(Record):
@@ -80,6 +89,14 @@ class InputsSection(Record):
     versions: dict[str, str] = {}
     asked: dict[str, Any] = {}
 
+    @field_validator("asked")
+    @classmethod
+    def _stages_are_texts(cls, asked: dict[str, Any]) -> dict[str, Any]:
+        said = asked.get("stages", [])
+        if not isinstance(said, list | tuple) or not all(isinstance(each, str) for each in said):
+            raise ValueError("stages: should be texts, each as on the command line")
+        return asked
+
 
 class PredictedSection(Record):
     tensor_peak_bytes: Prediction
@@ -116,12 +133,12 @@ class Plan(Record):
     loader: LoaderSection
     heal: HealSection = HealSection()
     data: DataSection
-    stage: tuple[Stage, ...] = ()
+    stage: tuple[Stage, ...] = Field((), max_length=MOST_STAGES)
     inputs: InputsSection
     predicted: PredictedSection
     notes: tuple[str, ...] = ()
     because: dict[str, dict[str, Reason]] = {}
-    amendments: tuple[Amendment, ...] = ()
+    amendments: tuple[Amendment, ...] = Field((), max_length=MOST_AMENDMENTS)
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 

@@ -30,8 +30,8 @@ class RunSection(Record):
 
 class DeviceSection(Record):
     kind: DeviceKind
-    index: Whole
-    threads: Positive
+    index: Annotated[Whole, Field(lt=1024)]
+    threads: Annotated[Positive, Field(le=1024)]
 
 
 class MemorySection(Record):
@@ -188,8 +188,8 @@ class LoaderSection(Record):
     same at every reading.
     """
 
-    workers: Whole
-    prefetch: Positive
+    workers: Annotated[Whole, Field(le=256)]
+    prefetch: Annotated[Positive, Field(le=1024)]
     pin_memory: StrictBool
     start_method: Literal["fork", "spawn", "forkserver"]
     timeout_seconds: PositiveFloat | None = None

@@ -1,17 +1,23 @@
 """Stopped anywhere and resumed: the run goes the way it would have gone, to the bit."""
 
 import dataclasses
+import json
 import os
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run.keeping import checkpoint
+from autotrain.optimizer import OPTIMIZERS, build
+from autotrain.run.keeping import checkpoint, tensorfile
+from autotrain.run.keeping.tensors import flatten_optimizer, restore_optimizer
 from autotrain.run.loop import train
 from autotrain.run.signals import Stop
+from autotrain.schema import OptimizerSection
 
 from .plans import make_plan
 from .tasks import noisy_task, sequence_task
@@ -236,3 +242,78 @@ def test_a_finer_cut_may_be_resumed_with(tmp_path):
         ends.append(checkpoint.load(path).model.tensors)
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-9, atol=1e-9)
+
+
+def rewritten(directory, name, change):
+    """The newest checkpoint with another content, and a manifest that says so."""
+    path, _ = checkpoint.newest_good(directory)
+    change(path / name)
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    manifest["files"][name] = dataclasses.asdict(tensorfile.digest(path / name))
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+@pytest.mark.parametrize(("key", "value", "says"), [
+    ("meter", {}, "meter.sums: Field required"), ("rollbacks", "3", "rollbacks: Input should be"),
+    ("rollbacks", -1, "rollbacks: Input should be greater"), ("best", "low", "best: Input should"),
+    ("history", {"losses": ["x"]}, r"history.losses.0: Input"), ("draws", None, "draws: Input"),
+    ("draws", {"drawn": {"os": True}, "quiet": {}}, "draws.drawn.os"), ("guard", 3, "guard: Input"),
+    ("bad_samples", [[True, 1]], "bad_samples.0"), ("schedule", {"best": 1}, "schedule.bad: Field"),
+    ("scaler", {"scale": "x"}, "scaler.scale"), ("averaged", 0.5, "averaged: Input"),
+])  # fmt: skip
+def test_where_a_run_stands_is_a_strangers_too(tmp_path, key, value, says):
+    """Every field is what a run writes there, or one line names checkpoint, file and field."""
+    plan = make_plan(train={"epochs": 1})
+    run(plan, noisy_task(), tmp_path, max_steps=1)
+
+    def change(path):
+        state = json.loads(path.read_text())
+        state["run"][key] = value
+        path.write_text(json.dumps(state))
+
+    rewritten(tmp_path, "state.json", change)
+    with pytest.raises(AutotrainError, match=rf"^step-00000001/state.json: .*{says}"):
+        run(plan, noisy_task(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("0.exp_avg", torch.zeros(1)), ("0.exp_avg", torch.zeros(2, 2, 2)), ("0.step", torch.zeros(2)),
+    ("0.step", torch.tensor(-1.0)), ("0.step", torch.tensor(float("nan"))),
+    ("0.exp_avg_sq", None), ("99.exp_avg", torch.zeros(1)), ("x.exp_avg", torch.zeros(1)),
+    ("0.more", torch.zeros(1)), ("0.step", torch.tensor(1)),
+])  # fmt: skip
+def test_what_an_optimizer_keeps_is_as_large_as_its_parameters(tmp_path, key, value):
+    """Kernels that are fused walk through both by address, and would leave the memory."""
+    plan = make_plan(train={"epochs": 1}, optimizer={"implementation": "fused"})
+    run(plan, noisy_task(), tmp_path, max_steps=1)
+
+    def change(path):
+        held = load_file(path)
+        held.pop(key, None)
+        save_file(held if value is None else {**held, key: value}, path)
+
+    rewritten(tmp_path, "optimizer.safetensors", change)
+    with pytest.raises(AutotrainError, match=r"^step-00000001: .*optimizer"):
+        run(plan, noisy_task(), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("implementation", ["fused", "foreach", "for-loop"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_each_optimizer_keeps_is_taken_back(name, implementation):
+    """Before its first step, after it, and after another one."""
+    section = OptimizerSection(
+        name=name, lr=0.01, weight_decay=0.01, momentum=0.9, implementation=implementation
+    )
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    try:
+        optimizer, fresh = build(section, model), build(section, other)
+    except AutotrainError:
+        pytest.skip("torch has no such implementation")
+    for _ in range(3):
+        kept = flatten_optimizer(optimizer, [*model.parameters()])
+        restore_optimizer(fresh, [*other.parameters()], kept)
+        back = flatten_optimizer(fresh, [*other.parameters()])
+        assert kept.tensors.keys() == back.tensors.keys()
+        assert all(torch.equal(kept.tensors[key], back.tensors[key]) for key in kept.tensors)
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()

@@ -9,6 +9,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from autotrain.run.standing import RunState
 from autotrain.run.watching.flags import AT_LOG_POINTS, FINE
@@ -424,7 +425,7 @@ def test_a_history_is_bounded_and_fits_in_a_checkpoint():
 
 def test_a_run_state_takes_its_history_back_from_json():
     state = RunState(step=3, history=History(first=[1.0], told=["plateau"]))
-    assert RunState(**json.loads(json.dumps(asdict(state)))) == state
+    assert TypeAdapter(RunState).validate_python(json.loads(json.dumps(asdict(state)))) == state
 
 
 def test_the_mean_training_loss_between_evaluations_is_by_weight():

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
 from autotrain.run.assemble import build_model, itinerary
@@ -85,15 +84,8 @@ def _first_good(run: Run, steps: list[int]) -> Generator[Event, None, Snapshot |
 
 def _read(directory: Path, steps: list[int]) -> tuple[Snapshot | None, list[str]]:
     """The first of them that verifies, and what is wrong with those before it."""
-    torn: list[str] = []
-    for step in steps:
-        path = checkpoint.folder(directory, step)
-        try:
-            checkpoint.verify(path)
-            return checkpoint.load(path), torn
-        except AutotrainError as error:
-            torn.append(error.message)
-    return None, torn
+    _, found, torn = checkpoint.newest_whole(directory, steps)
+    return found, [error.message for error in torn]
 
 
 def _leave_step(run: Run) -> None:

@@ -12,22 +12,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autotrain import files
+import torch
+
+from autotrain import files, parsing
 from autotrain.errors import AutotrainError
-from autotrain.run.keeping import tensorfile
+from autotrain.run.keeping import shape, tensorfile
 from autotrain.run.keeping.tensors import Flat
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+MANIFEST_BYTES = 1 << 16
 CONTENT = ("model.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE = "ema.safetensors"
-JSON_LIMIT_BYTES = 64 << 20
-_FOLDER = re.compile(r"step-(\d{8,})")
+_FOLDER = re.compile(r"step-([0-9]{8,18})")
 
 
 class TornError(AutotrainError):
@@ -107,10 +109,15 @@ def _write(temporary: Path, snapshot: Snapshot) -> None:
         "model": {"aliases": snapshot.model.aliases, "rest": snapshot.model.rest},
         "optimizer": snapshot.optimizer.rest,
     }
+    raw = json.dumps(state).encode()
+    try:
+        parsing.insist_json(raw)  # what is written can be read
+    except ValueError as error:
+        raise AutotrainError(f"state.json: {error}") from None
     made: tuple[Iterator[Any], ...] = (
         tensorfile.tensor_chunks(snapshot.model.tensors),
         tensorfile.tensor_chunks(snapshot.optimizer.tensors),
-        iter([json.dumps(state).encode()]),
+        iter([raw]),
     )
     contents = dict(zip(CONTENT, made, strict=True))
     if snapshot.average is not None:
@@ -119,14 +126,22 @@ def _write(temporary: Path, snapshot: Snapshot) -> None:
         name: asdict(tensorfile.write(temporary / name, chunks))
         for name, chunks in contents.items()
     }
-    manifest = json.dumps({"schema": SCHEMA, "step": snapshot.step, "files": written}, indent=1)
-    tensorfile.write(temporary / MANIFEST, [manifest.encode()])
+    manifest = {"schema": SCHEMA, "step": snapshot.step, "files": written}
+    tensorfile.write(temporary / MANIFEST, [_spelled(manifest)])
     files.sync_folder(temporary)
+
+
+def _spelled(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1).encode()
 
 
 def verify(path: Path) -> None:
     """Return if every file has the size and SHA-256 of the manifest. Raises TornError."""
-    manifest = _json(path / MANIFEST)
+    raw, manifest = _json(path / MANIFEST)
+    step = _FOLDER.search(path.name)
+    known = len(raw) <= MANIFEST_BYTES and raw == _spelled(manifest)
+    if not known or (step and manifest.get("step") != int(step[1])):
+        raise TornError(f"{path / MANIFEST}: its content is not what was written")
     listed = manifest.get("files")
     if (
         manifest.get("schema") != SCHEMA
@@ -137,7 +152,7 @@ def verify(path: Path) -> None:
     for name in listed:
         said = listed[name]
         try:
-            size = (path / name).stat().st_size
+            size = tensorfile.size(path / name)
             if size != said["bytes"]:
                 raise TornError(f"{path / name}: {size} bytes, the manifest says {said['bytes']}")
             if tensorfile.digest(path / name).sha256 != said["sha256"]:
@@ -148,25 +163,37 @@ def verify(path: Path) -> None:
             raise TornError(f"{path / MANIFEST}: no size and digest of {name}") from None
 
 
-def load(path: Path) -> Snapshot:
-    """The snapshot in a folder that has been verified. Raises TornError."""
-    state = _json(path / "state.json")
+def load(path: Path, most: int = tensorfile.MOST_TENSORS) -> Snapshot:
+    """The snapshot in a folder that has been verified. Raises TornError naming the file, and
+    AutotrainError where one holds more than `most` tensors.
+    """
     try:
-        model = tensorfile.read_tensors(path / "model.safetensors")
-        optimizer = tensorfile.read_tensors(path / "optimizer.safetensors")
-        averaged = (path / AVERAGE).exists()
-        average = tensorfile.read_tensors(path / AVERAGE) if averaged else None
-        if state["schema"] != SCHEMA:
-            raise TornError(f"{path / 'state.json'}: not of schema {SCHEMA}")
-        aliases, rest = state["model"]["aliases"], state["model"]["rest"]
-        return Snapshot(
-            step=state["step"],
-            model=Flat(model, aliases, rest),
-            optimizer=Flat(optimizer, {}, state["optimizer"]),
-            state=state["run"],
-            average=None if average is None else Flat(average, aliases, rest),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = shape.file(_json(path / "state.json")[1])
+    except ValueError as error:
+        raise TornError(f"{path / 'state.json'}: {error}") from None
+    if state["step"] != step_of(path):
+        raise TornError(f"{path / 'state.json'}: it is of step {state['step']}")
+    model = _tensors(path / "model.safetensors", most)
+    optimizer = _tensors(path / "optimizer.safetensors", most)
+    average = _tensors(path / AVERAGE, most) if (path / AVERAGE).exists() else None
+    aliases, rest = state["model"]["aliases"], state["model"]["rest"]
+    if strange := {*aliases.values()} - model.keys():
+        raise TornError(f"{path / 'state.json'}: model.aliases: no tensor {min(strange)[:80]!r}")
+    return Snapshot(
+        step=state["step"],
+        model=Flat(model, aliases, rest),
+        optimizer=Flat(optimizer, {}, {**state["optimizer"]}),
+        state=state["run"],
+        average=None if average is None else Flat(average, aliases, rest),
+    )
+
+
+def _tensors(path: Path, most: int) -> dict[str, torch.Tensor]:
+    try:
+        return tensorfile.read_tensors(path, most)
+    except OSError as error:
+        raise TornError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
         raise TornError(f"{path}: {error}") from None
 
 
@@ -183,6 +210,23 @@ def newest_good(directory: Path) -> tuple[Path | None, list[TornError]]:
     return None, torn
 
 
+def newest_whole(
+    directory: Path, among: Iterable[int], most: int = tensorfile.MOST_TENSORS
+) -> tuple[Path | None, Snapshot | None, list[TornError]]:
+    """The first `among` those steps that verifies and is what a checkpoint should be, what it
+    holds, and what is wrong with those before it. `most`: as of `load`.
+    """
+    torn: list[TornError] = []
+    for step in among:
+        path = folder(directory, step)
+        try:
+            verify(path)
+            return path, load(path, most), torn
+        except TornError as error:
+            torn.append(error)
+    return None, None, torn
+
+
 def sweep(directory: Path) -> None:
     """Remove what a killed run left half written; only under the run's lock."""
     for entry in checkpoints(directory).glob(".*"):
@@ -192,15 +236,19 @@ def sweep(directory: Path) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """A file's bytes, and what they say."""
     try:
+        tensorfile.size(path)
         with open(path, "rb") as file:
-            raw = file.read(JSON_LIMIT_BYTES + 1)
-        found = json.loads(raw) if len(raw) <= JSON_LIMIT_BYTES else None
+            raw = file.read(parsing.JSON_BYTES + 1)
+        found = parsing.from_json(raw)
     except OSError as error:
         raise TornError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except parsing.TooMuchError as error:
+        raise TornError(f"{path}: {error}") from None
+    except ValueError:
         raise TornError(f"{path}: not valid JSON") from None
     if not isinstance(found, dict):
-        raise TornError(f"{path}: not a JSON object of at most {JSON_LIMIT_BYTES >> 20} MiB")
-    return found
+        raise TornError(f"{path}: not a JSON object")
+    return raw, found

@@ -14,6 +14,7 @@ from autotrain.foreign import fitting
 from autotrain.foreign.weights import Foreign
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import pointed
+from autotrain.run.keeping.tensors import tensors_of
 
 
 class Taken(NamedTuple):
@@ -69,7 +70,7 @@ def take_over(model: torch.nn.Module, path: Path) -> Taken:
     fits, and TornError where the checkpoint is not whole.
     """
     checkpoint.verify(path)
-    snapshot = checkpoint.load(path)
+    snapshot = checkpoint.load(path, 10 * tensors_of(model))
     flat = snapshot.average or snapshot.model
     theirs = {**flat.tensors, **{name: flat.tensors[one] for name, one in flat.aliases.items()}}
     mine = fitting.own_tensors(model)

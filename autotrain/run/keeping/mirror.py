@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from autotrain import files
+from autotrain import files, parsing
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import MANIFEST, TornError
@@ -107,6 +107,9 @@ class Place:
         there = f"{self.root}/checkpoints/{target.name}"
         raw = self._head(f"{there}/{MANIFEST}")
         names = _names(raw, f"{self.url}: {target.name}/{MANIFEST}")
+        for name, size in names.items():
+            if self.system.size(f"{there}/{name}") != size:
+                raise TornError(f"{self.url}: {target.name}/{name}: not of {size} bytes")
         need = sum(names.values())
         files.make_folder(checkpoint.checkpoints(directory))
         free, said = files.room(directory)
@@ -118,9 +121,7 @@ class Place:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
-            for name, size in names.items():
-                if self.system.size(f"{there}/{name}") != size:
-                    raise TornError(f"{self.url}: {target.name}/{name}: not of {size} bytes")
+            for name in names:
                 self.system.get_file(f"{there}/{name}", str(temporary / name))
             (temporary / MANIFEST).write_bytes(raw)
             checkpoint.verify(temporary)
@@ -132,16 +133,16 @@ class Place:
 
     def _head(self, path: str) -> bytes:
         with self.system.open(path, "rb") as file:
-            found: bytes = file.read(checkpoint.JSON_LIMIT_BYTES)
+            found: bytes = file.read(parsing.JSON_BYTES + 1)
         return found
 
 
 def _names(raw: bytes, place: str) -> dict[str, int]:
     """Name -> bytes of a checkpoint's files, as a manifest from elsewhere says."""
     try:
-        listed = json.loads(raw)["files"]
+        listed = parsing.from_json(raw)["files"]
         sizes = {str(name): int(said["bytes"]) for name, said in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, ArithmeticError, KeyError, TypeError, AttributeError):
         raise TornError(f"{place}: not a manifest") from None
     strange = set(sizes) - {*checkpoint.CONTENT, checkpoint.AVERAGE}
     if strange or any(size < 0 for size in sizes.values()):

@@ -11,7 +11,7 @@ from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import POINTERS, pointed
 
-_STEP = re.compile(r"(?:step-)?0*(\d+)")
+_STEP = re.compile(r"(?:step-)?0*([0-9]{1,18})")
 
 
 def named(directory: Path, name: str) -> int:

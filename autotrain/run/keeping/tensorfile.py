@@ -6,20 +6,23 @@ reports a string), the digest costs no second pass, and the same handle is fsync
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from autotrain.errors import AutotrainError
 
 CHUNK_BYTES = 4 << 20
+# More is asked of no model; a stranger's file may claim it.
+HEADER_BYTES, MOST_TENSORS = 16 << 20, 100_000
 _NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -75,6 +78,8 @@ def tensor_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memor
         header[name] = {"dtype": _NAMES[value.dtype], "shape": shape, "data_offsets": [offset, end]}
         offset = end
     raw = json.dumps(header).encode()
+    if len(raw) >= HEADER_BYTES or len(header) > MOST_TENSORS:
+        raise AutotrainError(f"{len(header):,} tensors: more than are read back")
     raw += b" " * (-len(raw) % 8)
     yield len(raw).to_bytes(8, "little")
     yield raw
@@ -89,12 +94,30 @@ def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file. Raises ValueError where it is not one."""
+def read_tensors(path: Path, most: int = MOST_TENSORS) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file. Raises OSError, ValueError where it is not one, and
+    AutotrainError where it has more than `most`: each takes its time, empty or not.
+    """
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_BYTES:
+            raise ValueError(f"its header is larger than {HEADER_BYTES >> 20} MiB")
+        if file.read(length).count(b"{") > most + 1:
+            raise AutotrainError(
+                f"{path}: more than {most:,} tensors", "it is of another, larger model"
+            )
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name}: {error}") from None
+    except Exception as error:  # whatever it and torch say of a header that is none
+        raise ValueError(str(error).partition("\n")[0][:300] or type(error).__name__) from None
+
+
+def size(path: Path) -> int:
+    """Bytes of a file that is one: a pipe would be waited for. Raises OSError."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a file")
+    return found.st_size
 
 
 def digest(path: Path) -> Written:

@@ -5,6 +5,8 @@ The copies are what a checkpoint writes, so the writing need not hold up the tra
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +16,8 @@ import torch
 from autotrain.averaging import Average
 from autotrain.errors import AutotrainError
 from autotrain.optimizer import grouped
+
+_ANOTHER = "resume with the code and options that the run began with, or start a fresh run"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Layout(Protocol):
 UNDIVIDED = Undivided()
 
 
+def tensors_of(model: torch.nn.Module) -> int:
+    """More than a file of a checkpoint of this model, or of one much like it, can hold."""
+    return 1000 + 10 * len(model.state_dict(keep_vars=True))
+
+
 def flatten_model(model: torch.nn.Module, layout: Layout = UNDIVIDED) -> Flat:
     """A model's state; tensors that are one and the same (tied weights) are copied once."""
     tensors: dict[str, torch.Tensor] = {}
@@ -88,10 +97,11 @@ def restore_model(model: torch.nn.Module, flat: Flat, layout: Layout = UNDIVIDED
     state |= {n: layout.divided(v, here[n]) for n, v in tensors.items() if n in here}
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except Exception as error:  # of torch, or of a module's own set_extra_state
+        said = "\n".join(line[:300] for line in str(error).splitlines()[:100])
         raise AutotrainError(
-            f"the checkpoint is of another model: {error}",
-            "resume with the code and options that the run began with, or start a fresh run",
+            f"the checkpoint is of another model: {said or type(error).__name__}",
+            _ANOTHER,
         ) from None
 
 
@@ -135,17 +145,57 @@ def restore_optimizer(
         raise AutotrainError(
             f"the checkpoint's optimizer trained other parameters: {theirs}, and these are "
             f"{len(parameters)}",
-            "resume with the code and options that the run began with, or start a fresh run",
+            _ANOTHER,
         )
     saved: dict[int, dict[str, Any]] = {}
     places = _places(optimizer, parameters)
     for key, value in {**flat.tensors, **flat.rest["state"]}.items():
         number, _, name = key.partition(".")
-        owner = parameters[int(number)]
+        owner = parameters[_place_in(number, parameters)]
         own = layout.part(value, owner) if isinstance(value, torch.Tensor) else value
         kept = _laid_out_like(own, owner)
         saved.setdefault(places[int(number)], {})[name] = kept
+    _insist_usual(optimizer, saved)
     optimizer.load_state_dict({"state": saved, "param_groups": groups})
+
+
+def _place_in(number: str, parameters: Sequence[torch.Tensor]) -> int:
+    if not number.isdecimal() or int(number[:18]) >= len(parameters):
+        raise AutotrainError(f"optimizer: {number[:40]!r} is the number of no parameter", _ANOTHER)
+    return int(number)
+
+
+def _insist_usual(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str, Any]]) -> None:
+    """Raise AutotrainError unless the state is what this optimizer keeps, each value as large as
+    its parameter, or a number: kernels that are fused go by address, and ask no more.
+    """
+    usual, owners = _state_of_one(optimizer), grouped(optimizer)
+    for place, held in saved.items():
+        kept = {name: value for name, value in held.items() if value is not None}
+        odd = kept.keys() ^ usual.keys()
+        for name in kept.keys() & usual.keys():
+            value, whole = kept[name], usual[name].dim() > 0
+            sound = isinstance(value, torch.Tensor) and value.is_floating_point()
+            fits = sound and value.shape == (owners[place].shape if whole else ())
+            if not fits or (not whole and not 0 <= float(value) < math.inf):
+                odd |= {name}
+        if kept and odd:
+            raise AutotrainError(
+                f"the checkpoint's optimizer is another one: {min(odd)[:80]!r} of number {place}",
+                _ANOTHER,
+            )
+
+
+def _state_of_one(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What it keeps of a parameter: after the first step of another one like it."""
+    kind: Any = type(optimizer)
+    takes = inspect.signature(kind).parameters
+    arguments = {key: value for key, value in optimizer.defaults.items() if key in takes}
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    one = kind([parameter], **arguments)
+    one.step()
+    return {name: held for name, held in one.state[parameter].items() if held is not None}
 
 
 def _places(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.Tensor]) -> list[int]:

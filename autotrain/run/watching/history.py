@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from autotrain.events import Evaluated, Step
+from autotrain.schema import Number, Whole
 
 # So many log points and evaluations are kept, and losses of the first steps.
 KEPT, FIRST = 64, 20
@@ -28,25 +29,25 @@ class History:
     each with how often in a row it was suspicious. `told`: the flags that are up.
     """
 
-    first: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    first: list[Number] = field(default_factory=list)
+    steps: list[Whole] = field(default_factory=list)
+    losses: list[Number] = field(default_factory=list)
+    norms: list[Number] = field(default_factory=list)
+    seconds: list[Number] = field(default_factory=list)
+    waits: list[Number] = field(default_factory=list)
+    rates: list[Number] = field(default_factory=list)
     slowed: list[str] = field(default_factory=list)
-    celsius: float | None = None
-    others: float | None = None
-    peak_bytes: int = 0
-    lr: float = 0.0
-    evaluated: list[int] = field(default_factory=list)
-    trained: list[float] = field(default_factory=list)
-    losses_valid: list[float] = field(default_factory=list)
-    figures: list[float] = field(default_factory=list)
-    measured: dict[str, list[float]] = field(default_factory=dict)
-    loss_sum: float = 0.0
-    weight_sum: float = 0.0
+    celsius: Number | None = None
+    others: Number | None = None
+    peak_bytes: Whole = 0
+    lr: Number = 0.0
+    evaluated: list[Whole] = field(default_factory=list)
+    trained: list[Number] = field(default_factory=list)
+    losses_valid: list[Number] = field(default_factory=list)
+    figures: list[Number] = field(default_factory=list)
+    measured: dict[str, list[Number]] = field(default_factory=dict)
+    loss_sum: Number = 0.0
+    weight_sum: Number = 0.0
     told: list[str] = field(default_factory=list)
 
     def log(self, point: Step, window: int, first: Iterable[float]) -> None:
