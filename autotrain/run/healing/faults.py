@@ -5,7 +5,7 @@ from __future__ import annotations
 from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.events import StopReason
-from autotrain.run.loading.feed import LoaderDiedError
+from autotrain.run.loading.lost import LoaderDiedError
 from autotrain.run.loading.source import described
 from autotrain.run.state import NotFiniteError
 

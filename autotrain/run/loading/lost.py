@@ -1,0 +1,54 @@
+"""Loader workers that are lost: one of them, or so that fewer of them are the cure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotrain.errors import AutotrainError
+from autotrain.run.loading.itinerary import Request
+
+NARROW = "more room in /dev/shm (a container: --shm-size) or a higher `ulimit -n` spares that"
+
+
+Why = Literal["died", "hangs", "asked", "start", "narrow"]
+
+
+class WorkerLostError(Exception):
+    """A worker died or hangs. `at`: an index of `request`'s samples, or COLLATING and so on.
+
+    `why` is "asked" where somebody ended it, "start" where it never came to make anything,
+    "narrow" where there are not enough files, threads or shared memory to hand a micro-batch over.
+    """
+
+    def __init__(self, said: str, request: Request, at: int, why: Why) -> None:
+        super().__init__(said)
+        self.said, self.request, self.at, self.why = said, request, at, why
+
+
+class LoaderDiedError(AutotrainError):
+    """Workers are gone. `repeated`: as many new ones did not get on either."""
+
+    repeated: bool = False
+
+    @classmethod
+    def of(cls, said: str, *, repeated: bool) -> LoaderDiedError:
+        """With what happened, and the usual reason."""
+        made = cls(
+            f"the data loader failed: {said}",
+            "a worker that is killed often lacked memory: fewer loader.workers, or more of it",
+        )
+        made.repeated = repeated
+        return made
+
+
+class TooNarrowError(LoaderDiedError):
+    """There are not enough files, threads, processes or shared memory for so many workers.
+
+    Nothing was killed: what a worker cannot do for want of them, this process may.
+    """
+
+    repeated = True
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        advice = "raise `ulimit -n` and `ulimit -u` (in a container: --shm-size, --pids-limit)"
+        super().__init__(message, hint or advice)
