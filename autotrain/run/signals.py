@@ -24,12 +24,13 @@ AT_ONCE = 1.0
 class Stop:
     """A wish to stop. `reason` is None until somebody asks; the loop reads it, nobody waits.
 
-    `save`: somebody asked for a checkpoint, and has none yet.
+    `save`: somebody asked for a checkpoint, and has none yet. `woken`: the process had been
+    suspended, and goes on.
     """
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
-        self.save = False
+        self.save = self.woken = False
         self._asked = 0.0
 
     @contextmanager
@@ -49,6 +50,8 @@ class Stop:
             before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if hasattr(signal, "SIGUSR1"):
             before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_save)
+        if hasattr(signal, "SIGCONT"):
+            before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._wake)
         try:
             yield self
         finally:
@@ -57,6 +60,9 @@ class Stop:
 
     def _ask_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save = True
+
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        self.woken = True
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.reason is None:

@@ -25,6 +25,7 @@ from autotrain.run.loop import train
 from autotrain.run.signals import Stop
 
 COUNT = 60
+ENDS = {"interrupted": 130, "terminated": 143}
 
 
 class Numbered(torch.utils.data.Dataset):
@@ -63,19 +64,24 @@ def task():
     return Task(model=Net, train=Numbered(), loss=loss)
 
 
-def run(directory, *, background=False, workers=0, resume=False, every=2, keep=2):
+def run(directory, *, background=False, workers=0, resume=False, every=2, keep=2, timeout=None):
     """Carry it out; every checkpoint that was reported stands in a file that needs no `write`."""
     plan = make_plan(
         train={"epochs": 3, "ema_decay": 0.9},
         checkpoint={"every_steps": every, "keep": keep, "background": background},
-        loader={"workers": workers},
+        loader={"workers": workers, "timeout_seconds": timeout},
     )
     place, count = os.open(f"{directory}.reported", os.O_RDWR | os.O_CREAT, 0o600), 0
+    reason, healed = "", os.open(f"{directory}.healed", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     with Stop().catch() as stop:
         for event in train(plan, task(), Path(directory), task_file=Path(directory), resume=resume,
                            stop=stop):  # fmt: skip
             if event.name == "saved":
                 count += os.pwrite(place, f"{event.step}\n".encode(), count)
+            reason = event.reason if event.name == "stopped" else reason
+            if event.name == "healed":
+                os.write(healed, f"{event.fault}\n".encode())
+    return ENDS.get(reason, 0)
 
 
 def child(asked):
@@ -83,7 +89,9 @@ def child(asked):
         os.kill(os.getpid(), signal.SIGSTOP)
     code, said = 0, ""
     try:
-        run(**asked)
+        code = run(**asked)
+    except KeyboardInterrupt:
+        code = 130
     except AutotrainError as error:
         code, said = 1, error.message
     os.pwrite(os.open(f"{asked['directory']}.said", os.O_RDWR | os.O_CREAT, 0o600),
@@ -96,16 +104,23 @@ def main():
     for line in sys.stdin:
         asked = json.loads(line)
         after, begun = asked.pop("kill_after", None), time.perf_counter()
+        signals = asked.pop("signals", [])
         process = os.fork()
         if not process:
-            os.setpgid(0, 0)
-            child(asked)
+            try:
+                os.setpgid(0, 0)
+                child(asked)
+            finally:
+                os._exit(130)
         if asked.get("waits"):
             os.waitpid(process, os.WUNTRACED)
             print(json.dumps({"pid": process}), flush=True)
         if after is not None:
             time.sleep(after)
             os.kill(process, signal.SIGKILL)
+        for wait, number, group in signals:
+            time.sleep(wait)
+            (os.killpg if group else os.kill)(process, number)
         _, status = os.waitpid(process, 0)
         seconds = time.perf_counter() - begun
         code = os.waitstatus_to_exitcode(status)

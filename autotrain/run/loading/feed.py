@@ -212,10 +212,13 @@ class Feed:
                 f"loader workers do not start: each {lost.said}",
                 "what they printed may say why; or loader.start_method = fork, loader.workers = 0",
             )
-        if lost.why == "asked" or self._tries > TRIES:
+        # For want of memory so many workers die again, whatever they read.
+        starved = lost.why == "memory"
+        tries = int(self.section.workers == 1) if starved else TRIES
+        if lost.why == "asked" or self._tries > tries:
             raise LoaderDiedError.of(said, repeated=lost.why != "asked")
-        sample = lost.request.epoch is None, lost.at
-        if lost.at >= 0 and sample == self._suspect and sample not in self.source.shunned:
+        sample = NOBODY if starved else (lost.request.epoch is None, lost.at)
+        if sample[1] >= 0 and sample == self._suspect and sample not in self.source.shunned:
             self._tries, self._suspect = 0, NOBODY
             seconds = perf_counter() - begun
             bad = BadSample(*sample, f"the worker that reads it {lost.said}", seconds, fatal=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from autotrain.errors import AutotrainError
@@ -10,14 +11,25 @@ from autotrain.run.loading.itinerary import Request
 NARROW = "more room in /dev/shm (a container: --shm-size) or a higher `ulimit -n` spares that"
 
 
-Why = Literal["died", "hangs", "asked", "start", "narrow"]
+Why = Literal["died", "hangs", "asked", "start", "narrow", "memory"]
+_KILLS = Path("/proc/vmstat")
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has ended on this machine because memory ran out; 0 elsewhere."""
+    try:
+        words = _KILLS.read_text().split()
+        return int(words[words.index("oom_kill") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 class WorkerLostError(Exception):
     """A worker died or hangs. `at`: an index of `request`'s samples, or COLLATING and so on.
 
     `why` is "asked" where somebody ended it, "start" where it never came to make anything,
-    "narrow" where there are not enough files, threads or shared memory to hand a micro-batch over.
+    "memory" where the kernel ended it for want of that, "narrow" where files, threads or shared
+    memory do not suffice to hand a micro-batch over.
     """
 
     def __init__(self, said: str, request: Request, at: int, why: Why) -> None:

@@ -29,7 +29,7 @@ from torch.utils.data._utils import worker as torch_worker
 
 from autotrain.run.loading import pipes
 from autotrain.run.loading.itinerary import Request
-from autotrain.run.loading.lost import Why, WorkerLostError
+from autotrain.run.loading.lost import Why, WorkerLostError, oom_kills
 from autotrain.run.loading.source import (
     COLLATING,
     HANDING_OVER,
@@ -44,8 +44,8 @@ from autotrain.schema import LoaderSection
 
 # To start by spawn a worker imports torch and the task file.
 START_SECONDS = 300.0
-GRACE_SECONDS, DUMP_SECONDS = 2.0, 1.0
-_SIGBUS = getattr(signal, "SIGBUS", 1 << 30)
+GRACE_SECONDS, DUMP_SECONDS, SUSPENDED_SECONDS = 2.0, 1.0, 0.25
+_SIGBUS, _SIGKILL = (getattr(signal, name, 1 << 30) for name in ("SIGBUS", "SIGKILL"))
 # What receiving raises where the sender ended in the middle of it.
 CUT_OFF = (EOFError, OSError, RuntimeError, pickle.UnpicklingError, ProcessError)
 CANNOT_TRAVEL = (pickle.PicklingError, AttributeError, TypeError)
@@ -80,6 +80,7 @@ class Workers:
         self._order: deque[_Worker] = deque()
         self._folder = tempfile.TemporaryDirectory(prefix="autotrain-", ignore_cleanup_errors=True)
         self._all: list[_Worker] = []
+        self._oom_kills = oom_kills()
         try:
             for number in range(section.workers):
                 self._all.append(self._started(number, source, section))
@@ -199,8 +200,13 @@ class Workers:
     def _wait(self, worker: _Worker, seconds: float | None) -> None:
         """Until something has come, or the worker has ended, or stays where it is for too long."""
         before = [*worker.cell]
-        while not wait([worker.results, worker.process.sentinel], seconds):
-            if [*worker.cell] == before:
+        while True:
+            asked = monotonic()
+            if wait([worker.results, worker.process.sentinel], seconds):
+                break
+            # Whoever was suspended himself has not waited.
+            suspended = seconds is not None and monotonic() - asked > seconds + SUSPENDED_SECONDS
+            if [*worker.cell] == before and not suspended:
                 raise self._lost(worker, f"hangs: nothing for {seconds:g} s", "hangs")
             before = [*worker.cell]
         if not worker.results.poll():
@@ -219,6 +225,8 @@ class Workers:
             said = f"ended with exit code {code}"
         if code in (-signal.SIGTERM, -signal.SIGINT):
             return self._lost(worker, said, "asked")
+        if code == -_SIGKILL and oom_kills() > self._oom_kills:
+            return self._lost(worker, f"{said}, as memory ran out", "memory")
         lost = self._lost(worker, said, "died" if worker.ready else "start")
         # The kernel's word for a page of shared memory that there is no room for.
         if code == -_SIGBUS and lost.at in (COLLATING, HANDING_OVER):
@@ -254,7 +262,7 @@ def _work(
     if by_pipe:
         pipes.share_nothing()
     # multiprocessing's thread that hands files over would print what the parent sees and tells.
-    sys.excepthook = _say_nothing
+    sys.excepthook = lambda *_: None
     torch_worker._worker_info = torch_worker.WorkerInfo(  # what get_worker_info() shall say
         id=number, num_workers=count, seed=source.seed, dataset=source.carried.value[0]
     )
@@ -273,10 +281,6 @@ def _work(
                 cell[0] = IDLE
         except (EOFError, OSError):
             return
-
-
-def _say_nothing(*_: object) -> None:
-    pass
 
 
 def _hand_over(results: Connection, made: Made, by_pipe: bool) -> None:

@@ -1,0 +1,90 @@
+"""Signals at any instant, one or two, to a run or to its loader workers too."""
+
+import os
+import shutil
+import signal
+import sys
+
+import pytest
+
+from autotrain.run.keeping import checkpoint, keeper
+from autotrain.run.signals import AT_ONCE
+
+from .conftest import ending, insist_on_reported, said
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+WAYS = [
+    {"background": background, "workers": workers} for background in (False, True)
+    for workers in (0, 1, 2)
+]  # fmt: skip
+HARMLESS = ["SIGHUP", "SIGUSR1", "SIGCONT"]
+CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def named(way):
+    return "-".join(map(str, way.values()))
+
+
+def asked(dice, seconds):
+    """What is sent when: (seconds since the one before, number, to the workers too)."""
+    group = dice.random() < 0.5
+    sent = [(dice.uniform(0, 1.1 * seconds), dice.choice(["SIGINT", "SIGTERM"]))]
+    if dice.random() < 0.3:
+        sent.insert(0, (dice.uniform(0, 0.9 * seconds), dice.choice(HARMLESS)))
+    if dice.random() < 0.4:  # a SIGTERM is a second one only after a while
+        gap = dice.choice([dice.uniform(0, 0.02), dice.uniform(0, 0.2), AT_ONCE])
+        sent.append((gap, dice.choice(["SIGINT", "SIGTERM"])))
+    return [(wait, int(getattr(signal, name)), group) for wait, name in sent]
+
+
+def complaints(victim):
+    return os.path.getsize(victim.folder / "errors")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=named)
+def test_signals_at_any_instant_lose_nothing_and_leave_no_traceback(
+    victim, unharmed, dice, times, tmp_path, way
+):
+    hashes, seconds = unharmed
+    ended = {}
+    for number in range(max(times // len(WAYS), 1)):
+        directory, signals = tmp_path / str(number), asked(dice, seconds)
+        before = complaints(victim)
+        code = victim.ask(directory, **way, signals=signals)["code"]
+        ended[code] = ended.get(code, 0) + 1
+        # Killed by the signal itself: before a run catches it, or by the second.
+        assert code in (0, 130, 143, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGUSR1), signals
+        insist_on_reported(directory, signals, code)
+        asks = [n for _, n, _ in signals if n in (signal.SIGINT, signal.SIGTERM)]
+        if code in CODES.values() and len(asks) == 1 and directory.exists() and not said(directory):
+            held = keeper.pointed(directory)
+            newest, _ = checkpoint.newest_good(directory)
+            if newest is not None:
+                assert held["interrupted"] == held["latest"] == checkpoint.step_of(newest)
+        with open(victim.folder / "errors") as log:
+            log.seek(before)
+            assert "Traceback" not in log.read(), signals
+        assert victim.ask(directory, **way, resume=directory.exists())["code"] == 0, signals
+        assert ending(directory) == hashes, signals
+        assert not list(checkpoint.checkpoints(directory).glob(".*"))
+        shutil.rmtree(directory)
+    print(ended)
+
+
+@pytest.mark.parametrize("way", WAYS[::2], ids=named)
+def test_a_suspended_run_goes_on_as_if_it_had_not_been(
+    victim, unharmed, dice, times, tmp_path, way
+):
+    """Also where it was in the middle of a save, and where its workers stand still with it."""
+    hashes, seconds = unharmed
+    for number in range(max(times // 200, 1)):
+        directory = tmp_path / str(number)
+        pause = 10.0 if times >= 200 else 1.5
+        signals = [(dice.uniform(0.1, 0.9) * seconds, int(signal.SIGSTOP), True),
+                   (pause, int(signal.SIGCONT), True)]  # fmt: skip
+        code = victim.ask(directory, **way, signals=signals, timeout=0.5)["code"]
+        assert code == 0
+        assert not directory.with_name(f"{number}.healed").read_text()
+        assert ending(directory) == hashes
+        shutil.rmtree(directory)
