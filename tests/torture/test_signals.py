@@ -10,7 +10,7 @@ import pytest
 from autotrain.run.keeping import checkpoint, keeper
 from autotrain.run.signals import AT_ONCE
 
-from .conftest import ending, insist_on_reported, said
+from .conftest import ending, healed, insist_on_reported, said
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -85,6 +85,6 @@ def test_a_suspended_run_goes_on_as_if_it_had_not_been(
                    (pause, int(signal.SIGCONT), True)]  # fmt: skip
         code = victim.ask(directory, **way, signals=signals, timeout=0.5)["code"]
         assert code == 0
-        assert not directory.with_name(f"{number}.healed").read_text()
+        assert not healed(directory)
         assert ending(directory) == hashes
         shutil.rmtree(directory)
