@@ -3,10 +3,15 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
+from commands.house import TASK, cli
+from run.plans import make_plan
 
+from autotrain import planfile, task
 from autotrain.run.keeping import checkpoint, keeper
 from autotrain.run.signals import AT_ONCE
 
@@ -88,3 +93,49 @@ def test_a_suspended_run_goes_on_as_if_it_had_not_been(
         assert not healed(directory)
         assert ending(directory) == hashes
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def command_line(tmp_path):
+    """A folder with a plan, to be run by the command line: the folder, and how."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "task.py").write_text(TASK)
+    sha256 = task.file_sha256(folder / "task.py")
+    plan = make_plan(task={"file": "task.py", "sha256": sha256}, loader={"workers": 1},
+                     run={"name": "mine", "directory": "runs/mine"})  # fmt: skip
+    planfile.save(plan, folder / "plan.toml")
+    return folder, ["run", "plan.toml", "--trust"]
+
+
+@pytest.mark.slow  # three processes for each trial
+def test_a_signal_while_a_run_starts_leaves_nothing_half_made(command_line, dice, times, tmp_path):
+    """From the first import to the last line, to the whole group, as ^C at a terminal."""
+    folder, run = command_line
+    begun = time.perf_counter()
+    assert cli(*run, cwd=folder).returncode == 0
+    seconds, run_folder = time.perf_counter() - begun, folder / "runs/mine"
+    model = "checkpoints/{}/model.safetensors"
+    name = (run_folder / "checkpoints/latest").read_text().strip()
+    whole, ended = (run_folder / model.format(name)).read_bytes(), {}
+    for _ in range(max(times // 20, 1)):
+        shutil.rmtree(run_folder, ignore_errors=True)
+        number = dice.choice([signal.SIGINT, signal.SIGTERM])
+        with subprocess.Popen(
+            [sys.executable, "-m", "autotrain", *run], cwd=folder, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            time.sleep(dice.uniform(0, 1.1 * seconds))
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+            _, said = process.communicate(timeout=60)
+        code = process.returncode
+        ended[code] = ended.get(code, 0) + 1
+        assert code in (0, CODES[number.name], -number), said
+        # Python itself shows where an interrupt met it before there was a `main`.
+        assert "Traceback" not in said or ", in main" not in said, said
+        how = ["--resume"] if run_folder.exists() else []
+        done = cli(*run, *how, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        assert (run_folder / model.format(name)).read_bytes() == whole
+    print(ended)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -142,6 +143,8 @@ def main():
                 child(asked)
             finally:
                 os._exit(130)
+        with suppress(OSError):  # whichever of the two comes first
+            os.setpgid(process, process)
         if asked.get("waits"):
             os.waitpid(process, os.WUNTRACED)
             print(json.dumps({"pid": process}), flush=True)
