@@ -21,6 +21,30 @@ _ASKS: dict[int, Reason] = {signal.SIGINT: "interrupted", signal.SIGTERM: "termi
 AT_ONCE = 1.0
 
 
+# While a process is started: second signals that wait for that.
+_WAITING: list[list[int]] = []
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Within, a process is started: a second signal waits for that, and ^C spares the new one.
+
+    Raised in the middle of a fork it would be printed and lost; a process that imports torch before
+    it comes to `leave_to_parent` would print where it was.
+    """
+    blocks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else set()
+    _WAITING.append([])
+    try:
+        yield
+    finally:
+        waiting = _WAITING.pop()
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in waiting[:1]:
+            signal.raise_signal(number)
+
+
 class Stop:
     """A wish to stop. `reason` is None until somebody asks; the loop reads it, nobody waits.
 
@@ -70,6 +94,9 @@ class Stop:
             return
         if number == signal.SIGTERM and monotonic() - self._asked < AT_ONCE:
             return
+        if _WAITING:
+            _WAITING[-1].append(number)
+            return
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
         signal.raise_signal(number)
@@ -78,5 +105,7 @@ class Stop:
 def leave_to_parent(_worker: int) -> None:
     """In a loader worker: ^C reaches the whole terminal group, but the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

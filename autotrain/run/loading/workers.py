@@ -39,7 +39,7 @@ from autotrain.run.loading.source import (
     Source,
     described,
 )
-from autotrain.run.signals import leave_to_parent
+from autotrain.run.signals import leave_to_parent, starting
 from autotrain.schema import LoaderSection
 
 # To start by spawn a worker imports torch and the task file.
@@ -103,7 +103,8 @@ class Workers:
             daemon=True,
         )  # fmt: skip
         try:
-            process.start()
+            with starting():
+                process.start()
         finally:
             # With these open here, the end of the worker would not end its pipe.
             theirs_in.close()
