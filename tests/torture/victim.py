@@ -35,11 +35,13 @@ ENDS = {"interrupted": 130, "terminated": 143}
 class Numbered(torch.utils.data.Dataset):
     """Samples that know their number; `more` tensors of `wide` floats each come with them.
 
-    To read sample `greedy` takes 300 MB.
+    To read sample `greedy` takes 300 MB. The run is suspended for `seconds` while sample `pauses`
+    is read, once, and that then takes 0.4 s more.
     """
 
-    def __init__(self, more=0, wide=1, greedy=None):
+    def __init__(self, more=0, wide=1, greedy=None, pauses=None, seconds=0.0):
         self.more, self.wide, self.greedy = more, wide, greedy
+        self.pauses, self.seconds = pauses, seconds
 
     def __len__(self):
         return COUNT
@@ -48,6 +50,13 @@ class Numbered(torch.utils.data.Dataset):
         x = torch.randn(4, generator=torch.Generator().manual_seed(index))
         if index == self.greedy:
             bytearray(b"1" * (300 << 20))
+        if index == self.pauses:
+            self.pauses = None
+            stop, go_on = (f"kill -s {name} -- -{os.getpgrp()}" for name in ("STOP", "CONT"))
+            said = f"sleep 0.1; {stop}; sleep {self.seconds}; {go_on}"
+            subprocess.Popen(["sh", "-c", said], start_new_session=True)
+            for _ in range(40):
+                time.sleep(0.01)
         return x, (x.sum() > 0).long(), index, [torch.ones(self.wide) for _ in range(self.more)]
 
 
