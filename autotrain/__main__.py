@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import atexit
 import errno
+import io
 import os
 import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from autotrain.errors import AutotrainError, UsageError
+from autotrain.errors import AutotrainError, UsageError, starved
 
 _HARMLESS = "\n\t\u200c\u200d"  # the last two join letters, in Bengali for one
-_MACHINES = (errno.ENOSPC, errno.EROFS, errno.EIO)
+_SPACE = "free space, or choose another disk"
+_MACHINES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: _SPACE,
+    errno.EIO: _SPACE,
+    errno.EFBIG: "raise `ulimit -f`, or choose another disk",
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "raise fs.file-max, or end other programs",
+    errno.EAGAIN: "raise `ulimit -u` (a container: --pids-limit), or end other programs",
+    errno.ENOMEM: "free memory, or raise `ulimit -v` or the container's limit",
+}
 
 
 def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
     _open_what_is_closed()
+    _complain_into_the_void()
     arguments = [a for a in sys.argv[1:] if a != "--verbose"]
     verbose = len(arguments) < len(sys.argv) - 1
     try:
@@ -34,7 +47,9 @@ def main() -> None:
     except AutotrainError as error:
         code = _report(error, verbose)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _MACHINES:
+        if (no_room := starved(error)) is not None:
+            code = _report(no_room, verbose)
+        elif isinstance(error, OSError) and error.errno in _MACHINES:
             code = _machine(error)
         else:
             code = _usage(error) if hasattr(error, "format_message") else _bug(verbose)
@@ -63,6 +78,28 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
+class _Void(io.FileIO):
+    """What it cannot write is lost: no message is worth a run."""
+
+    def write(self, raw: Any) -> int:
+        try:
+            return super().write(raw) or 0
+        except OSError:
+            return len(raw)
+
+
+def _complain_into_the_void() -> None:
+    """A stderr on a full disk (`nohup autotrain run`) raises nothing; Windows has no such thing."""
+    ours = sys.stderr
+    if os.name != "posix" or ours is not sys.__stderr__ or not isinstance(ours, io.TextIOWrapper):
+        return
+    with suppress(OSError, ValueError):
+        raw = io.BufferedWriter(_Void(ours.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(
+            raw, encoding=ours.encoding, errors=ours.errors, line_buffering=True
+        )
+
+
 def _nobody_reads() -> int:
     """The reader of our output went away (`| head`): not an error, and nothing to tell it."""
     _drop_output()
@@ -76,10 +113,11 @@ def _drop_output() -> None:
 
 
 def _machine(error: OSError) -> int:
-    """A disk that is full or broken, wherever it was met; `> FILE` on such a disk too."""
+    """A disk that is full or broken, wherever it was met (`> FILE` too), or a limit."""
     _drop_output()
-    where = error.filename or "the output"
-    return _say(f"{where}: {error.strerror}", hint="free space, or choose another disk", code=1)
+    hint = _MACHINES[error.errno or 0]
+    where = error.filename or ("the output" if hint == _SPACE else "the system")
+    return _say(f"{where}: {error.strerror}", hint=hint, code=1)
 
 
 def _say(*faults: str, hint: str = "", code: int) -> int:

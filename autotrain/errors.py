@@ -1,5 +1,8 @@
 """Errors a person sees: one line with the values in it, and a hint that says what to do."""
 
+# What the system's loader says of it.
+_NO_ROOM = ("failed to map segment", "annot allocate memory", "cannot create shared object")
+
 
 def one_line(text: str, most: int = 200) -> str:
     """What a stranger's file says, fit for a terminal: its first line, no control characters."""
@@ -29,6 +32,18 @@ class UsageError(AutotrainError):
     def __init__(self, *faults: str, hint: str = "") -> None:
         super().__init__("\n".join(faults), hint)
         self.faults = faults
+
+
+def starved(error: BaseException) -> AutotrainError | None:
+    """What to say where the system has no room for a library, or no thread; None: another fault."""
+    said = str(error)
+    if isinstance(error, ImportError) and any(words in said for words in _NO_ROOM):
+        advice = "raise `ulimit -v`, or take it away: loading torch takes GBs of addresses, not RAM"
+        return AutotrainError(f"no memory for a library: {said}", advice)
+    if isinstance(error, RuntimeError) and said == "can't start new thread":
+        advice = "raise `ulimit -u` (a container: --pids-limit), or end other programs"
+        return AutotrainError("the system starts no more threads", advice)
+    return None
 
 
 class DoesNotFitError(AutotrainError):

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotrain.batches import map_tensors
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, starved
 
 if TYPE_CHECKING:
     import torch
@@ -254,6 +254,8 @@ def _check_options(path: Path, function: Callable[..., Any], options: Mapping[st
 
 def user_error(path: Path, error: Exception, during: str = "") -> AutotrainError:
     """`file:line: what went wrong`: the deepest line of the task's own folder that took part."""
+    if (no_room := starved(error)) is not None:
+        return no_room
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if Path(f.filename).parent == path.resolve().parent]
     where, line, text = str(path), None, str(error)

@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # What a process of ours ends with.
 EXIT_CODES = (1, 2, 3, 4, 130, 143)
+CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def launch(asked: Asked, processes: Processes) -> int:
@@ -42,11 +43,11 @@ def launch(asked: Asked, processes: Processes) -> int:
 
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     arguments = ["-P", "-m", "autotrain", *_arguments(asked)]
-    with _signals_go_on():
+    with _signals_go_on() as handed:
         try:
             elastic_launch(_config(asked, processes), sys.executable)(*arguments)
         except ChildFailedError as error:
-            return exit_code(error.failures)
+            return exit_code(error.failures, handed)
         except (RuntimeError, ValueError, OSError) as error:
             raise AutotrainError(
                 f"the processes could not be started: {str(error).partition(chr(10))[0]}",
@@ -104,28 +105,38 @@ def _config(asked: Asked, processes: Processes) -> LaunchConfig:
 
 
 @contextmanager
-def _signals_go_on() -> Iterator[None]:
-    """Signals but SIGHUP are for the processes, which have sessions of their own."""
+def _signals_go_on() -> Iterator[list[int]]:
+    """Signals but SIGHUP are for the processes, which have sessions of their own.
+
+    Before there are any, they are for this one. Yields those that were handed on.
+    """
+    sent: list[int] = []
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
-        for child in psutil.Process().children():
+        children = psutil.Process().children()
+        if not children and number in CODES:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        sent.append(number)
+        for child in children:
             with suppress(psutil.Error, OSError):
                 child.send_signal(number)
 
     handed = [signal.SIGINT, signal.SIGTERM]
     handed += [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
-    before = {number: signal.signal(number, hand_on) for number in handed}
+    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in handed}
     if hasattr(signal, "SIGHUP"):
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        yield
+        yield sent
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def exit_code(failures: dict[int, ProcessFailure]) -> int:
-    """Of the process that failed first of its own accord.
+def exit_code(failures: dict[int, ProcessFailure], handed: Sequence[int] = ()) -> int:
+    """Of the process that failed first of its own accord; signals that were `handed` on end some
+    before they can save anything.
 
     Raises AutotrainError for one that was killed: it could not say so itself.
     """
@@ -137,7 +148,8 @@ def exit_code(failures: dict[int, ProcessFailure]) -> int:
                 "SIGKILL often means that memory ran out; --resume goes on where the run stopped",
             )
     codes = [each.exitcode for _, each in in_turn if each.exitcode > 0]
-    return next((code for code in codes if code in EXIT_CODES), 1)
+    told = [code for code in codes if code in EXIT_CODES]
+    return next(iter(told + [CODES[number] for number in handed if number in CODES]), 1)
 
 
 def _name(number: int) -> str:

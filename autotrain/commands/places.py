@@ -149,6 +149,21 @@ def check_room(plan: Plan, directory: Path) -> None:
         )
 
 
+def check_memory(plan: Plan) -> None:
+    """Say that a run may be killed for what it takes: before anything large is loaded."""
+    from autotrain.probe.limits import usable_memory
+
+    need = plan.predicted.device_peak_bytes
+    most = usable_memory().total_bytes if plan.device.kind == "cpu" else need.low
+    if most < need.low:
+        print(
+            f"warning: this process may hold {bytes_text(most)} of memory (`ulimit -v`, a "
+            f"container's limit), and the run is to take {bytes_text(need.low)} to "
+            f"{bytes_text(need.high)}: it may be killed",
+            file=sys.stderr,
+        )
+
+
 @contextmanager
 def room(directory: Path, *, fresh: bool) -> Iterator[None]:
     """Within, a run begins. One that cannot leaves everything as it was."""

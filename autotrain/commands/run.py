@@ -16,6 +16,7 @@ from autotrain.commands import member, present, remember, report
 from autotrain.commands.places import (
     Asked,
     check_free,
+    check_memory,
     check_room,
     directory_of,
     is_runs_own,
@@ -73,6 +74,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     trusting.check_places(places, folder, asked.name, accept=asked.trust)
     check_free(plan, directory, asked)
     check_room(plan, directory)
+    check_memory(plan)
     if asked.back_to is not None:
         _go_back(plan, directory, asked.back_to)
     if resume and (directory / "plan.toml").exists():

@@ -104,6 +104,7 @@ def _steps(run: Run, stop: Stop) -> Generator[Event, None, StopReason]:
             take_step(run, stop)
             yield from run.news()
         except Exception as error:
+            yield from run.news()
             yield from heal.mend(run, error)
 
 

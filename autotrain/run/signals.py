@@ -21,15 +21,40 @@ _ASKS: dict[int, Reason] = {signal.SIGINT: "interrupted", signal.SIGTERM: "termi
 AT_ONCE = 1.0
 
 
+# While a process is started: second signals that wait for that.
+_WAITING: list[list[int]] = []
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Within, a process is started: a second signal waits for that, and ^C spares the new one.
+
+    Raised in the middle of a fork it would be printed and lost; a process that imports torch before
+    it comes to `leave_to_parent` would print where it was.
+    """
+    blocks = hasattr(signal, "pthread_sigmask")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if blocks else set()
+    _WAITING.append([])
+    try:
+        yield
+    finally:
+        waiting = _WAITING.pop()
+        if blocks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in waiting[:1]:
+            signal.raise_signal(number)
+
+
 class Stop:
     """A wish to stop. `reason` is None until somebody asks; the loop reads it, nobody waits.
 
-    `save`: somebody asked for a checkpoint, and has none yet.
+    `save`: somebody asked for a checkpoint, and has none yet. `woken`: the process had been
+    suspended, and goes on.
     """
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
-        self.save = False
+        self.save = self.woken = False
         self._asked = 0.0
 
     @contextmanager
@@ -49,6 +74,8 @@ class Stop:
             before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if hasattr(signal, "SIGUSR1"):
             before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_save)
+        if hasattr(signal, "SIGCONT"):
+            before[signal.SIGCONT] = signal.signal(signal.SIGCONT, self._wake)
         try:
             yield self
         finally:
@@ -58,11 +85,17 @@ class Stop:
     def _ask_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save = True
 
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        self.woken = True
+
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.reason is None:
             self.reason, self._asked = _ASKS[number], monotonic()
             return
         if number == signal.SIGTERM and monotonic() - self._asked < AT_ONCE:
+            return
+        if _WAITING:
+            _WAITING[-1].append(number)
             return
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, usual)
@@ -72,5 +105,7 @@ class Stop:
 def leave_to_parent(_worker: int) -> None:
     """In a loader worker: ^C reaches the whole terminal group, but the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

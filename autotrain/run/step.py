@@ -32,6 +32,7 @@ def take_step(run: Run, stop: Stop) -> None:
     too where the guard finds the step bad: the next one goes on behind its samples.
     """
     begun, run.feed.waited, compiled = perf_counter(), 0.0, run.form.compiled
+    stop.woken = False
     window = run.feed.itinerary.order.sizes(run.state.step)
     run.buffers.keep()
     try:
@@ -51,10 +52,10 @@ def take_step(run: Run, stop: Stop) -> None:
         return _pass_over(run)
     run.state.samples += sum(window)
     seconds = perf_counter() - begun
-    if run.form.compiled > compiled:  # no step like the others
-        run.meter.untimed += 1
-        seconds = 0.0
     waited, limit = run.feed.waited, run.guard.limit
+    if run.form.compiled > compiled or stop.woken:  # no step like the others
+        run.meter.untimed += 1
+        seconds, waited = 0.0, 0.0 if stop.woken else waited
     run.meter.add(run.state.step, rows, bad, sum(window), seconds, waited, limit)
     return None
 

@@ -9,7 +9,7 @@ import pytest
 
 from autotrain.commands import explain as command
 
-from .house import cli
+from .house import cli, edit
 
 
 def test_a_bug_of_ours_exits_3_and_saves_its_traceback(folder, at, home, monkeypatch):
@@ -87,3 +87,36 @@ def test_closed_streams_harm_nothing(folder):
     assert all(line.startswith('{"event": ') for line in lines)
     done = cli("explain", "plan.toml", "train.epochs", cwd=folder, stdin=subprocess.DEVNULL)
     assert done.stdout.startswith("train.epochs = 2")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_stderr_on_a_full_disk_ends_no_run(folder):
+    """`nohup autotrain run plan.toml 2> FILE`: what cannot be said is lost, and nothing else."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "autotrain", "run", "plan.toml", "--max-steps", "1"],
+            cwd=folder, stderr=full, timeout=100, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert (folder / "runs/mine/checkpoints/step-00000001").is_dir()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+@pytest.mark.parametrize("command", ["plan --task task.py --no-calibrate", "run plan.toml"])
+def test_too_few_addresses_for_torch_are_one_line(folder, command):
+    limited = f"ulimit -v 1000000; exec {sys.executable} -m autotrain {command}"
+    done = subprocess.run(
+        ["sh", "-c", limited], cwd=folder, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no memory for a library: lib")
+    assert "hint: raise `ulimit -v`" in done.stderr
+
+
+def test_a_run_that_may_be_killed_for_its_memory_is_told_first(folder, at):
+    """Of a container's limit below what it is to take: before anything large is loaded."""
+    most = {"low": 1 << 50, "expected": 1 << 50, "high": 1 << 50}
+    edit(folder / "plan.toml", predicted={"device_peak_bytes": most})
+    said = at("run", "plan.toml", "--max-steps", "1")
+    assert said.err.startswith("warning: this process may hold ")
+    assert "to take 1024 TiB to 1024 TiB: it may be killed" in said.err.splitlines()[0]

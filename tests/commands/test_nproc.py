@@ -177,6 +177,7 @@ def test_the_exit_code_is_that_of_the_first_failure():
     assert launch.exit_code({0: Failure(130, 1.0)}) == 130
     assert launch.exit_code({1: Failure(77, 1.0)}) == 1
     assert launch.exit_code({0: Failure(-15, 1.0)}) == 1
+    assert launch.exit_code({0: Failure(-15, 1.0)}, [signal.SIGUSR1, signal.SIGTERM]) == 143
     with pytest.raises(AutotrainError, match="process 1 was killed by SIGKILL"):
         launch.exit_code({0: Failure(1, 1.0), 1: Failure(-9, 2.0)})
 

@@ -117,3 +117,36 @@ def test_a_dropped_line_does_not_stop_a_run_and_a_second_interrupt_does_at_once(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
+
+
+def test_a_suspended_run_keeps_its_folder_and_learns_nothing_from_it(whole, running, at):
+    """As ^Z, or a supervisor that needs the cores; a second run meanwhile is refused."""
+    folder, process = running
+    process.send_signal(signal.SIGSTOP)
+    for how in ("--resume", "--fresh"):
+        said = at("run", "plan.toml", how, "--trust")
+        assert said.code == 1
+        assert "another run is using it" in said.error
+    time.sleep(1.0)
+    process.send_signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert final(folder) == whole
+    assert all(e["step_seconds"] < 0.9 for e in events(folder) if e["event"] == "step")
+
+
+def test_a_terminal_that_is_closed_and_a_reader_that_leaves_stop_nothing(whole, folder):
+    """`autotrain run --json | head -1` in a window that is closed then."""
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "autotrain", "run", "plan.toml", "--json"]
+    process = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command], cwd=folder, stdin=slave, stderr=slave,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(slave)
+    process.stdout.readline()
+    process.stdout.close()
+    os.close(master)
+    assert process.wait(60) == 0
+    assert final(folder) == whole
+    assert events(folder)[-1]["reason"] == "finished"

@@ -4,6 +4,7 @@ real signals and samples that really hang.
 
 import ctypes
 import dataclasses
+import errno
 import multiprocessing
 import os
 import signal
@@ -366,11 +367,61 @@ def _full(samples):
 
 
 def test_shared_memory_that_is_full_is_no_samples_fault(tmp_path):
-    """Fewer workers need less of it."""
+    """Micro-batches come through pipes; where that does not help, fewer workers need less of it."""
     task = dataclasses.replace(faulty({}), collate=_full)
-    [told] = healed(events_of(make_plan(loader={"workers": 2}), task, tmp_path))
-    assert "shared memory" in told.fault
-    assert told.amends == {"loader.workers": [2, 1]}
+    first, second = healed(events_of(make_plan(loader={"workers": 2}), task, tmp_path))
+    assert "shared memory" in first.fault
+    assert "through pipes" in first.cure
+    assert "shared memory" in second.fault
+    assert second.amends == {"loader.workers": [2, 1]}
+
+
+class Wide(Noisy):
+    """Micro-batches of 1.5 MiB."""
+
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return torch.cat([x, torch.full((100_000,), float(index))]), y
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is files there")
+@pytest.mark.parametrize("method", METHODS[:2])
+def test_through_pipes_a_run_computes_the_same(tmp_path, method):
+    """Where shared memory is files, and `ulimit -f` keeps those small."""
+    resource = pytest.importorskip("resource")
+    task = Task.classification(
+        model=lambda: torch.nn.Sequential(Short(), NoisyNet()), train=Wide(24), valid=Wide(9)
+    )
+    for name in ("narrow", "wide"):
+        (tmp_path / name).mkdir()
+    plan = make_plan(loader={"workers": 2, "start_method": method}, train={"epochs": 2})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        events = events_of(plan, task, tmp_path / "narrow")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    [told] = healed(events)
+    assert "through pipes" in told.cure
+    assert told.amends == {}
+    whole = events_of(make_plan(train={"epochs": 2}), task, tmp_path / "wide")
+    assert figures(events) == figures(whole)
+
+
+class Short(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :6]
+
+
+def no_more_files():
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_sample_that_meets_too_many_open_files_is_not_put_aside(tmp_path):
+    """The run ends with what to raise, not without its samples."""
+    with pytest.raises(AutotrainError, match="Too many open files") as caught:
+        events_of(make_plan(), faulty({3: (no_more_files, ALWAYS)}), tmp_path)
+    assert "raise `ulimit -n`" in caught.value.hint
 
 
 def _drain(run, events):

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from autotrain.run.signals import Stop
+from autotrain.run.signals import Stop, starting
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -32,6 +33,20 @@ def test_the_second_interrupt_stops_at_once():
     with Stop().catch(), pytest.raises(KeyboardInterrupt):  # noqa: PT012
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@posix
+def test_a_second_interrupt_waits_for_a_process_that_is_being_started():
+    """In the middle of a fork Python would print it, and lose it."""
+    came = []
+    with Stop().catch(), pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        with starting():
+            threading.Thread(target=os.kill, args=[os.getpid(), signal.SIGINT]).start()
+            time.sleep(0.05)
+            came.append(True)
+    assert came
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 @posix

@@ -50,7 +50,7 @@ class Victim:
         return self.answer()
 
     def begin(self, directory: Path, **asked):
-        for name in ("reported", "said"):
+        for name in ("reported", "said", "healed"):
             directory.with_name(f"{directory.name}.{name}").unlink(missing_ok=True)
         line = json.dumps({"directory": str(directory), **asked})
         self.process.stdin.write(f"{line}\n")
@@ -123,8 +123,17 @@ def alive(pid):
 
 
 def said(directory):
-    """The error that the run ended with; empty where there was none."""
-    place = directory.with_name(f"{directory.name}.said")
+    """The error that the run ended with, and its hint; empty where there was none."""
+    return _beside(directory, "said")
+
+
+def healed(directory):
+    """What the run mended, and how, line by line."""
+    return _beside(directory, "healed").splitlines()
+
+
+def _beside(directory, name):
+    place = directory.with_name(f"{directory.name}.{name}")
     return place.read_text() if place.exists() else ""
 
 

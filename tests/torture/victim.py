@@ -4,11 +4,15 @@ Lines of JSON on stdin say what to run, lines of JSON on stdout what became of i
 once, so that a trial takes a fraction of a second.
 """
 
+import ctypes
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -25,17 +29,35 @@ from autotrain.run.loop import train
 from autotrain.run.signals import Stop
 
 COUNT = 60
+ENDS = {"interrupted": 130, "terminated": 143}
 
 
 class Numbered(torch.utils.data.Dataset):
-    """Samples that know their number."""
+    """Samples that know their number; `more` tensors of `wide` floats each come with them.
+
+    To read sample `greedy` takes 300 MB. The run is suspended for `seconds` while sample `pauses`
+    is read, once, and that then takes 0.4 s more.
+    """
+
+    def __init__(self, more=0, wide=1, greedy=None, pauses=None, seconds=0.0):
+        self.more, self.wide, self.greedy = more, wide, greedy
+        self.pauses, self.seconds = pauses, seconds
 
     def __len__(self):
         return COUNT
 
     def __getitem__(self, index):
         x = torch.randn(4, generator=torch.Generator().manual_seed(index))
-        return x, (x.sum() > 0).long(), index
+        if index == self.greedy:
+            bytearray(b"1" * (300 << 20))
+        if index == self.pauses:
+            self.pauses = None
+            stop, go_on = (f"kill -s {name} -- -{os.getpgrp()}" for name in ("STOP", "CONT"))
+            said = f"sleep 0.1; {stop}; sleep {self.seconds}; {go_on}"
+            subprocess.Popen(["sh", "-c", said], start_new_session=True)
+            for _ in range(40):
+                time.sleep(0.01)
+        return x, (x.sum() > 0).long(), index, [torch.ones(self.wide) for _ in range(self.more)]
 
 
 class Net(nn.Module):
@@ -51,7 +73,7 @@ class Net(nn.Module):
 
 
 def loss(model, batch):
-    x, y, index = batch
+    x, y, index, _ = batch
     if model.training:
         for number in index.tolist():
             model.order = (model.order * 1_000_003 + number + 1) % (1 << 61)
@@ -59,24 +81,48 @@ def loss(model, batch):
     return Loss(total=total, weight=len(y))
 
 
-def task():
-    return Task(model=Net, train=Numbered(), loss=loss)
+def narrowed(shm=None, cgroups=(), limits=()):
+    """This process sees less of the machine from here on."""
+    if shm is not None:
+        assert ctypes.CDLL(None).unshare(0x00020000) == 0, "CLONE_NEWNS"
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={shm}", "none", "/dev/shm"], check=True
+        )
+    for folder in cgroups:
+        Path(folder, "cgroup.procs").write_text(str(os.getpid()))
+    for name, most in limits:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
 
 
-def run(directory, *, background=False, workers=0, resume=False, every=2, keep=2,
-        epochs=3):  # fmt: skip
-    """Carry it out; every checkpoint that was reported stands in a file that needs no `write`."""
+def opened(directory, name):
+    """A file beside the run that is written without `write`, which may be made to fail."""
+    return os.open(f"{directory}.{name}", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def run(
+    directory, *, background=False, workers=0, resume=False, every=2, keep=2, timeout=None,
+    samples=None, narrow=None, epochs=3,
+):  # fmt: skip
+    """Carry it out; every checkpoint that was reported stands in a file, and what was healed."""
+    narrowed(**narrow or {})
+    task = Task(model=Net, train=Numbered(**samples or {}), loss=loss)
     plan = make_plan(
         train={"epochs": epochs, "ema_decay": 0.9},
         checkpoint={"every_steps": every, "keep": keep, "background": background},
-        loader={"workers": workers},
+        loader={"workers": workers, "timeout_seconds": timeout},
     )
-    place, count = os.open(f"{directory}.reported", os.O_RDWR | os.O_CREAT, 0o600), 0
+    place, count = opened(directory, "reported"), 0
+    healed, told, reason = opened(directory, "healed"), 0, ""
     with Stop().catch() as stop:
-        for event in train(plan, task(), Path(directory), task_file=Path(directory), resume=resume,
+        for event in train(plan, task, Path(directory), task_file=Path(directory), resume=resume,
                            stop=stop):  # fmt: skip
             if event.name == "saved":
                 count += os.pwrite(place, f"{event.step}\n".encode(), count)
+            reason = event.reason if event.name == "stopped" else reason
+            if event.name == "healed":
+                told += os.pwrite(healed, f"{event.fault}: {event.cure}\n".encode(), told)
+    return ENDS.get(reason, 0)
 
 
 def child(asked):
@@ -84,11 +130,12 @@ def child(asked):
         os.kill(os.getpid(), signal.SIGSTOP)
     code, said = 0, ""
     try:
-        run(**asked)
+        code = run(**asked)
+    except KeyboardInterrupt:
+        code = 130
     except AutotrainError as error:
-        code, said = 1, error.message
-    os.pwrite(os.open(f"{asked['directory']}.said", os.O_RDWR | os.O_CREAT, 0o600),
-              said.encode(), 0)  # fmt: skip
+        code, said = 1, str(error)
+    os.pwrite(opened(asked["directory"], "said"), said.encode(), 0)
     os._exit(code)
 
 
@@ -97,16 +144,25 @@ def main():
     for line in sys.stdin:
         asked = json.loads(line)
         after, begun = asked.pop("kill_after", None), time.perf_counter()
+        signals = asked.pop("signals", [])
         process = os.fork()
         if not process:
-            os.setpgid(0, 0)
-            child(asked)
+            try:
+                os.setpgid(0, 0)
+                child(asked)
+            finally:
+                os._exit(130)
+        with suppress(OSError):  # whichever of the two comes first
+            os.setpgid(process, process)
         if asked.get("waits"):
             os.waitpid(process, os.WUNTRACED)
             print(json.dumps({"pid": process}), flush=True)
         if after is not None:
             time.sleep(after)
             os.kill(process, signal.SIGKILL)
+        for wait, number, group in signals:
+            time.sleep(wait)
+            (os.killpg if group else os.kill)(process, number)
         _, status = os.waitpid(process, 0)
         seconds = time.perf_counter() - begun
         code = os.waitstatus_to_exitcode(status)

@@ -16,7 +16,7 @@ from autotrain.events import Event, Healed, Warned
 from autotrain.run.assemble import itinerary
 from autotrain.run.healing import back
 from autotrain.run.loading.bucketed import BucketedOrder
-from autotrain.run.loading.feed import LoaderDiedError
+from autotrain.run.loading.lost import LoaderDiedError, TooNarrowError
 from autotrain.run.state import NotFiniteError, Run, SpikesError
 from autotrain.schema import Amendment, BatchSection, Dtype
 
@@ -146,14 +146,16 @@ def restart_workers(run: Run, error: Exception) -> Iterator[Event]:
     """Dead workers, where new ones in their place (see feed) did not help: fewer of them."""
     begun, workers = perf_counter(), run.plan.loader.workers
     repeated = run.tries > 1 or (isinstance(error, LoaderDiedError) and error.repeated)
-    if repeated and workers == 1:  # never none: what killed a worker would kill the run
+    # What killed a worker would kill the run.
+    least = 0 if isinstance(error, TooNarrowError) else 1
+    if repeated and workers <= least:
         raise error
     fewer = workers // 2 if repeated else workers
     changed = {"workers": fewer} if fewer != workers else {}
     amends = _amend(run, "loader", changed, str(error))
     yield Healed(
         step=run.state.step, epoch=run.epoch, fault=_first_line(error),
-        cure="new ones begin the step again" + (f", {fewer} of them" if amends else ""),
+        cure="the step begins again" + (f" with {fewer} workers" if amends else ", with new ones"),
         cost_seconds=perf_counter() - begun, amends=amends,
     )  # fmt: skip
 

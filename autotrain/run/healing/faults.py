@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from autotrain.device import out_of_memory
-from autotrain.errors import AutotrainError, DoesNotFitError
+from autotrain.errors import AutotrainError, DoesNotFitError, starved
 from autotrain.events import StopReason
-from autotrain.run.loading.feed import LoaderDiedError
+from autotrain.run.loading.lost import LoaderDiedError
 from autotrain.run.loading.source import described
 from autotrain.run.state import NotFiniteError
 
@@ -25,6 +25,8 @@ def explained(error: Exception, doing: str) -> AutotrainError:
             "plan again with a smaller batch.micro_batch (accumulation keeps the global batch),"
             " or free memory, then --resume",
         )
+    if (no_room := starved(error)) is not None:
+        return no_room
     return AutotrainError(f"{doing}: {described(error)}", "--verbose shows where it comes from")
 
 

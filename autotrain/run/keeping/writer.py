@@ -17,6 +17,7 @@ class Writer(Generic[Result]):
     """
 
     def __init__(self) -> None:
+        self._busy = False
         self._thread: threading.Thread | None = None
         self._results: list[Result] = []
         self._errors: list[BaseException] = []
@@ -24,15 +25,21 @@ class Writer(Generic[Result]):
     @property
     def done(self) -> bool:
         """Whether there is a result to take, at once."""
-        return self._thread is not None and not self._thread.is_alive()
+        return self._busy and not (self._thread is not None and self._thread.is_alive())
 
     def begin(self, job: Callable[[], Result]) -> None:
-        """Start a job; the one before must have been taken."""
-        assert self._thread is None, "one job at a time"
-        self._thread = threading.Thread(
+        """Start a job; the one before must have been taken. Without a thread to be had, do it."""
+        assert not self._busy, "one job at a time"
+        self._busy = True
+        thread = threading.Thread(
             target=self._run, args=(job,), name="autotrain-checkpoint", daemon=True
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._run(job)
+        else:
+            self._thread = thread
 
     def wait(self) -> None:
         """Until no job is under way."""
@@ -41,9 +48,9 @@ class Writer(Generic[Result]):
 
     def take(self) -> Result:
         """Wait for the job and return what it did. Raises what it raised."""
-        assert self._thread is not None, "no job was begun"
-        self._thread.join()
-        self._thread = None
+        assert self._busy, "no job was begun"
+        self.wait()
+        self._busy, self._thread = False, None
         if self._errors:
             raise self._errors.pop()
         return self._results.pop()

@@ -24,14 +24,16 @@ import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Healed, Warned
+from autotrain.run.loading import pipes
 from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.itinerary import Itinerary, Request
 from autotrain.run.loading.kept import Kept
+from autotrain.run.loading.lost import NARROW, LoaderDiedError, TooNarrowError, WorkerLostError
 from autotrain.run.loading.mover import mover
 from autotrain.run.loading.shelf import Shelves
-from autotrain.run.loading.source import COLLATING, HANDING_OVER, BadSample, Made, Source
+from autotrain.run.loading.source import COLLATING, HANDING_OVER, BadSample, Made, Source, described
 from autotrain.run.loading.watchdog import Watchdog
-from autotrain.run.loading.workers import CANNOT_TRAVEL, WorkerLostError, Workers
+from autotrain.run.loading.workers import CANNOT_TRAVEL, Workers
 from autotrain.schema import LoaderSection
 
 _log = logging.getLogger(__name__)
@@ -43,23 +45,6 @@ TRIES = 3
 NOBODY = (False, -1)
 # Samples that are kept in memory take no more of what is free when the run begins.
 KEPT_SHARE = 0.2
-
-
-class LoaderDiedError(AutotrainError):
-    """Workers are gone. `repeated`: as many new ones did not get on either."""
-
-    repeated: bool = False
-
-    @classmethod
-    def of(cls, said: str, *, repeated: bool) -> LoaderDiedError:
-        """With what happened, and the usual reason."""
-        made = cls(
-            f"the data loader failed: {said}",
-            "a worker that is killed often lacked memory: fewer loader.workers, or more room"
-            " in /dev/shm",
-        )
-        made.repeated = repeated
-        return made
 
 
 class Feed:
@@ -81,6 +66,7 @@ class Feed:
         self._shelves: Shelves | None = None
         self._requests: Iterator[Request] | None = None
         self._workers: Workers | None = None
+        self._by_pipe = False
         self._watchdog: Watchdog | None = None
         self._at = [0, 0]
         # How often workers were lost since one brought something, and at which sample last: what
@@ -192,7 +178,11 @@ class Feed:
     def _started(self) -> Workers:
         assert self._requests is not None
         try:
-            return Workers(self.source, self._requests, self.section)
+            return Workers(self.source, self._requests, self.section, by_pipe=self._by_pipe)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and not pipes.too_narrow(error):
+                raise
+            raise TooNarrowError(f"loader workers cannot start: {described(error)}") from error
         except (*CANNOT_TRAVEL, ValueError) as error:
             raise AutotrainError(
                 f"loader workers cannot start by {self.section.start_method}: {error}",
@@ -213,16 +203,22 @@ class Feed:
             said += f" (stacks in {self._write(lost.request.step, workers.dump_stacks())})"
         workers.kill()
         self._workers, self._requests = None, chain(workers.owed(), self._requests)
+        if lost.why == "narrow":
+            self._take_pipes(lost, begun)
+            return
         self._tries += 1
         if lost.why == "start" and self._tries > 1:
             raise AutotrainError(
                 f"loader workers do not start: each {lost.said}",
                 "what they printed may say why; or loader.start_method = fork, loader.workers = 0",
             )
-        if lost.why == "asked" or self._tries > TRIES:
+        # For want of memory so many workers die again, whatever they read.
+        starved = lost.why == "memory"
+        tries = int(self.section.workers == 1) if starved else TRIES
+        if lost.why == "asked" or self._tries > tries:
             raise LoaderDiedError.of(said, repeated=lost.why != "asked")
-        sample = lost.request.epoch is None, lost.at
-        if lost.at >= 0 and sample == self._suspect and sample not in self.source.shunned:
+        sample = NOBODY if starved else (lost.request.epoch is None, lost.at)
+        if sample[1] >= 0 and sample == self._suspect and sample not in self.source.shunned:
             self._tries, self._suspect = 0, NOBODY
             seconds = perf_counter() - begun
             bad = BadSample(*sample, f"the worker that reads it {lost.said}", seconds, fatal=True)
@@ -231,6 +227,14 @@ class Feed:
         self._suspect = sample
         cure = "new ones go on with the micro-batch that it owed"
         self._tell(lost.request, said, cure, perf_counter() - begun)
+
+    def _take_pipes(self, lost: WorkerLostError, begun: float) -> None:
+        """New workers do without shared memory. Raises TooNarrowError where they did already."""
+        if self._by_pipe:
+            raise TooNarrowError(f"a loader worker: {lost.said}")
+        self._by_pipe = True
+        cure = f"new ones send micro-batches through pipes, which is slower; {NARROW}"
+        self._tell(lost.request, f"a loader worker: {lost.said}", cure, perf_counter() - begun)
 
     def _put_aside(self, request: Request, bad: Sequence[BadSample]) -> None:
         """Tell of those that are new. Raises AutotrainError where they are too many."""
@@ -279,7 +283,7 @@ class Feed:
         elif fault.memory:
             raise MemoryError(f"{fault.what}: {fault.error}")
         elif fault.lost:
-            raise LoaderDiedError.of(f"{fault.what}: {fault.error}", repeated=True)
+            raise TooNarrowError(f"{fault.what}: {fault.error}")
         else:
             message = f"{fault.what}: {fault.error}"
             raise AutotrainError(message, "mend or remove it, then --resume")

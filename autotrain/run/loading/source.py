@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import Subset, TensorDataset, default_collate
 
-from autotrain.run.loading import calm
+from autotrain.run.loading import calm, pipes
 from autotrain.run.loading.blame import fitting
 from autotrain.run.loading.data import Split
 from autotrain.run.loading.itinerary import Request
@@ -44,7 +44,9 @@ class BadSample:
 
 
 class Fault(NamedTuple):
-    """Why a micro-batch could not be made. `lost`: it was made, but did not get through."""
+    """Why a micro-batch could not be made. `lost`: by no sample's fault, but for want of files,
+    threads or shared memory; or it was made, and did not get through.
+    """
 
     what: str
     error: str
@@ -171,6 +173,8 @@ class Source:
             error = second
         if isinstance(error, MemoryError):
             return Fault(self.named(index, valid=valid), described(error), memory=True)
+        if pipes.too_narrow(error):
+            return Fault(self.named(index, valid=valid), described(error), lost=True)
         return BadSample(valid, index, described(error), perf_counter() - begun)
 
     def _collated(self, request: Request, samples: list[tuple[int, Any]]) -> Made:
@@ -180,7 +184,7 @@ class Source:
         except MemoryError as error:
             return Made(None, 0, fault=_of_collate(samples, error))
         except Exception as error:
-            if "shared memory" in str(error):  # of all workers together: no sample's fault
+            if pipes.too_narrow(error):  # for all workers together
                 fault = _of_collate(samples, error)._replace(lost=True)
                 return Made(None, 0, fault=fault)
             return self._without_culprits(request, samples, error)

@@ -6,7 +6,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from contextlib import suppress
+
+LOOKS = 4
 
 
 class Watchdog:
@@ -20,7 +22,8 @@ class Watchdog:
         self._watched = threading.get_ident()
         self._visit, self._busy = 0, False
         self._over = threading.Event()
-        threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        with suppress(RuntimeError):  # no more threads: nobody looks
+            threading.Thread(target=self._look, name="watchdog", daemon=True).start()
 
     def begun(self) -> None:
         """From here on something should move."""
@@ -36,12 +39,12 @@ class Watchdog:
         self._over.set()
 
     def _look(self) -> None:
-        before, since = (0, 0), perf_counter()
-        while not self._over.wait(self._seconds / 4):
+        before, still = (0, 0), 0  # looks, not seconds: a process that is suspended does not look
+        while not self._over.wait(self._seconds / LOOKS):
             now = self._visit, self._at[0]
-            if not self._busy or now != before:
-                before, since = now, perf_counter()
-            elif perf_counter() - since >= self._seconds:
+            still = still + 1 if self._busy and now == before else 0
+            before = now
+            if still >= LOOKS:
                 frame = sys._current_frames().get(self._watched)
                 self._tell("".join(traceback.format_stack(frame)))
                 return

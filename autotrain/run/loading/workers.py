@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, MutableSequence
@@ -21,36 +22,33 @@ from multiprocessing import ProcessError
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Any
 
 import torch.multiprocessing
 from torch.utils.data._utils import worker as torch_worker
 
+from autotrain.run.loading import pipes
 from autotrain.run.loading.itinerary import Request
-from autotrain.run.loading.source import HANDING_OVER, IDLE, Fault, Made, Source, described
-from autotrain.run.signals import leave_to_parent
+from autotrain.run.loading.lost import Why, WorkerLostError, oom_kills
+from autotrain.run.loading.source import (
+    COLLATING,
+    HANDING_OVER,
+    IDLE,
+    Fault,
+    Made,
+    Source,
+    described,
+)
+from autotrain.run.signals import leave_to_parent, starting
 from autotrain.schema import LoaderSection
 
 # To start by spawn a worker imports torch and the task file.
 START_SECONDS = 300.0
-GRACE_SECONDS, DUMP_SECONDS = 2.0, 1.0
+GRACE_SECONDS, DUMP_SECONDS, SUSPENDED_SECONDS = 2.0, 1.0, 0.25
+_SIGBUS, _SIGKILL = (getattr(signal, name, 1 << 30) for name in ("SIGBUS", "SIGKILL"))
 # What receiving raises where the sender ended in the middle of it.
 CUT_OFF = (EOFError, OSError, RuntimeError, pickle.UnpicklingError, ProcessError)
 CANNOT_TRAVEL = (pickle.PicklingError, AttributeError, TypeError)
-
-
-Why = Literal["died", "hangs", "asked", "start"]
-
-
-class WorkerLostError(Exception):
-    """A worker died or hangs. `at`: an index of `request`'s samples, or COLLATING and so on.
-
-    `why` is "asked" where somebody ended it, "start" where it never came to make anything.
-    """
-
-    def __init__(self, said: str, request: Request, at: int, why: Why) -> None:
-        super().__init__(said)
-        self.said, self.request, self.at, self.why = said, request, at, why
 
 
 @dataclass
@@ -67,16 +65,22 @@ class _Worker:
 class Workers:
     """`section.workers` processes, each with `section.prefetch` micro-batches to make or made.
 
-    `stuck_seconds`: at one sample for longer, a worker hangs; None: for ever is fine.
-    Raises what pickle raises where the source cannot travel.
+    `by_pipe`: micro-batches come through the workers' pipes instead of shared memory.
+    Raises what pickle raises where the source cannot travel, OSError and RuntimeError where the
+    system starts no more processes.
     """
 
-    def __init__(self, source: Source, requests: Iterator[Request], section: LoaderSection) -> None:
-        self._requests, self._prefetch = enumerate(requests), section.prefetch
+    def __init__(
+        self, source: Source, requests: Iterator[Request], section: LoaderSection, *, by_pipe: bool
+    ) -> None:
+        self._requests, self._by_pipe = enumerate(requests), by_pipe
+        # More would wait in the pipe, where neither end goes on before the other has read.
+        self._prefetch = 1 if by_pipe else section.prefetch
         self._stuck_seconds = section.timeout_seconds
         self._order: deque[_Worker] = deque()
         self._folder = tempfile.TemporaryDirectory(prefix="autotrain-", ignore_cleanup_errors=True)
         self._all: list[_Worker] = []
+        self._oom_kills = oom_kills()
         try:
             for number in range(section.workers):
                 self._all.append(self._started(number, source, section))
@@ -95,11 +99,12 @@ class Workers:
         process = context.Process(
             target=_work,
             args=(number, section.workers, source, theirs_in, theirs_out, cell, stacks,
-                  ours if section.start_method == "fork" else []),
+                  ours if section.start_method == "fork" else [], self._by_pipe),
             daemon=True,
         )  # fmt: skip
         try:
-            process.start()
+            with starting():
+                process.start()
         finally:
             # With these open here, the end of the worker would not end its pipe.
             theirs_in.close()
@@ -115,6 +120,9 @@ class Workers:
             made = self._received(worker)
         except CUT_OFF as error:
             raise self._died(worker, error) from error
+        if made.fault is not None and made.fault.lost:
+            what, said, *_ = made.fault
+            raise WorkerLostError(f"{what}: {said}", worker.owed[0][1], HANDING_OVER, "narrow")
         self._order.popleft()
         _, request = worker.owed.popleft()
         self._ask(worker)
@@ -193,8 +201,13 @@ class Workers:
     def _wait(self, worker: _Worker, seconds: float | None) -> None:
         """Until something has come, or the worker has ended, or stays where it is for too long."""
         before = [*worker.cell]
-        while not wait([worker.results, worker.process.sentinel], seconds):
-            if [*worker.cell] == before:
+        while True:
+            asked = monotonic()
+            if wait([worker.results, worker.process.sentinel], seconds):
+                break
+            # Whoever was suspended himself has not waited.
+            suspended = seconds is not None and monotonic() - asked > seconds + SUSPENDED_SECONDS
+            if [*worker.cell] == before and not suspended:
                 raise self._lost(worker, f"hangs: nothing for {seconds:g} s", "hangs")
             before = [*worker.cell]
         if not worker.results.poll():
@@ -203,16 +216,23 @@ class Workers:
     def _died(self, worker: _Worker, error: BaseException) -> WorkerLostError:
         worker.process.join(GRACE_SECONDS)
         code = worker.process.exitcode
-        if code is None:
-            said = f"does not answer: {type(error).__name__}: {error}"
-        elif code < 0:
+        if code is None:  # it lives, and what it made does not get through
+            said = f"cannot hand a micro-batch over: {described(error)}"
+            return WorkerLostError(said, worker.owed[0][1], HANDING_OVER, "narrow")
+        if code < 0:
             name = signal.Signals(-code).name if -code in {*signal.Signals} else "a signal"
             said = f"was killed by {name}{_place(worker.stacks)}"
         else:
             said = f"ended with exit code {code}"
         if code in (-signal.SIGTERM, -signal.SIGINT):
             return self._lost(worker, said, "asked")
-        return self._lost(worker, said, "died" if worker.ready else "start")
+        if code == -_SIGKILL and oom_kills() > self._oom_kills:
+            return self._lost(worker, f"{said}, as memory ran out", "memory")
+        lost = self._lost(worker, said, "died" if worker.ready else "start")
+        # The kernel's word for a page of shared memory that there is no room for.
+        if code == -_SIGBUS and lost.at in (COLLATING, HANDING_OVER):
+            lost.why = "narrow"
+        return lost
 
     def _lost(self, worker: _Worker, said: str, why: Why) -> WorkerLostError:
         at, number = worker.cell
@@ -233,13 +253,17 @@ def _place(stacks: Path) -> str:
 
 def _work(
     number: int, count: int, source: Source, requests: Connection, results: Connection,
-    cell: MutableSequence[int], stacks: Path, not_mine: list[Connection],
+    cell: MutableSequence[int], stacks: Path, not_mine: list[Connection], by_pipe: bool,
 ) -> None:  # fmt: skip
     """What a worker does until its pipe ends."""
     for each in not_mine:
         each.close()
     leave_to_parent(number)
     torch.set_num_threads(1)
+    if by_pipe:
+        pipes.share_nothing()
+    # multiprocessing's thread that hands files over would print what the parent sees and tells.
+    sys.excepthook = lambda *_: None
     torch_worker._worker_info = torch_worker.WorkerInfo(  # what get_worker_info() shall say
         id=number, num_workers=count, seed=source.seed, dataset=source.carried.value[0]
     )
@@ -254,15 +278,18 @@ def _work(
                 cell[1] = which
                 made = source.made(request, cell)
                 cell[0] = HANDING_OVER
-                _hand_over(results, made)
+                _hand_over(results, made, by_pipe)
                 cell[0] = IDLE
         except (EOFError, OSError):
             return
 
 
-def _hand_over(results: Connection, made: Made) -> None:
+def _hand_over(results: Connection, made: Made, by_pipe: bool) -> None:
     try:
-        results.send(made)
+        if by_pipe:
+            results.send_bytes(pipes.packed(made))
+        else:
+            results.send(made)
     except (BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:

@@ -9,12 +9,13 @@ import torch
 from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.run.healing import faults
-from autotrain.run.loading.feed import LoaderDiedError
+from autotrain.run.loading.lost import LoaderDiedError, TooNarrowError
 from autotrain.run.state import NotFiniteError, ScaleGoneError
 
 AGAIN = " again"
 _KINDS: dict[str, type[AutotrainError]] = {
     "LoaderDiedError": LoaderDiedError,
+    "TooNarrowError": TooNarrowError,
     "NotFiniteError": NotFiniteError,
     "ScaleGoneError": ScaleGoneError,
     "DoesNotFitError": DoesNotFitError,
