@@ -11,6 +11,9 @@ from filelock import FileLock, Timeout
 from autotrain import files
 from autotrain.errors import AutotrainError
 
+# A loader worker that was being forked when its run was killed has the lock until it is at work.
+ORPHAN_SECONDS = 2.0
+
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
@@ -20,7 +23,7 @@ def held(directory: Path) -> Iterator[None]:
     """
     try:
         files.make_folder(directory)
-        lock = FileLock(directory / ".lock", timeout=0)
+        lock = FileLock(directory / ".lock", timeout=ORPHAN_SECONDS)
         lock.acquire()
     except Timeout:
         raise AutotrainError(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.run.keeping import checkpoint, tensorfile
+from autotrain.run.keeping import checkpoint, rewind, tensorfile
 from autotrain.run.keeping.checkpoint import Snapshot, TornError
 from autotrain.run.keeping.keeper import Keeper, pointed
 from autotrain.run.keeping.tensors import Flat, flatten_model, restore_model
@@ -201,6 +201,23 @@ def test_half_written_folders_of_a_killed_run_are_swept(tmp_path):
     (place / ".latest.abc").write_text("half")
     checkpoint.sweep(tmp_path)
     assert sorted(e.name for e in place.iterdir()) == ["latest", "step-00000001"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are in /proc")
+def test_what_is_set_aside_is_on_the_disk_before_it_is_gone_from_its_place(tmp_path, monkeypatch):
+    """A power cut in between finds it in both, never in neither."""
+    keeper, synced, fsync = Keeper(tmp_path, keep=9), [], os.fsync
+    for step in (1, 2, 3):
+        list(keeper.save("step", 1, step, lambda step=step: snapshot(step)))
+
+    def seen(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    rewind.go_back(tmp_path, "step-1")
+    assert synced == ["aside-1", "checkpoints"]
+    assert checkpoint.steps(tmp_path) == [1]
 
 
 def test_a_kill_while_one_is_deleted_leaves_nothing_torn_by_name(tmp_path, monkeypatch):

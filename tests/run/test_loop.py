@@ -1,6 +1,8 @@
 """What a run does from its first event to its last."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -253,6 +255,17 @@ def test_a_second_run_in_the_same_directory_is_refused(tmp_path):
     with held(tmp_path), pytest.raises(AutotrainError, match="another run is using it"):
         run(make_plan(), noisy_task(), tmp_path)
     assert run(make_plan(train={"epochs": 1}), noisy_task(), tmp_path)[-1].reason == "finished"
+
+
+def test_a_killed_runs_last_worker_is_waited_for(tmp_path):
+    """What it was forked from is gone, and it will be soon."""
+    script = "import sys, time; from autotrain.run.lock import held; from pathlib import Path\n"
+    script += "with held(Path(sys.argv[1])): print(flush=True); time.sleep(0.5)"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        assert run(make_plan(train={"epochs": 1}), noisy_task(), tmp_path)[-1].step == 5
+    assert holder.returncode == 0
 
 
 def test_closing_the_generator_frees_the_directory(tmp_path):
