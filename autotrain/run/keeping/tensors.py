@@ -236,11 +236,11 @@ def own_copy(value: torch.Tensor) -> torch.Tensor:
 def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether every floating-point value is finite."""
     # The least and the greatest are not finite if any is: one pass, where isfinite makes a mask.
-    return all(
-        bool(torch.stack(torch.aminmax(value)).isfinite().all())
-        for value in tensors.values()
-        if value.is_floating_point() and value.numel()
-    )
+    ends: dict[tuple[Any, ...], list[torch.Tensor]] = {}
+    for value in tensors.values():
+        if value.is_floating_point() and value.numel():
+            ends.setdefault((value.dtype, value.device), []).extend(torch.aminmax(value))
+    return all(bool(torch.stack(alike).isfinite().all()) for alike in ends.values())
 
 
 def _place(value: torch.Tensor) -> tuple[Any, ...]:
