@@ -4,8 +4,8 @@ python benchmarks/goodput.py [--every 300] [--kills 4] [--template speech-autoen
 
 The plan is told how often it is interrupted. A supervisor starts `autotrain run --resume`, sends
 SIGKILL after each `--every` seconds, and starts it again at once. Goodput: the seconds that the
-steps which count took, over all seconds; a step that was undone, a start, a save's wait and an
-evaluation made twice are lost.
+steps and evaluations which count took, over all seconds. Lost are starts, what was undone and is
+done again, and what saves hold up.
 """
 
 import argparse
@@ -51,9 +51,27 @@ def main() -> None:
         seconds = {e["step"]: e["step_seconds"] for e in events if e["event"] == "step"}
         per_step = sorted(seconds.values())[len(seconds) // 2]
         useful = sum(seconds.get(step, per_step) for step in range(1, kept + 1))
+        judged = {e["step"]: e["seconds"] for e in events if e["event"] == "evaluated"}
+        useful += sum(judged[step] for step in judged if step <= kept)
+        held = sum(event["held_seconds"] for event in events if event["event"] == "saved")
+        undone = [max(step for step in steps) - last for steps, last in cut(events)]
         print(f"{asked.kills} kills, one every {asked.every:.0f} s: {kept} steps of "
               f"{1e3 * per_step:.1f} ms kept, {useful:.0f} of {took:.0f} s: "
-              f"goodput {100 * useful / took:.1f} %")  # fmt: skip
+              f"goodput {100 * useful / took:.1f} %; saves held it up for {held:.1f} s, "
+              f"{per_step * sum(undone):.1f} s of steps were undone")  # fmt: skip
+
+
+def cut(events: list[dict]) -> list[tuple[list[int], int]]:
+    """Of each start: its steps, and the last one that was saved."""
+    found: list[tuple[list[int], int]] = []
+    for event in events:
+        if event["event"] == "started":
+            found.append(([event["step"]], event["step"]))
+        elif event["event"] == "step":
+            found[-1][0].append(event["step"])
+        elif event["event"] == "saved" and event["label"] != "mirrored":
+            found[-1] = (found[-1][0], event["step"])
+    return found
 
 
 if __name__ == "__main__":
