@@ -2,11 +2,13 @@
 
 Clips are made twenty at a time by a process of its own: espeak-ng keeps a state from clip to
 clip, so the same bytes come only from the same twenty in a new process. All is written into
-`OUT.part`, each file under another name first; that becomes OUT once the last clip is there.
+`OUT.part`, each file under another name first, and a batch counts by the digests written behind
+it; the folder becomes OUT once the last clip is there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import multiprocessing
@@ -29,7 +31,6 @@ from autotrain.blocks.corpus.sentences import Sentence, sentences
 from autotrain.blocks.pitch import pitch, voiced_mean
 from autotrain.errors import AutotrainError
 from autotrain.files import write_atomic
-from autotrain.media import UnreadableError, open_clip
 
 BATCH = 20  # clips a process makes before it ends
 PITCH_HOP = 0.010  # seconds
@@ -136,23 +137,52 @@ def _batches(recipe: Recipe, part: Path, jobs: int) -> Generator[list[Made]]:
 
 
 def make_batch(recipe: Recipe, part: Path, first: int, texts: Sequence[Sentence]) -> list[Made]:
-    """The clips from `first` on. All are spoken, since each follows from those before it, and
-    those that are not there yet, or not whole, are written."""
+    """The clips from `first` on: those of a whole batch that is there, else all made again, since
+    each follows from those before it."""
+    names = [f"{number:06d}" for number in range(first, first + len(texts))]
+    mark = part / "wavs" / f".{first:06d}.json"
+    seconds = _kept(mark)
+    if len(seconds) != len(texts):
+        seconds = _written(recipe, part, first, texts)
+    rows = (
+        f"{name}|{sentence.text}|{sentence.text}|{manner(recipe, number).voice}|{sentence.split}\n"
+        for number, (name, sentence) in enumerate(zip(names, texts, strict=True), start=first)
+    )
+    return [Made(row, length) for row, length in zip(rows, seconds, strict=True)]
+
+
+def _written(recipe: Recipe, part: Path, first: int, texts: Sequence[Sentence]) -> list[float]:
+    """Speak a batch and write it, last the digests by which it counts; its seconds."""
     espeak = Espeak()
     if espeak.version != recipe.espeak_ng:
         raise AutotrainError(f"espeak-ng {espeak.version}, and {recipe.espeak_ng} began this")
-    made = []
+    seconds: list[float] = []
+    digests: dict[str, str] = {}
     for number, sentence in enumerate(texts, start=first):
-        how = manner(recipe, number)
-        samples, phones = heard(espeak.say(sentence.text, how), recipe.rate)
-        name = f"{number:06d}"
-        clip = part / "wavs" / f"{name}.{recipe.format}"
-        if not is_whole(clip, len(samples)):
-            _replace(clip, _encoded(samples, recipe))
-            _replace(alignment_path(clip), alignment_text(phones).encode())
-        row = f"{name}|{sentence.text}|{sentence.text}|{how.voice}|{sentence.split}\n"
-        made.append(Made(row, len(samples) / recipe.rate))
-    return made
+        said = espeak.say(sentence.text, manner(recipe, number))
+        samples, phones = heard(said, recipe.rate)
+        clip = part / "wavs" / f"{number:06d}.{recipe.format}"
+        files = ((clip, _encoded(samples, recipe)),
+                 (alignment_path(clip), alignment_text(phones).encode()))  # fmt: skip
+        for path, content in files:
+            _replace(path, content)
+            digests[path.name] = hashlib.sha256(content).hexdigest()
+        seconds.append(len(samples) / recipe.rate)
+    mark = json.dumps({"seconds": seconds, "sha256": digests})
+    _replace(part / "wavs" / f".{first:06d}.json", mark.encode())
+    return seconds
+
+
+def _kept(mark: Path) -> list[float]:
+    """The seconds of a batch that is there as it was written; empty where anything is not."""
+    try:
+        said = json.loads(mark.read_bytes())
+        for name, digest in said["sha256"].items():
+            if hashlib.sha256((mark.parent / name).read_bytes()).hexdigest() != digest:
+                return []
+        return [float(each) for each in said["seconds"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def heard(spoken: Spoken, rate: int) -> tuple[Any, list[Phone]]:
@@ -197,7 +227,7 @@ def _encoded(samples: Any, recipe: Recipe) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     """A kill leaves the file whole, or none by this name."""
-    half = path.with_name(f".{path.name}")
+    half = path.with_name(f".{path.name}.half")
     try:
         half.write_bytes(content)
         os.replace(half, path)
@@ -207,17 +237,8 @@ def _replace(path: Path, content: bytes) -> None:
         ) from None
 
 
-def is_whole(clip: Path, samples: int) -> bool:
-    """Whether a clip of so many samples is there with its phonemes; a power cut leaves less."""
-    try:
-        with open_clip(clip) as file:
-            return bool(file.frames == samples and alignment_path(clip).stat().st_size)
-    except (UnreadableError, OSError):
-        return False
-
-
 def _drop_others(part: Path, names: set[str]) -> None:
-    """Clips that were made beside those that were wanted, and halves of any."""
+    """Clips that were made beside those that were wanted, halves of any, and digests."""
     for file in (part / "wavs").iterdir():
         if file.name.startswith(".") or file.stem not in names:
             file.unlink()
