@@ -133,7 +133,7 @@ def pieces(texts: Sequence[str], count: int) -> Units:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts), model_writer=model, vocab_size=count - 1,
             model_type="unigram", hard_vocab_limit=False, character_coverage=1.0,
-            normalization_rule_name="identity", shuffle_input_sentence=False, num_threads=1,
+            normalization_rule_name="identity", num_threads=1,
             max_sentence_length=1 << 16,
             unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1, minloglevel=2,
         )  # fmt: skip
