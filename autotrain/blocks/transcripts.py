@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from autotrain.blocks.layouts import Clip
@@ -56,6 +57,26 @@ def within_units(clips: Sequence[Clip], units: Units, least: int = 1) -> list[Cl
             raise AutotrainError(f"{clip.path}: {error.message}") from None
 
     return keep_readable(clips, check, "transcripts", least)
+
+
+def long_enough(
+    clips: Sequence[Clip], units: Units, frames: Callable[[Clip], int], least: int = 1
+) -> list[Clip]:
+    """The clips that have the frames CTC needs: one a unit, and one between two equal ones.
+
+    `frames`: how many a clip has where CTC reads them. Others are named and skipped; over a tenth
+    of them is refused.
+    """
+
+    def check(clip: Clip) -> None:
+        text, has = units.encode(clip.text), frames(clip)
+        needs = len(text) + sum(one == other for one, other in pairwise(text))
+        if needs > has:
+            raise AutotrainError(
+                f"{clip.path}: {len(text)} units need {needs} frames, it has {has}"
+            )
+
+    return keep_readable(clips, check, "clips", least)
 
 
 def sides(clips: Sequence[Clip], valid_share: float) -> Sides:

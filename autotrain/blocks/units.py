@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from autotrain.errors import AutotrainError
+from autotrain.errors import AutotrainError, one_line
 
 BLANK, END, FIRST = 0, 1, 2
 PIECES_BYTES = 16 << 20  # of a word-piece model; 32,000 pieces take under 1 MiB
@@ -150,9 +150,15 @@ def _processor(table: bytes) -> Any:
     if len(table) > PIECES_BYTES:
         raise AutotrainError(f"a table of word pieces of {len(table)} bytes is none of ours")
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=table)
-    except RuntimeError as error:
-        raise AutotrainError(f"not a table of word pieces: {error}") from None
+        processor = sentencepiece.SentencePieceProcessor(model_proto=table)
+        known = [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+        own = processor.unk_id() == 0 and processor.bos_id() == processor.eos_id() == -1
+        processor.decode(processor.encode(known[-1]))
+    except Exception as error:  # of bytes that were changed it raises nearly anything
+        raise AutotrainError(f"not a table of word pieces: {one_line(str(error))}") from None
+    if not own:
+        raise AutotrainError("not a table of word pieces of ours: it has beginnings and ends")
+    return processor
 
 
 def _names(table: bytes) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autotrain.blocks.layouts import Clip
-from autotrain.blocks.transcripts import readable_texts, sides, within_units
+from autotrain.blocks.transcripts import long_enough, readable_texts, sides, within_units
 from autotrain.blocks.units import characters
 from autotrain.errors import AutotrainError
 
@@ -40,6 +40,15 @@ def test_letters_outside_the_units_are_named_with_the_file(caplog):
     assert "wavs/20.wav: not among the 4 characters: 'z', 'ü'" in caplog.text
     with pytest.raises(AutotrainError, match=r"3 of 4 transcripts are damaged: wavs/0.wav: not"):
         within_units(clips("x", "y", "z", "a"), units)
+
+
+def test_texts_longer_than_the_frames_are_named_and_skipped(caplog):
+    """Two equal letters need a frame between them."""
+    units, given = characters(["abc"]), clips(*["abc"] * 20, "aabb")
+    with caplog.at_level(logging.WARNING):
+        assert len(long_enough(given, units, lambda clip: 5)) == 20
+    assert "wavs/20.wav: 4 units need 6 frames, it has 5" in caplog.text
+    assert len(long_enough(given, units, lambda clip: 6)) == 21
 
 
 def test_named_splits_are_kept_and_the_rest_is_left_out_aloud(caplog):

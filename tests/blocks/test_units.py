@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 import subprocess
 import sys
 
@@ -123,6 +124,21 @@ def test_bytes_that_are_no_table_are_refused(table):
     pytest.importorskip("sentencepiece")
     with pytest.raises(AutotrainError, match="not a table"):
         u.read_units(table).encode("a")
+
+
+def test_changed_bytes_of_a_table_are_refused_or_read_never_a_crash(worded):
+    dice, refused = random.Random(1), 0
+    for _ in range(60):
+        raw = bytearray(worded.table)
+        for _ in range(dice.choice((1, 3, 20))):
+            raw[dice.randrange(len(raw))] = dice.randrange(256)
+        units = u.Units("pieces", bytes(raw[: dice.choice((len(raw), dice.randrange(len(raw))))]))
+        try:
+            units.decode(units.encode("the old man"))
+            assert units.count > 2
+        except AutotrainError:
+            refused += 1
+    assert 0 < refused < 60
 
 
 def test_units_travel_to_a_loader_worker(worded):
