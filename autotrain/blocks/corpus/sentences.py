@@ -134,7 +134,7 @@ def sentences(seed: int) -> Iterator[Sentence]:
 
 
 def _drawn(chance: random.Random, said: set[str], wanted: str) -> str:
-    """Of a billion sentences about one in twenty is on a held-out side."""
+    """Drawn until it is new and on the side that is wanted: about one in twenty is held out."""
     while True:
         prose = chance.random() < PROSE_SHARE
         text = chance.choice(PROSE) if prose else _sentence(chance)
