@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from autotrain.blocks.corpus.espeak import Espeak, Manner
@@ -17,6 +18,7 @@ VOICES = (
     "en-us+m1", "en-us+f2", "en-us+m3", "en-us+f4",
     "en+m2", "en+f1", "en-gb-x-rp+m5", "en-gb-scotland+f3",
 )  # fmt: skip
+SPEED_RANGE = (80, 350)  # beyond, espeak-ng squeezes what it has spoken
 SPEEDS, PITCHES = (140, 150, 160, 170, 180), (35, 42, 50, 58, 65)
 RATES, FORMATS = (16_000, 22_050), ("wav", "flac")
 TOLD_EVERY = 10.0  # seconds
@@ -29,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AutotrainError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenProcessPool:
+        print("error: a process that speaks was killed\n\nhint: give the same call again to go on; "
+              "with fewer --jobs if memory ran out", file=sys.stderr)  # fmt: skip
+        return 1
     except KeyboardInterrupt:
         print("stopped: give the same call again to go on", file=sys.stderr)
         return 130
@@ -60,7 +66,7 @@ def _make(given: argparse.Namespace) -> None:
         seconds=3600 * _within("--hours", given.hours, 0, 1000),
         seed=given.seed,
         voices=tuple(filter(None, given.voices.split(","))),
-        speeds=_numbers("--speeds", given.speeds, 80, 450),
+        speeds=_numbers("--speeds", given.speeds, *SPEED_RANGE),
         pitches=_numbers("--pitches", given.pitches, 0, 99),
         rate=given.rate,
         format=given.format,

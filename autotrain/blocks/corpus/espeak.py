@@ -47,7 +47,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class Manner(NamedTuple):
-    """How a sentence is spoken: a voice such as `en-us+f2`, its words a minute (80 to 450), its
+    """How a sentence is spoken: a voice such as `en-us+f2`, its words a minute (80 to 350), its
     pitch (0 to 99, 50 is the voice's own) and how far that moves (0 to 100, 50 is natural)."""
 
     voice: str
