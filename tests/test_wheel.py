@@ -83,11 +83,12 @@ def test_the_wheel_holds_every_shipped_file(wheel, folder):
     assert there == here
 
 
-def test_the_template_clips_are_in_the_wheel(wheel):
+def test_the_clips_of_the_template_and_of_the_corpus_are_in_the_wheel(wheel):
     with zipfile.ZipFile(wheel) as archive:
         clips = [n for n in archive.namelist() if n.endswith(".flac")]
-    assert all(n.startswith("autotrain/templates/speech-autoencoder/") for n in clips)
-    assert 10 <= len(clips) <= 20
+    for place in ("templates/speech-autoencoder/", "blocks/corpus/clips/wavs/"):
+        assert sum(name.startswith(f"autotrain/{place}") for name in clips) == 20
+    assert len(clips) == 40
 
 
 def test_the_wheel_carries_its_licence_and_the_command(wheel):

@@ -193,6 +193,48 @@ def test_librispeech_reads_transcripts_beside_the_clips(tmp_path):
     assert data_kind(tmp_path) == ("speech", "LibriSpeech tree: 3 clips")
 
 
+def splits(root):
+    return [(clip.path.stem, clip.split) for clip in speech_clips(root)]
+
+
+def test_ljspeech_may_have_a_fifth_column_with_the_split(tmp_path):
+    put(tmp_path, "wavs/1.wav", "wavs/2.wav", "wavs/3.wav", "wavs/4.wav")
+    rows = "1|A|a|anna|train\n2|B|b||Dev\n3|C|||test\n4|D\n"
+    put(tmp_path, "metadata.csv", content=rows)
+    assert splits(tmp_path) == [("1", "train"), ("2", "valid"), ("3", "test"), ("4", "")]
+    put(tmp_path, "metadata.csv", content=rows + "4|D|d|anna|later\n")
+    with pytest.raises(AutotrainError, match=r"metadata\.csv:5: split 'later' is none of train"):
+        speech_clips(tmp_path)
+
+
+def test_a_table_may_have_a_column_with_the_split(tmp_path):
+    put(tmp_path, "1.wav", "2.wav")
+    put(tmp_path, "metadata.csv", content="file_name,text,split\n1.wav,a,validation\n2.wav,b,\n")
+    assert splits(tmp_path) == [("1", "valid"), ("2", "")]
+
+
+def test_common_voices_split_tables_say_which_clips_are_for_what(tmp_path):
+    """In validated.tsv are all; without it the tables are read one after the other."""
+    header = "client_id\tpath\tsentence\n"
+    put(tmp_path, *(f"clips/{i}.mp3" for i in range(4)))
+    for table, clip in (("train", 0), ("dev", 1), ("test", 2)):
+        put(tmp_path, f"{table}.tsv", content=f"{header}s\t{clip}.mp3\tx\n")
+    assert splits(tmp_path) == [("0", "train"), ("1", "valid"), ("2", "test")]
+    took = "Common Voice tables train.tsv, dev.tsv, test.tsv: 3 clips"
+    assert data_kind(tmp_path)[1] == took
+    every = "".join(f"s\t{i}.mp3\tx\n" for i in (3, 2, 1, 0))
+    put(tmp_path, "validated.tsv", content=header + every)
+    assert splits(tmp_path) == [("3", ""), ("2", "test"), ("1", "valid"), ("0", "train")]
+
+
+def test_librispeechs_folders_are_splits(tmp_path):
+    for folder in ("train-clean-100", "dev-other", "test-clean"):
+        put(tmp_path, f"{folder}/84/12/84-12-0000.flac")
+        put(tmp_path, f"{folder}/84/12/84-12.trans.txt", content="84-12-0000 YES\n")
+    found = {clip.path.parts[-4]: clip.split for clip in speech_clips(tmp_path)}
+    assert found == {"train-clean-100": "train", "dev-other": "valid", "test-clean": "test"}
+
+
 def test_bare_clips_have_no_text(tmp_path):
     put(tmp_path, "b.wav", "sub/a.ogg", "cover.jpg")
     assert speech_clips(tmp_path) == [Clip(tmp_path / "b.wav"), Clip(tmp_path / "sub/a.ogg")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autotrain.blocks.layouts.listing import (
@@ -27,17 +28,26 @@ from autotrain.errors import AutotrainError
 PATH_COLUMNS = ("path", "file_name", "file", "filename", "audio", "clip")
 TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "normalized_text")
 SPEAKER_COLUMNS = ("client_id", "speaker", "speaker_id")
+SPLIT_COLUMNS = ("split", "set", "subset")
 TABLES = ("metadata.csv", "metadata.tsv", "validated.tsv", "train.tsv", "transcripts.csv")
+SPLIT_TABLES = ("train.tsv", "dev.tsv", "test.tsv")
 TRANSCRIPT = ".trans.txt"
+SPLITS = {
+    "train": ("train", "training"),
+    "valid": ("valid", "dev", "val", "validation"),
+    "test": ("test", "testing", "eval"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording; `text` and `speaker` are empty where nothing says them."""
+    """One recording; `text`, `speaker` and `split` (train, valid or test) are empty where nothing
+    says them."""
 
     path: Path
     text: str = ""
     speaker: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,14 +68,18 @@ class _Line:
     text: str
     speaker: str
     folder: str
+    split: str = ""
 
 
 def speech_clips(root: Path) -> list[Clip]:
     """The clips of a folder, in the order of its table, or of their names where it has none.
 
-    - LJSpeech: `metadata.csv` with lines `id|text|normalised[|speaker]`, clips in `wavs/`.
-    - Common Voice: `validated.tsv` (else `train.tsv`) with `path` and `sentence`, in `clips/`.
-    - LibriSpeech: `*.trans.txt` with lines `id TEXT` beside the clips.
+    - LJSpeech: `metadata.csv` with lines `id|text|normalised[|speaker[|split]]`, clips in `wavs/`.
+    - Common Voice: `validated.tsv` with `path` and `sentence`, clips in `clips/`; a clip's split is
+      the table of `train.tsv`, `dev.tsv` and `test.tsv` that names it too. Without
+      `validated.tsv`, those are read. Any table with such columns may have one named `split`.
+    - LibriSpeech: `*.trans.txt` with lines `id TEXT` beside the clips; folders such as
+      `train-clean-100` and `dev-clean` are splits.
     - any folder of .wav, .flac, .ogg, .opus or .mp3 files, without transcripts.
 
     Raises AutotrainError for a malformed line, where there are no clips, and where over a tenth
@@ -101,38 +115,75 @@ def transcript_table(listing: Listing) -> tuple[str, Iterator[_Line]] | None:
         header, _ = read_table(listing.path(table))
         if column(header, *PATH_COLUMNS) is not None and column(header, *TEXT_COLUMNS) is not None:
             kind = "Common Voice table" if "sentence" in header else "transcript table"
-            return f"{kind} {table}", _with_header(listing, table)
+            parts = [names[part] for part in SPLIT_TABLES if part in names]
+            if table in parts:
+                several = "s" if len(parts) > 1 else ""
+                return f"{kind}{several} {', '.join(parts)}", _split_tables(listing, parts)
+            return f"{kind} {table}", _with_header(listing, table, parts)
     if any(file.name.endswith(TRANSCRIPT) for file in listing.files):
         return "LibriSpeech tree", _librispeech(listing)
     return None
 
 
+def _split_tables(listing: Listing, tables: Sequence[str]) -> Iterator[_Line]:
+    """One table a split, one after the other. Of `train.tsv` alone nothing says it is a split."""
+    for table in tables:
+        named = split_named(table.partition(".")[0]) if len(tables) > 1 else ""
+        for line in _with_header(listing, table):
+            yield replace(line, split=line.split or named)
+
+
+def _splits(listing: Listing, tables: Sequence[str]) -> dict[str, str]:
+    """The clips that these tables name, and what split that makes them."""
+    splits: dict[str, str] = {}
+    for table in tables:
+        named = split_named(table.partition(".")[0])
+        splits |= {line.name: named for line in _with_header(listing, table)}
+    return splits
+
+
+def split_named(word: str) -> str:
+    """train, valid or test for the usual words of it, `train-clean-100` say; else empty."""
+    first = re.split(r"[-_.]", word.strip().lower(), maxsplit=1)[0]
+    return next((split for split, words in SPLITS.items() if first in words), "")
+
+
 def _ljspeech(listing: Listing, table: str) -> Iterator[_Line]:
     path = listing.path(table)
     for number, cells in read_rows(path, "|"):
-        if not 2 <= len(cells) <= 4 or not cells[0].strip():
+        if not 2 <= len(cells) <= 5 or not cells[0].strip():
             raise malformed(path, number, "not `id|text|normalised text`")
         if number == 1 and cells[0].strip().lower() in ("id", *PATH_COLUMNS):
             continue
         normalised = cells[2].strip() if len(cells) > 2 else ""
         speaker = cells[3].strip() if len(cells) > 3 else ""
-        yield _Line(
-            table, number, cells[0].strip(), normalised or cells[1].strip(), speaker, "wavs"
-        )
+        split = _split(path, number, cells[4]) if len(cells) > 4 else ""
+        text = normalised or cells[1].strip()
+        yield _Line(table, number, cells[0].strip(), text, speaker, "wavs", split)
 
 
-def _with_header(listing: Listing, table: str) -> Iterator[_Line]:
+def _split(path: Path, number: int, cell: str) -> str:
+    named = split_named(cell)
+    if cell.strip() and not named:
+        raise malformed(path, number, f"split {cell.strip()!r} is none of train, valid and test")
+    return named
+
+
+def _with_header(listing: Listing, table: str, parts: Sequence[str] = ()) -> Iterator[_Line]:
+    """`parts`: tables that name the clips of one split each."""
     path = listing.path(table)
+    splits = _splits(listing, parts)
     header, rows = read_table(path)
     file, text = column(header, *PATH_COLUMNS), column(header, *TEXT_COLUMNS)
-    speaker = column(header, *SPEAKER_COLUMNS)
+    speaker, split = column(header, *SPEAKER_COLUMNS), column(header, *SPLIT_COLUMNS)
     assert file is not None
     assert text is not None
     for number, cells in rows:
         if not cells[file].strip():
             raise malformed(path, number, f"no {header[file]}")
-        who = "" if speaker is None else cells[speaker].strip()
-        yield _Line(table, number, cells[file].strip(), cells[text].strip(), who, "clips")
+        name, who = cells[file].strip(), "" if speaker is None else cells[speaker].strip()
+        side = splits.get(name, "") if split is None else _split(path, number, cells[split])
+        yield _Line(table, number, name, cells[text].strip(), who, "clips", side)
 
 
 def _librispeech(listing: Listing) -> Iterator[_Line]:
@@ -140,12 +191,13 @@ def _librispeech(listing: Listing) -> Iterator[_Line]:
         if not file.name.endswith(TRANSCRIPT):
             continue
         folder = file.name.rpartition("/")[0]
+        split = next(filter(None, map(split_named, folder.split("/"))), "")
         for number, line in enumerate(text_lines(listing.path(file.name)), start=1):
             clip, _, text = line.strip().partition(" ")
             if clip:
                 name = f"{folder}/{clip}" if folder else clip
                 speaker = clip.partition("-")[0] if "-" in clip else ""
-                yield _Line(file.name, number, name, text.strip(), speaker, folder)
+                yield _Line(file.name, number, name, text.strip(), speaker, folder, split)
 
 
 def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
@@ -159,7 +211,7 @@ def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
         elif not found.size:
             absent.append(Absent(found.name, "an empty file"))
         else:
-            clips.append(Clip(listing.path(found.name), line.text, line.speaker))
+            clips.append(Clip(listing.path(found.name), line.text, line.speaker, line.split))
     if not clips and not absent:
         raise AutotrainError(f"{listing.root}: its {layout} lists no clips", "add lines to it")
     return Speech(layout, tuple(clips), tuple(absent), has_text=True)

@@ -1,0 +1,102 @@
+"""Clips and what is said in them: which may be learned from, and which are held out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+from autotrain.blocks.layouts import Clip
+from autotrain.blocks.normalising import normalised
+from autotrain.blocks.samples import keep_readable, split_by_name
+from autotrain.blocks.units import Units
+from autotrain.errors import AutotrainError
+
+_log = logging.getLogger(__name__)
+
+
+class Sides(NamedTuple):
+    """The clips of a corpus by what they are for; `test` may be empty."""
+
+    train: list[Clip]
+    valid: list[Clip]
+    test: list[Clip]
+
+
+def readable_texts(
+    clips: Sequence[Clip], normalise: Callable[[str], str] = normalised, least: int = 2
+) -> list[Clip]:
+    """The clips with their texts normalised; those whose text is empty, or cannot be read as it
+    is written, are named and skipped. Raises AutotrainError where over a tenth is."""
+    texts: dict[Clip, str] = {}
+
+    def check(clip: Clip) -> None:
+        try:
+            texts[clip] = normalise(clip.text)
+        except AutotrainError as error:
+            raise AutotrainError(f"{clip.path}: {error.message}") from None
+        if not texts[clip]:
+            raise AutotrainError(f"{clip.path}: no transcript" + (" but signs" * bool(clip.text)))
+
+    kept = keep_readable(clips, check, "transcripts", least)
+    return [replace(clip, text=texts[clip]) for clip in kept]
+
+
+def within_units(clips: Sequence[Clip], units: Units, least: int = 1) -> list[Clip]:
+    """The clips whose texts the units can write; others are named, with the letters, and skipped.
+
+    Raises AutotrainError where they are over a tenth: the units are of another language then.
+    """
+
+    def check(clip: Clip) -> None:
+        try:
+            units.encode(clip.text)
+        except AutotrainError as error:
+            raise AutotrainError(f"{clip.path}: {error.message}") from None
+
+    return keep_readable(clips, check, "transcripts", least)
+
+
+def long_enough(
+    clips: Sequence[Clip], units: Units, frames: Callable[[Clip], int], least: int = 1
+) -> list[Clip]:
+    """The clips that have the frames CTC needs: one a unit, and one between two equal ones.
+
+    `frames`: how many a clip has where CTC reads them. Others are named and skipped; over a tenth
+    of them is refused.
+    """
+
+    def check(clip: Clip) -> None:
+        text, has = units.encode(clip.text), frames(clip)
+        needs = len(text) + sum(one == other for one, other in pairwise(text))
+        if needs > has:
+            raise AutotrainError(
+                f"{clip.path}: {len(text)} units need {needs} frames, it has {has}"
+            )
+
+    return keep_readable(clips, check, "clips", least)
+
+
+def sides(clips: Sequence[Clip], valid_share: float) -> Sides:
+    """Clips by the split that their layout names; where it names no validation, a share is held
+    out by a hash of the words, so that no sentence is on both sides.
+
+    Clips without a split beside clips with one are left out, and counted aloud: Common Voice has
+    those, and their sentences may be in the test.
+    """
+    named = {split: [c for c in clips if c.split == split] for split in ("train", "valid", "test")}
+    rest = [clip for clip in clips if not clip.split]
+    if rest and any(named.values()):
+        _log.warning("%d of %d clips are in no split, and left out", len(rest), len(clips))
+    train = named["train"] if any(named.values()) else rest
+    if not train:
+        raise AutotrainError(f"none of {len(clips)} clips is for training", "name a split `train`")
+    if named["valid"]:
+        return Sides(train, named["valid"], named["test"])
+    texts = sorted({clip.text or clip.path.name for clip in train})
+    held = {texts[i] for i in split_by_name(texts, valid_share)[1]}
+    valid = [clip for clip in train if (clip.text or clip.path.name) in held]
+    kept = [clip for clip in train if (clip.text or clip.path.name) not in held]
+    return Sides(kept, valid, named["test"])

@@ -1,0 +1,73 @@
+"""Which clips may be learned from, and which are held out."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from autotrain.blocks.layouts import Clip
+from autotrain.blocks.transcripts import long_enough, readable_texts, sides, within_units
+from autotrain.blocks.units import characters
+from autotrain.errors import AutotrainError
+
+
+def clips(*texts, split=""):
+    return [Clip(Path(f"wavs/{i}.wav"), text, split=split) for i, text in enumerate(texts)]
+
+
+def test_texts_are_normalised_and_those_without_words_named_and_skipped(caplog):
+    given = [*clips(*["Good Morning!"] * 20, ""), Clip(Path("wavs/x.wav"), "?!")]
+    with caplog.at_level(logging.WARNING):
+        kept = readable_texts(given)
+    assert [clip.text for clip in kept] == ["good morning"] * 20
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "skipped: wavs/20.wav: no transcript",
+        "skipped: wavs/x.wav: no transcript but signs",
+    ]
+
+
+def test_a_text_that_cannot_be_read_is_named_with_its_file(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert len(readable_texts(clips(*["yes"] * 20, "in the 1990s"))) == 20
+    assert "wavs/20.wav: numbers that are not spelled out: '1990s'" in caplog.text
+
+
+def test_letters_outside_the_units_are_named_with_the_file(caplog):
+    units = characters(["abc "])
+    with caplog.at_level(logging.WARNING):
+        assert len(within_units(clips(*["a b"] * 20, "a züb"), units)) == 20
+    assert "wavs/20.wav: not among the 4 characters: 'z', 'ü'" in caplog.text
+    with pytest.raises(AutotrainError, match=r"3 of 4 transcripts are damaged: wavs/0.wav: not"):
+        within_units(clips("x", "y", "z", "a"), units)
+
+
+def test_texts_longer_than_the_frames_are_named_and_skipped(caplog):
+    """Two equal letters need a frame between them."""
+    units, given = characters(["abc"]), clips(*["abc"] * 20, "aabb")
+    with caplog.at_level(logging.WARNING):
+        assert len(long_enough(given, units, lambda clip: 5)) == 20
+    assert "wavs/20.wav: 4 units need 6 frames, it has 5" in caplog.text
+    assert len(long_enough(given, units, lambda clip: 6)) == 21
+
+
+def test_named_splits_are_kept_and_the_rest_is_left_out_aloud(caplog):
+    given = [*clips("a", split="train"), *clips("b", split="valid"), *clips("c", split="test")]
+    assert [[c.text for c in side] for side in sides(given, 0.5)] == [["a"], ["b"], ["c"]]
+    with caplog.at_level(logging.WARNING):
+        assert sides([*given, *clips("d", "e")], 0.5) == sides(given, 0.5)
+    assert "2 of 5 clips are in no split, and left out" in caplog.text
+
+
+def test_without_a_validation_split_no_sentence_is_on_both_sides():
+    given = clips(*[f"sentence {i % 40}" for i in range(200)])
+    train, valid, test = sides(given, 0.25)
+    assert (len(train), len(valid), test) == (150, 50, [])
+    assert not {clip.text for clip in train} & {clip.text for clip in valid}
+    assert sides(list(reversed(given)), 0.25).valid == list(reversed(valid))
+    assert len(sides(clips("", "", "", ""), 0.25).valid) == 1
+
+
+def test_a_corpus_without_training_clips_is_refused():
+    with pytest.raises(AutotrainError, match="none of 1 clips is for training"):
+        sides(clips("a", split="test"), 0.2)
