@@ -7,6 +7,7 @@ autotrain run plan.toml
 
 import functools
 import logging
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -36,53 +37,73 @@ NAMED = 5  # glosses that a warning names
 STATISTICS = 400  # sentences, evenly spread, for mean and spread
 # Landmarks as make_signs.py numbers them, and in a mirror: 9 of the body, 21 a hand.
 MIRROR = (0, 1, 3, 2, 5, 4, 7, 6, 8, *range(30, 51), *range(9, 30))
+WRISTS = {9: range(10, 30), 30: range(31, 51)}
+ARMS = (6, 7)  # the wrists among the points of the body: right, left
 
 _log = logging.getLogger(__name__)
 
 
+def hand_places(shape: tuple[int, ...]) -> torch.Tensor:
+    """[2, n]: coordinates of fingers, and of their wrist beside each; none of other landmarks."""
+    if not are_ours(shape):
+        return torch.zeros(2, 0, dtype=torch.long)
+    axes = shape[1]
+    pairs = [(f, wrist) for wrist, fingers in WRISTS.items() for f in fingers]
+    return torch.tensor([(axes * f + a, axes * w + a) for f, w in pairs for a in range(axes)]).T
+
+
+def with_hands(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[..., size] -> [..., size + n]: behind them, where the fingers are as seen from the wrist."""
+    return torch.cat([features, features[..., places[0]] - features[..., places[1]]], dim=-1)
+
+
 class Model(nn.Module):
     """(features [batch, time, size], frames [batch]) -> (logits [batch, ceil(time / 2), classes],
-    ceil(frames / 2)). `mean` and `spread` of the training features are in every checkpoint."""
+    ceil(frames / 2)). It looks at features less their `mean`, by their `spread`, which are in every
+    checkpoint; `places`: [2, n], see `with_hands`."""
 
-    def __init__(self, mean: torch.Tensor, spread: torch.Tensor):
+    def __init__(self, mean: torch.Tensor, spread: torch.Tensor, places: torch.Tensor):
         super().__init__()
         self.register_buffer("mean", mean.clone())
         self.register_buffer("spread", spread.clone())
+        self.register_buffer("places", places.clone(), persistent=False)
 
     def forward(self, features: torch.Tensor, frames: torch.Tensor):
         frames = frames.to(features.device)
         left, time = halved(frames), features.shape[1]
         whole, half = mask_of(frames, time), mask_of(left, halved(time))
-        lanes = ((features - self.mean) / self.spread).transpose(1, 2) * whole
+        seen = (with_hands(features, self.places) - self.mean) / self.spread
+        lanes = seen.transpose(1, 2) * whole
         return self.read(lanes, whole, half, left), left
 
 
 class Teacher(Model):
-    """Three convolutions over time, two layers of BiLSTM, and a head."""
+    """Convolutions over time, two layers of BiLSTM, and a head that sees what both found."""
 
-    def __init__(self, mean: torch.Tensor, spread: torch.Tensor, classes: int, width: int,
-                 dropout: float):  # fmt: skip
-        super().__init__(mean, spread)
-        self.look = Convolution(len(mean), width, 5, shape=nn.SiLU)
+    def __init__(self, seen: tuple[torch.Tensor, ...], classes: int, width: int, dropout: float):
+        super().__init__(*seen)
+        self.look = Convolution(len(self.mean), width, 5, shape=nn.SiLU)
         self.halve = Convolution(width, width, 5, 2, shape=nn.SiLU)
-        self.refine = Convolution(width, width, 5, shape=nn.SiLU)
+        self.refine = nn.ModuleList(Convolution(width, width, 5, shape=nn.SiLU) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
         self.remember = BiLSTM(width, width, layers=2, dropout=dropout)
-        self.head = nn.Linear(2 * width, classes)
+        self.head = nn.Linear(3 * width, classes)
 
     def read(self, lanes, whole, half, left) -> torch.Tensor:
-        halves = self.halve(self.dropout(self.look(lanes, whole)), half)
-        found = self.dropout(halves + self.refine(halves, half))
-        return self.head(self.dropout(self.remember(found.transpose(1, 2), left)))
+        found = self.halve(self.dropout(self.look(lanes, whole)), half)
+        for refine in self.refine:
+            found = found + self.dropout(refine(found, half))
+        seen = found.transpose(1, 2)
+        return self.head(self.dropout(torch.cat([seen, self.remember(seen, left)], dim=-1)))
 
 
 class Student(Model):
     """A stem that halves, `blocks` of MobileNetV3's inverted residuals in 1-d, and a head."""
 
-    def __init__(self, mean: torch.Tensor, spread: torch.Tensor, classes: int, width: int,
-                 blocks: int, dropout: float):  # fmt: skip
-        super().__init__(mean, spread)
-        self.stem = Convolution(len(mean), width, 3, 2, shape=nn.Hardswish)
+    def __init__(self, seen: tuple[torch.Tensor, ...], classes: int, width: int, blocks: int,
+                 dropout: float):  # fmt: skip
+        super().__init__(*seen)
+        self.stem = Convolution(len(self.mean), width, 3, 2, shape=nn.Hardswish)
         each = (InvertedResidual(width, 3 * width, 9, dropout) for _ in range(blocks))
         self.blocks = nn.ModuleList(each)
         self.last = Convolution(width, 2 * width, 1, shape=nn.Hardswish)
@@ -99,9 +120,11 @@ class Student(Model):
 class Sentences(torch.utils.data.Dataset):
     """Index -> (features [frames, size], tokens [glosses]), landmarks normalised by sentence."""
 
-    def __init__(self, rows: list[Features], shape: tuple[int, ...], glosses: list[str]):
+    def __init__(self, rows: list[Features], glosses: list[str], shape: tuple[int, ...],
+                 dominant: bool):  # fmt: skip
         self.tokens = [tokens_of(row, glosses) for row in rows]
-        self.loaded = Loaded(rows, functools.partial(features_of, shape=shape), "feature files")
+        read = functools.partial(features_of, shape=shape, dominant=dominant)
+        self.loaded = Loaded(rows, read, "feature files")
 
     def __len__(self) -> int:
         return len(self.loaded)
@@ -117,10 +140,27 @@ def tokens_of(row: Features, glosses: list[str]) -> list[int]:
     return [known.get(gloss, UNKNOWN) for gloss in row.glosses]
 
 
-def features_of(row: Features, shape: tuple[int, ...]) -> torch.Tensor:
-    """[frames, size]; arrays [frames, points, 2 or 3] are taken for landmarks."""
+def features_of(row: Features, shape: tuple[int, ...], dominant: bool) -> torch.Tensor:
+    """[frames, size]; arrays [frames, points, 2 or 3] are taken for landmarks. With `dominant`, a
+    sentence whose left hand moves most is seen in a mirror."""
     values = load_features(row.path, shape)
-    return (normalised_landmarks(values) if are_landmarks(shape) else values).flatten(1)
+    if not are_landmarks(shape):
+        return values.flatten(1)
+    points = normalised_landmarks(values)
+    if dominant and are_ours(shape):
+        right, left = points[:, ARMS].var(dim=0, correction=0).sum(dim=-1)
+        points = mirrored(points) if left > right else points
+    return points.flatten(1)
+
+
+def mirrored(points: torch.Tensor) -> torch.Tensor:
+    """[frames, 51, axes] with the sides exchanged: left hands stay left hands."""
+    return points[:, MIRROR] * torch.tensor([-1.0, 1.0, 1.0])[: points.shape[-1]]
+
+
+def are_ours(shape: tuple[int, ...]) -> bool:
+    """Whether landmarks are numbered as make_signs.py does."""
+    return are_landmarks(shape) and shape[0] == len(MIRROR)
 
 
 def are_landmarks(shape: tuple[int, ...]) -> bool:
@@ -136,9 +176,9 @@ class Varied:
 
     def __init__(self, shape: tuple[int, ...], mean: torch.Tensor, hidden: float, flip: bool):
         self.shape, self.mean, self.hidden = shape, mean, hidden
-        self.flip = flip and len(MIRROR) == shape[0] and are_landmarks(shape)
+        self.flip = flip and are_ours(shape)
         bands = 0 if are_landmarks(shape) else 2
-        self.masks = SpecAugment(band=max(int(hidden * len(mean)), 1), bands=bands, gap=12, gaps=3)
+        self.masks = SpecAugment(band=max(int(hidden * len(mean)), 1), bands=bands, gap=4, gaps=2)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         if are_landmarks(self.shape):
@@ -152,7 +192,7 @@ class Varied:
     def moved(self, points: torch.Tensor) -> torch.Tensor:
         """[frames, points, axes]: turned by up to 0.2, stretched by up to 15 % a way."""
         if self.flip and torch.rand(()) < 0.5:
-            points = points[:, MIRROR] * torch.tensor([-1.0, 1.0, 1.0])[: self.shape[1]]
+            points = mirrored(points)
         turn = 0.4 * torch.rand(()) - 0.2
         x = points[..., 0] * turn.cos() - points[..., 1] * turn.sin()
         y = points[..., 0] * turn.sin() + points[..., 1] * turn.cos()
@@ -197,11 +237,12 @@ def vocabulary(train: list[Features], valid: list[Features]) -> list[str]:
     return sorted(known)
 
 
-def statistics(sentences: Sentences) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and spread [size] over the frames of the sentences looked at."""
+def statistics(sentences: Sentences, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Mean and spread of what a model looks at, over the frames of some sentences; `places`."""
     stride = -(-len(sentences) // STATISTICS)
-    frames = torch.cat([sentences[i][0] for i in range(0, len(sentences), stride)]).double()
-    return frames.mean(0).float(), frames.std(0, correction=0).clamp(min=1e-3).float()
+    frames = torch.cat([sentences[i][0] for i in range(0, len(sentences), stride)])
+    seen = with_hands(frames.double(), places)
+    return seen.mean(0).float(), seen.std(0, correction=0).clamp(min=1e-3).float(), places
 
 
 class Recognition:
@@ -254,11 +295,12 @@ def task(
     alpha: float = 0.7,
     temperature: float = 3.0,
     dropout: float = 0.2,
-    label_smoothing: float = 0.1,
-    mixup: float = 0.2,
+    label_smoothing: float = 0.05,
+    mixup: float = 0.0,
     augment: bool = True,
     hidden: float = 0.1,
-    flip: bool = True,
+    flip: bool = False,
+    dominant: bool = True,
     beam: int = 0,
     valid_share: float = 0.2,
     by_heart: bool = False,
@@ -271,7 +313,8 @@ def task(
       distillation.
     - `mixup`: alpha of its Beta distribution, for half of the sentences; 0: none.
     - `augment`: turn, stretch, hide `hidden` of the landmarks and stretches of time.
-    - `flip`: mirror half of the training sentences.
+    - `flip`: mirror half of the training sentences; `dominant`: mirror those in which the left hand
+      moves most, in training and later, so that a sign has one form.
     - `beam`: prefixes that decoding follows; 0: the best path.
     - `valid_share` of the signers is held out where the table names no split.
     - `by_heart`: validate on the training sentences: a check, not a training.
@@ -291,23 +334,26 @@ def task(
     if not by_heart:
         parts = split_samples(rows, valid_share, lambda row: row.signer, "signer")
     glosses = vocabulary(*parts)
-    train, valid = (Sentences(part, shape, glosses) for part in parts)
-    mean, spread = statistics(train)
+    train, valid = (Sentences(part, glosses, shape, dominant) for part in parts)
+    seen = statistics(train, hand_places(shape))
     classes = UNKNOWN + 1 + len(glosses)
 
     def build(which: str) -> nn.Module:
         if which == "teacher":
-            return Teacher(mean, spread, classes, width, dropout)
-        return Student(mean, spread, classes, student_width, student_blocks, dropout)
+            return Teacher(seen, classes, width, dropout)
+        return Student(seen, classes, student_width, student_blocks, dropout)
 
-    seen = Augmented(train, Varied(shape, mean, hidden, flip)) if augment else train
+    varied = train
+    if augment:
+        mean = seen[0][: math.prod(shape)]
+        varied = Augmented(train, Varied(shape, mean, hidden, flip))
     if mixup:
-        seen = MixedSequences(seen, mixup, share=0.5, frames_per_token=LEAST_FRAMES)
+        varied = MixedSequences(varied, mixup, share=0.5, frames_per_token=LEAST_FRAMES)
     figures = Recognition(glosses, label_smoothing, beam)
     lengths = [frames[row.path] for row in parts[0]]
     made = Task(
         model=lambda: build(model),
-        train=seen,
+        train=varied,
         valid=valid,
         collate=pad_utterances,
         loss=figures.loss,

@@ -33,6 +33,14 @@ def parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
+def sentences(task):
+    """The training sentences before chance changes them."""
+    held = task.train
+    while hasattr(held, "dataset"):
+        held = held.dataset
+    return held
+
+
 def seeded():
     """As a run does before it loads a sample."""
     torch.manual_seed(0)
@@ -99,6 +107,21 @@ def test_left_handed_signers_are_right_handed_ones_in_a_mirror():
     mirrored = points[:, code.MIRROR] * (-1, 1)
     assert np.array_equal(made.mirrored(points), mirrored)
     assert np.array_equal(made.mirrored(mirrored), points)
+
+
+def test_a_left_handed_sentence_is_seen_as_a_right_handed_one(copied):
+    right = next(r for r in feature_table(copied) if r.signer == "s02")
+    points = np.load(right.path)["landmarks"].astype(np.float32)
+    plain, code = load(copied), load_module(CODE)
+    seen = points != 0
+    flipped = np.where(seen, points * (-1, 1) + (1, 0), 0)[:, code.MIRROR]
+    np.savez(right.path, landmarks=flipped)
+    again, other = load(copied), load(copied, dominant=False)
+    rows = sentences(plain).loaded.items
+    mine = next(i for i, row in enumerate(rows) if row.path == right.path)
+    first, second, third = (sentences(task)[mine][0] for task in (plain, again, other))
+    torch.testing.assert_close(first, second, atol=2e-3, rtol=1e-3)
+    assert float((first - third).abs().max()) > 0.5
 
 
 def test_the_student_has_a_tenth_of_the_teachers_parameters(signs):
@@ -229,7 +252,7 @@ def test_a_student_learns_from_a_teacher_that_is_frozen_and_not_its_own(signs, t
 
 
 def test_datasets_and_collate_can_be_sent_to_a_worker(signs):
-    task = load(signs)
+    task = load(signs, mixup=0.2)
     data, collate = pickle.loads(pickle.dumps((task.train, task.collate)))
     seeded()
     here = task.train[2].features
