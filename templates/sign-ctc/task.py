@@ -290,7 +290,7 @@ def task(
     model: str = "teacher",
     teacher: str = "",
     width: int = 160,
-    student_width: int = 44,
+    student_width: int = 50,
     student_blocks: int = 5,
     alpha: float = 0.7,
     temperature: float = 3.0,
@@ -310,7 +310,7 @@ def task(
     - `model`: `teacher` or `student`, which learns from `teacher` (a run's folder, a checkpoint, or
       an earlier stage as `stage:NAME`) where that is named, else from the glosses alone.
     - `width` of the teacher, `student_width` and `student_blocks`; `alpha` and `temperature` of
-      distillation.
+      distillation. A student has half of the `dropout`.
     - `mixup`: alpha of its Beta distribution, for half of the sentences; 0: none.
     - `augment`: turn, stretch, hide `hidden` of the landmarks and stretches of time.
     - `flip`: mirror half of the training sentences; `dominant`: mirror those in which the left hand
@@ -341,7 +341,7 @@ def task(
     def build(which: str) -> nn.Module:
         if which == "teacher":
             return Teacher(seen, classes, width, dropout)
-        return Student(seen, classes, student_width, student_blocks, dropout)
+        return Student(seen, classes, student_width, student_blocks, dropout / 2)
 
     varied = train
     if augment:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from autotrain.blocks.layouts import feature_table
+from autotrain.blocks.layouts import data_kind, feature_table
 from autotrain.errors import AutotrainError
 from autotrain.files import shipped
 from autotrain.task import load_module, load_task
@@ -76,6 +76,7 @@ def first(folder, split="train"):
 
 def test_the_generator_writes_the_same_set_each_time_signers_apart(signs, tmp_path):
     load_module(MAKE).write(tmp_path / "again", signers=6, sentences=5)
+    assert data_kind(signs) == ("features", "features with glosses in glosses.csv")
     rows = feature_table(signs)
     assert [r.glosses for r in rows] == [r.glosses for r in feature_table(tmp_path / "again")]
     for row in rows:
