@@ -23,6 +23,7 @@ FOLDER = shipped("templates") / "sign-ctc"
 CODE = FOLDER / "task.py"
 MAKE = FOLDER / "make_signs.py"
 BOTH = ("teacher", "student")
+NAMED = ("--set", "run.name=signs")
 
 
 def load(data, **options):
@@ -382,19 +383,19 @@ def wers(run):
 @pytest.mark.slow
 def test_recipe_overfit_learns_five_sentences_by_heart(tmp_path):
     load_module(MAKE).write(tmp_path / "five", signers=1, sentences=5)
-    autotrain(tmp_path, "plan", "five", "--recipe", "overfit", "--no-trial")
+    autotrain(tmp_path, "plan", "five", "--recipe", "overfit", "--no-trial", *NAMED)
     autotrain(tmp_path, "run", "plan.toml")
     for stage in ("1-teacher", "2-student"):
-        assert wers(tmp_path / "runs/sign-ctc" / stage)[-1] == 0
+        assert wers(tmp_path / "runs/signs" / stage)[-1] == 0
 
 
 @pytest.mark.slow
 def test_teacher_and_student_reach_their_figures_on_signers_never_seen(tmp_path):
     load_module(MAKE).write(tmp_path / "signs")
-    autotrain(tmp_path, "plan", "signs", "--no-trial")
+    autotrain(tmp_path, "plan", "signs", "--no-trial", *NAMED)
     autotrain(tmp_path, "run", "plan.toml")
     teacher, student = (
-        min(wers(tmp_path / "runs/sign-ctc" / stage)) for stage in ("1-teacher", "2-student")
+        min(wers(tmp_path / "runs/signs" / stage)) for stage in ("1-teacher", "2-student")
     )
     assert teacher < 0.25
     assert student <= 1.1 * teacher
