@@ -23,7 +23,9 @@ Price = Annotated[
 TemplateName = Annotated[
     str | None,
     typer.Option(
-        "--template", metavar="NAME", help="image-classifier, speech-autoencoder, or starter."
+        "--template",
+        metavar="NAME",
+        help="image-classifier, sign-ctc, speech-autoencoder, or starter.",
     ),
 ]
 TaskFile = Annotated[

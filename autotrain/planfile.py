@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from autotrain import files
+from autotrain import earlier, files
 from autotrain.errors import UsageError
 from autotrain.schema import (
     MOST_STAGES,
@@ -262,10 +262,10 @@ def inconsistencies(plan: Plan) -> list[str]:
     """Settings that do not go together, each `key: problem`; what a stage has of the plan is said
     once.
     """
-    lines = _inconsistencies(plan)
-    for stage, own in stages(plan):
+    lines, parts = _inconsistencies(plan), stages(plan)
+    for stage, own in parts:
         lines += [f"stage.{stage.name}.{x}" for x in _inconsistencies(own) if x not in lines]
-    return lines
+    return lines + earlier.faults([(stage.name, own.task.options) for stage, own in parts])
 
 
 def _inconsistencies(plan: Plan) -> list[str]:

@@ -114,6 +114,7 @@ def test_every_shipped_template_reads(name):
 def test_data_of_a_kind_has_one_template_by_default():
     assert template_for("images") == "image-classifier"
     assert template_for("speech") == "speech-autoencoder"
+    assert template_for("features") == "sign-ctc"
     assert template_for("table") is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PICTURES, CLASSES, SIDE = 48, 4, 64
+LANDMARKS = (51, 2)
 
 
 class Row(Record):
@@ -163,3 +164,24 @@ def write_pictures(folder: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         pixels = noise.integers(0, 256, (SIDE, SIDE, 3), dtype=numpy.uint8)
         Image.fromarray(pixels).save(place / f"{number}.png")
+
+
+def write_features(folder: Path) -> None:
+    """Landmarks of noise with glosses, of three signers, for a template that brings none."""
+    import numpy
+
+    noise = numpy.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["file,glosses,signer"]
+    for number in range(PICTURES):
+        points = noise.random((noise.integers(40, 80), *LANDMARKS), dtype=numpy.float32)
+        numpy.savez(folder / f"{number}.npz", landmarks=points)
+        rows.append(f"{number},A B{number % CLASSES} C,s{number % 3}")
+    (folder / "glosses.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+# What a template of this kind is measured on where it brings no data.
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "images": write_pictures,
+    "features": write_features,
+}

@@ -48,11 +48,11 @@ def distilled(
     """The task, trained on (1 - alpha) x its own loss + alpha x T^2 x KL(teacher || student).
 
     `teacher` builds the model whose weights `checkpoint` holds: a run's folder (its best), one of
-    its checkpoints, or a .safetensors file. It is called as the task's loss calls the student, in
-    eval mode, and is neither trained nor saved. T is the `temperature` of both softmaxes. `read`:
-    (the model's output, batch) -> Posteriors; None: the output is logits [batch, classes], or
-    (logits [batch, time, classes], frames [batch]). Parts that are logged: `hard` and `soft`.
-    In validation the loss is the task's own.
+    its checkpoints, a .safetensors file, or `stage:NAME` for an earlier stage of the plan. It is
+    called as the task's loss calls the student, in eval mode, and is neither trained nor saved. T
+    is the `temperature` of both softmaxes. `read`: (the model's output, batch) -> Posteriors; None:
+    the output is logits [batch, classes], or (logits [batch, time, classes], frames [batch]). Parts
+    that are logged: `hard` and `soft`. In validation the loss is the task's own.
 
     `cache`: a folder that keeps the teacher's answers by its weights' SHA-256 and each sample's
     index and content. They are computed in the first epoch; after that, and in later runs, no
@@ -65,7 +65,8 @@ def distilled(
             "alpha from 0 to 1, temperature above 0",
         )
     model, digest = load_teacher(teacher, Path(checkpoint))
-    kept = None if cache is None else _opened(task, Path(cache) / digest[:16])
+    # What one that has not learned yet answers is for nobody to keep.
+    kept = None if cache is None or not digest else _opened(task, Path(cache) / digest[:16])
     loss = _Distilling(task, model, alpha, temperature, read or _as_it_comes, kept)
     changed = replace(task, loss=loss.loss, measure=None if task.measure is None else loss.measure)
     if kept is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
+Token = TypeVar("Token", bound=Hashable)
 LONGEST = 32  # tokens of a phrase
 COPIES = 4  # in a row; people say a word two or three times
 COVERED = 0.5  # of the output: what is stuck stays so to the end
@@ -28,6 +30,30 @@ def _longest_stretch(tokens: Sequence[Hashable], period: int) -> int:
         run = run + 1 if tokens[place] == tokens[place - period] else 0
         best = max(best, run)
     return best + period if best else 0
+
+
+def without_loops(tokens: Sequence[Token], longest: int = LONGEST) -> list[Token]:
+    """The tokens, a phrase that follows itself four times in a row or more being kept once.
+
+    A guard for what a person is shown; error rates are of the outputs as they are.
+    """
+    kept, at = list[Token](), 0
+    while at < len(tokens):
+        period, copies = _loop_at(tokens, at, longest)
+        kept += tokens[at : at + period]
+        at += period * copies
+    return kept
+
+
+def _loop_at(tokens: Sequence[Hashable], at: int, longest: int) -> tuple[int, int]:
+    """(tokens of the shortest phrase that is repeated from here on, copies); none: (1, 1)."""
+    for period in range(1, min(longest, (len(tokens) - at) // COPIES) + 1):
+        copies = 1
+        while tokens[at : at + period] == tokens[at + copies * period : at + (copies + 1) * period]:
+            copies += 1
+        if copies >= COPIES:
+            return period, copies
+    return 1, 1
 
 
 def repeated_share(

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autotrain import earlier
 from autotrain.errors import AutotrainError
 from autotrain.foreign import fitting
 from autotrain.foreign.weights import PICKLED, SAFE, read
@@ -48,9 +49,13 @@ def _pointed(pointer: Path) -> Path:
 def load_teacher(make: Callable[[], nn.Module], place: Path) -> tuple[nn.Module, str]:
     """The model that `make` builds with the weights that `place` means, and their SHA-256.
 
-    In eval mode, no gradients. Nothing is unpickled. Raises AutotrainError naming the file, and
-    the tensors that do not match.
+    In eval mode, no gradients. Nothing is unpickled. While a plan is made, `stage:NAME` is a model
+    that has not learned yet, without a digest: its memory and its time are what counts. Raises
+    AutotrainError naming the file, and the tensors that do not match.
     """
+    if earlier.is_pending(place):
+        with torch.random.fork_rng(devices=[]):
+            return make().eval().requires_grad_(False), ""
     path = weights_file(place)
     found = read(path)
     _verify(path, found.sha256)

@@ -104,13 +104,14 @@ def _rows(
 
 
 def _source(wish: Wish, folder: Path) -> Source:
-    """As `plan` finds it; a template of pictures that brings none gets noise."""
+    """As `plan` finds it; a template that brings no data gets noise of its kind."""
     if wish.template is not None and wish.data is None:
         template = files.shipped("templates") / wish.template / "template.toml"
         content = files.read_toml(template) if template.is_file() else {}
-        if content.get("kind") == "images" and "data" not in content:
-            figures.write_pictures(folder / "pictures")
-            wish = wish._replace(data=str(folder / "pictures"))
+        write = figures.WRITERS.get(content.get("kind", ""))
+        if write is not None and "data" not in content:
+            write(folder / "noise")
+            wish = wish._replace(data=str(folder / "noise"))
     return source_of(wish)
 
 

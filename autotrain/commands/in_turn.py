@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from autotrain import files, planfile
+from autotrain import earlier, files, planfile
 from autotrain.commands import places, report
 from autotrain.commands import run as single
 from autotrain.commands.places import Asked
@@ -121,16 +121,34 @@ def _one(part: Part, asked: Asked, out: TextIO, *, of: int) -> Event | None:
     return single.carry_out(plan, part.place, mine, out)
 
 
-def _begins(part: Part) -> dict[str, str]:
-    """What a stage takes over: the checkpoint, and the digest of its weights. Often nothing.
+def _begins(part: Part) -> dict[str, Any]:
+    """What a stage takes over: checkpoints, and the digests of their weights. Often nothing.
 
-    Raises AutotrainError where the stage before has not ended, or left nothing that is whole.
+    That is the checkpoint that its model begins with, and those that its task's options mean.
+    Raises AutotrainError where one of those stages has not ended, or left nothing that is whole.
     """
+    found: dict[str, Any] = {}
+    if part.before is not None and part.stage.weights != "none":
+        path, digest = _left_by(part.before, part.stage.weights, part)
+        found |= {"weights": path, "weights_sha256": digest}
+    wanted = set(earlier.named(part.plan.task.options).values())
+    if meant := [each for each in _all_before(part) if each.stage.name in wanted]:
+        left = {each.stage.name: _left_by(each, "best", part) for each in meant}
+        found[earlier.PATHS] = {name: path for name, (path, _) in left.items()}
+        found[earlier.DIGESTS] = {name: digest for name, (_, digest) in left.items()}
+    return found
+
+
+def _all_before(part: Part) -> Iterator[Part]:
+    while part.before is not None:
+        part = part.before
+        yield part
+
+
+def _left_by(before: Part, which: str, part: Part) -> tuple[str, str]:
+    """The checkpoint that `part` wants of a stage before it, and the digest of its weights."""
     from autotrain.run.keeping import handover
 
-    before, which = part.before, part.stage.weights
-    if before is None or which == "none":
-        return {}
     name = before.stage.name
     ended = last_stop(before.place)
     if ended is None or not _goes_on(ended):
@@ -146,16 +164,17 @@ def _begins(part: Part) -> dict[str, str]:
             f"stage {part.stage.name}: the {which} weights of {name}: {error.message}",
             f"`--fresh --stage {name}` trains {name} again",
         ) from None
-    return {"weights": str(path.resolve()), "weights_sha256": handover.weights_digest(path)}
+    return str(path.resolve()), handover.weights_digest(path)
 
 
-def _other_weights(part: Part, begins: dict[str, str]) -> bool:
-    """Whether the run that is there began with other weights than the stage before has now."""
+def _other_weights(part: Part, begins: dict[str, Any]) -> bool:
+    """Whether the run that is there began with other weights than the stages before have now."""
     try:
         before = planfile.load(part.place / "plan.toml", consistent=False)
     except AutotrainError:
         return bool(begins)
-    return before.inputs.asked.get("weights_sha256") != begins.get("weights_sha256")
+    asked = before.inputs.asked
+    return any(asked.get(key) != begins.get(key) for key in ("weights_sha256", earlier.DIGESTS))
 
 
 def _goes_on(event: Event) -> bool:

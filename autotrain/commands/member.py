@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from autotrain import earlier
 from autotrain.commands.places import Asked, located
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError
@@ -136,7 +137,8 @@ def _one(order: Order, asked: Asked, ranks: Ranks) -> None:
     with ranks.together("the run cannot begin"):
         mine = share_of(plan, ranks)
         task_file = code_of(plan.task, folder, accept=asked.trust)
-        task = load_task(task_file, located(plan.task.data, folder), plan.task.options)
+        options = earlier.filled(plan.task.options, plan.inputs.asked)
+        task = load_task(task_file, located(plan.task.data, folder), options)
     with Stop().catch() as stop:
         for _ in train(
             mine, task, order.directory, task_file=task_file, resume=order.resume,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from autotrain import planfile
+from autotrain import earlier, planfile
 from autotrain.commands.decide import Decision, Source, decide
 from autotrain.commands.measuring import Measures, write_curve
 from autotrain.errors import AutotrainError, UsageError
@@ -98,7 +98,11 @@ def goals(goal: Goal, several: Several) -> list[Goal]:
             *(f"--set stage.{x}...: no such stage{planfile.near_name(x, names)}" for x in unknown),
             hint=f"stages: {', '.join(names)}" if names else "the plan has none; see --stage",
         )
-    return pure.goals(goal, several.stages, several.options, several.own) if names else [goal]
+    made = pure.goals(goal, several.stages, several.options, several.own) if names else [goal]
+    each = zip(names or [""], (one.task.options for one in made), strict=True)
+    if faults := earlier.faults([*each]):
+        raise UsageError(*faults, hint=f"stages: {', '.join(names)}" if names else "see --stage")
+    return made
 
 
 def decide_each(

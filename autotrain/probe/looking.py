@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from autotrain.arrays import Frames, look_at_features
 from autotrain.confine import confine
 from autotrain.errors import AutotrainError
 from autotrain.media import UnreadableError
-from autotrain.probe.arrays import Frames, look_at_features
 from autotrain.probe.media import Picture, Recording, look_at_image, look_at_recording
 from autotrain.units import bytes_text, seconds_text
 

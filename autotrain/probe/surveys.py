@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from autotrain.arrays import Frames
 from autotrain.blocks.layouts.features import Features, signing_in
 from autotrain.blocks.layouts.images import NameClasses, splits_in
 from autotrain.blocks.layouts.listing import (
@@ -19,7 +20,6 @@ from autotrain.blocks.layouts.listing import (
 )
 from autotrain.blocks.layouts.speech import TRANSCRIPT, Speech, speech_in
 from autotrain.errors import AutotrainError
-from autotrain.probe.arrays import Frames
 from autotrain.probe.findings import Findings, percentiles, printable
 from autotrain.probe.looking import Looker
 from autotrain.probe.media import HEAD_FRAMES, Picture, Recording

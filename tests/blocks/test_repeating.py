@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.blocks.repeating import is_loop, repeated_share
+from autotrain.blocks.repeating import is_loop, repeated_share, without_loops
 
 WORDS = [f"w{i}" for i in range(60)]
 
@@ -64,3 +64,27 @@ def test_random_texts_are_not_loops():
     draw = random.Random(0)
     outputs = [draw.choices(WORDS, k=draw.randrange(1, 30)) for _ in range(2000)]
     assert repeated_share(outputs)[0] == 0
+
+
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_without_loops_nothing_else_is_lost_and_none_is_left(tokens):
+    kept = without_loops(tokens)
+    assert is_loop(kept) is False or is_loop(without_loops(kept)) is False
+    assert set(kept) == set(tokens)
+    if not any(_repeats_at(tokens, at) for at in range(len(tokens))):
+        assert kept == tokens
+
+
+def _repeats_at(tokens, at):
+    return any(
+        tokens[at : at + 4 * n] == tokens[at : at + n] * 4
+        for n in range(1, (len(tokens) - at) // 4 + 1)
+    )
+
+
+def test_a_phrase_that_is_stuck_is_kept_once():
+    assert without_loops(
+        ["so", "I", "the", "cat", "the", "cat", "the", "cat", "the", "cat", "sat"]
+    ) == ["so", "I", "the", "cat", "sat"]
+    assert without_loops(["no", "no", "no"]) == ["no", "no", "no"]
+    assert without_loops([1] * 100 + [2]) == [1, 2]

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from PIL import Image
 
+from autotrain.arrays import look_at_features
 from autotrain.media import UnreadableError
-from autotrain.probe.arrays import look_at_features
 from autotrain.probe.dataset import probe_dataset
 from autotrain.probe.media import look_at_image, look_at_recording
 
@@ -165,7 +165,7 @@ def test_an_npz_that_lies_is_unreadable(tmp_path, header, problem):
 
 
 def test_an_npz_bomb_is_refused_by_its_size_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("autotrain.probe.arrays.ARRAY_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr("autotrain.arrays.ARRAY_LIMIT_BYTES", 1 << 20)
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000, 1000)}"
     path = npz(tmp_path / "x.npz", header, bytes(4_000_000))
     assert path.stat().st_size < 10_000

@@ -12,12 +12,12 @@ import soundfile
 import torch
 from PIL import Image
 
+from autotrain.arrays import look_at_features
 from autotrain.blocks.audio import clip_seconds, load_clip
 from autotrain.blocks.images import image_size, load_image
 from autotrain.errors import AutotrainError
 from autotrain.foreign import weights
 from autotrain.media import UnreadableError
-from autotrain.probe.arrays import look_at_features
 from autotrain.probe.looking import Looker
 from autotrain.probe.media import look_at_image, look_at_recording
 

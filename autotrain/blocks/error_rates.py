@@ -1,0 +1,83 @@
+"""Word and character error rates as sums, the bands that tell what they mean, stuck outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jiwer
+
+from autotrain.blocks.repeating import repeated_share
+
+Text = str | Sequence[str]
+
+
+def word_errors(references: Sequence[Text], hypotheses: Sequence[Text]) -> tuple[int, int]:
+    """(substitutions, deletions and insertions; words of the references): a figure of `measure`.
+
+    A text is a string, of words between spaces, or its words (glosses) one by one. Of an empty
+    reference every word of the hypothesis is an error, and there is none to divide by.
+    """
+    return _errors([_words(t) for t in references], [_words(t) for t in hypotheses])
+
+
+def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
+    """(errors, characters of the references): spaces count, those around a text do not."""
+    return _errors([[*t.strip()] for t in references], [[*t.strip()] for t in hypotheses])
+
+
+def _words(text: Text) -> list[str]:
+    return text.split() if isinstance(text, str) else [*text]
+
+
+def _errors(references: list[list[str]], hypotheses: list[list[str]]) -> tuple[int, int]:
+    if len(references) != len(hypotheses):
+        raise ValueError(f"{len(references)} references and {len(hypotheses)} hypotheses")
+    # jiwer refuses empty references, and splits texts at spaces: words go to it as numbers.
+    extra = sum(len(h) for r, h in zip(references, hypotheses, strict=True) if not r)
+    pairs = [(r, h) for r, h in zip(references, hypotheses, strict=True) if r]
+    if not pairs:
+        return extra, 0
+    known = {word for pair in pairs for text in pair for word in text}
+    numbers = {word: str(place) for place, word in enumerate(known)}
+    meant = [" ".join(numbers[word] for word in text) for text, _ in pairs]
+    said = [" ".join(numbers[word] for word in text) for _, text in pairs]
+    found = jiwer.process_words(meant, said)
+    errors = found.substitutions + found.deletions + found.insertions
+    return errors + extra, found.hits + found.substitutions + found.deletions
+
+
+def recognised(
+    references: Sequence[Text], hypotheses: Sequence[Text]
+) -> dict[str, tuple[int, int]]:
+    """A recogniser's figures for `measure`: `wer`, and `repeated`, the outputs that are stuck."""
+    return {
+        "wer": word_errors(references, hypotheses),
+        "repeated": repeated_share([_words(text) for text in hypotheses]),
+    }
+
+
+class Band(NamedTuple):
+    """What an error rate up to `most` means. `name`: in a word or two; `advice`: what to do."""
+
+    most: float
+    name: str
+    advice: str
+
+
+BANDS = (
+    Band(0.15, "production", "good enough to use"),
+    Band(0.25, "usable", "a person can correct its outputs; more data, or a longer run"),
+    Band(0.50, "rough", "it has learned something: train on, then look at what it confuses"),
+    Band(1.00, "early", "it has hardly begun: more epochs, or a higher rate; recipe overfit"),
+    Band(float("inf"), "stop and look", "more errors than words: outputs that repeat, tokens that "
+         "do not fit the texts, or a decoder that never stops"),
+)  # fmt: skip
+
+
+def band(rate: float) -> Band:
+    """The band of an error rate: over 100 %, to 100, to 50, to 25, to 15 % (production).
+
+    A rate that is not a number is for a person to look at.
+    """
+    return next((each for each in BANDS if rate <= each.most), BANDS[-1])
