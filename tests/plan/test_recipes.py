@@ -90,6 +90,7 @@ def test_the_overfit_recipe_has_nothing_that_regularises_and_never_stops_early()
     assert plan.early_stop.patience is None
     assert plan.schedule.name == "constant"
     assert plan.train.epochs == 300
+    assert options.pop("by_heart") is True
     assert not any(options.values())
     assert not any("overfit" in note for note in plan.notes)
 
