@@ -54,7 +54,7 @@ def main() -> None:
         judged = {e["step"]: e["seconds"] for e in events if e["event"] == "evaluated"}
         useful += sum(judged[step] for step in judged if step <= kept)
         held = sum(event["held_seconds"] for event in events if event["event"] == "saved")
-        undone = [max(step for step in steps) - last for steps, last in cut(events)]
+        undone = [max(steps) - last for steps, last in cut(events)]
         print(f"{asked.kills} kills, one every {asked.every:.0f} s: {kept} steps of "
               f"{1e3 * per_step:.1f} ms kept, {useful:.0f} of {took:.0f} s: "
               f"goodput {100 * useful / took:.1f} %; saves held it up for {held:.1f} s, "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
+from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
 from autotrain.blocks.normalising import normalised
 from autotrain.blocks.samples import keep_readable, split_by_name
@@ -70,8 +70,7 @@ def long_enough(
 
     def check(clip: Clip) -> None:
         text, has = units.encode(clip.text), frames(clip)
-        needs = len(text) + sum(one == other for one, other in pairwise(text))
-        if needs > has:
+        if (needs := frames_needed(text)) > has:
             raise AutotrainError(
                 f"{clip.path}: {len(text)} units need {needs} frames, it has {has}"
             )

@@ -53,7 +53,7 @@ class Tensors(Record):
 
 
 class RefusedError(Exception):
-    """Nothing is taken from the file; the text says why."""
+    """Nothing is taken from a file; the text says why."""
 
 
 def convert(wanted: Wanted) -> None:

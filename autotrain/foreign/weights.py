@@ -20,7 +20,7 @@ import torch
 from autotrain.child import Silence, ask
 from autotrain.errors import AutotrainError, one_line
 from autotrain.files import open_regular
-from autotrain.foreign.unpickling import MODULE, Tensors, Wanted
+from autotrain.foreign.unpickling import MODULE, RefusedError, Tensors, Wanted
 from autotrain.units import bytes_text
 
 SAFE, PICKLED = ".safetensors", (".pt", ".pth", ".bin", ".ckpt")
@@ -39,10 +39,6 @@ class Foreign:
     path: Path
     sha256: str
     tensors: dict[str, torch.Tensor]
-
-
-class RefusedError(Exception):
-    """Nothing is taken from a file; the text says why."""
 
 
 def read(path: Path) -> Foreign:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 
 import pytest
 import soundfile
@@ -11,6 +10,8 @@ import torch
 from autotrain import media
 from autotrain.blocks import audio
 from autotrain.errors import AutotrainError
+
+from .strange import make_strange
 
 
 def sine(rate=16_000, seconds=1.0, hertz=440.0, peak=0.5):
@@ -140,12 +141,6 @@ def test_many_channels_are_mixed_without_holding_all(tmp_path):
 
 @pytest.mark.parametrize("read", [audio.clip_seconds, lambda path: audio.load_clip(path, 16_000)])
 def test_what_is_no_file_is_refused_and_holds_nothing_up(tmp_path, read):
-    os.mkfifo(tmp_path / "pipe.wav")
-    (tmp_path / "folder.wav").mkdir()
-    (tmp_path / "device.wav").symlink_to("/dev/zero")
-    (tmp_path / "loop.wav").symlink_to("loop.wav")
-    says = {"pipe": "not a regular file", "folder": "Is a directory",
-            "device": "not a regular file", "loop": "Too many levels"}  # fmt: skip
-    for name, problem in says.items():
+    for name, problem in make_strange(tmp_path, ".wav").items():
         with pytest.raises(AutotrainError, match=rf"{name}\.wav: unreadable audio \({problem}"):
             read(tmp_path / f"{name}.wav")

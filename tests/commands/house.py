@@ -10,16 +10,10 @@ import tomli_w
 from autotrain.probe import child
 from autotrain.schema import Trial
 
-TASK = """
-import torch
-from torch import nn
-
-from autotrain import Task
-
-
+POINTS = """
 class Points(torch.utils.data.Dataset):
-    def __init__(self, count, seed):
-        self.x = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    def __init__(self, count, seed, lanes=2):
+        self.x = torch.randn(count, lanes, generator=torch.Generator().manual_seed(seed))
         self.y = (self.x[:, 0] > 0).long()
 
     def __len__(self):
@@ -27,7 +21,17 @@ class Points(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         return self.x[index], self.y[index]
+"""
+TASK = (
+    """
+import torch
+from torch import nn
 
+from autotrain import Task
+
+"""
+    + POINTS
+    + """
 
 def net(width):
     return nn.Sequential(nn.Linear(2, width), nn.Dropout(0.2), nn.ReLU(), nn.Linear(width, 2))
@@ -39,6 +43,7 @@ def task(data, width=8):
         model=lambda: net(width), train=Points(64, 1), valid=Points(16, 2)
     )
 """
+)
 PLAN = ("plan", "--task", "task.py", "--no-calibrate")
 SMALL = ("--set", "train.epochs=2", "--set", "batch.micro_batch=8", "--set", "device.threads=1")
 ONE_WAY = ("--set", "precision.dtype=fp32")  # with SMALL: no ways to run the model that could race

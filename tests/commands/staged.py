@@ -8,7 +8,10 @@ import pytest
 
 from autotrain.__main__ import main
 
-TASK = """
+from .house import POINTS
+
+TASK = (
+    """
 import os
 import signal
 
@@ -19,18 +22,9 @@ from autotrain import Loss, Task
 
 CALLS = {}
 
-
-class Points(torch.utils.data.Dataset):
-    def __init__(self, count, seed):
-        self.x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-        self.y = (self.x[:, 0] > 0).long()
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return self.x[index], self.y[index]
-
+"""
+    + POINTS
+    + """
 
 class Net(nn.Module):
     def __init__(self, goal, width):
@@ -69,10 +63,11 @@ def classify(model, batch):
 def task(data, goal="rebuild", width=8):
     killed(f"{goal}:task")
     return Task(
-        model=lambda: Net(goal, width), train=Points(64, 1), valid=Points(16, 2),
+        model=lambda: Net(goal, width), train=Points(64, 1, 4), valid=Points(16, 2, 4),
         loss=rebuild if goal == "rebuild" else classify,
     )
 """
+)
 ENCODER = "encoder:train.epochs=2"
 HEAD = "head:task.goal=classify,train.epochs=2,optimizer.lr=0.01"
 STAGES = ("--stage", ENCODER, "--stage", HEAD)

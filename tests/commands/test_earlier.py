@@ -8,27 +8,20 @@ import pytest
 
 from autotrain.blocks.teacher import weights_file
 
+from .house import POINTS
 from .staged import digest, here
 
-TASK = """
+TASK = (
+    """
 import torch
 from torch import nn
 
 from autotrain import Task
 from autotrain.blocks.distilling import distilled
 
-
-class Points(torch.utils.data.Dataset):
-    def __init__(self, count, seed):
-        self.x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-        self.y = (self.x[:, 0] > 0).long()
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, index):
-        return self.x[index], self.y[index]
-
+"""
+    + POINTS
+    + """
 
 def net(width):
     return nn.Sequential(nn.Linear(4, width), nn.Tanh(), nn.Linear(width, 2))
@@ -36,12 +29,13 @@ def net(width):
 
 def task(data, width=16, teacher=""):
     made = Task.classification(
-        model=lambda: net(width), train=Points(64, 1), valid=Points(16, 2)
+        model=lambda: net(width), train=Points(64, 1, 4), valid=Points(16, 2, 4)
     )
     with open("told.txt", "a") as file:
         file.write(f"{teacher}\\n")
     return distilled(made, lambda: net(16), teacher) if teacher else made
 """
+)
 PLAN = ("plan", "--task", "task.py", "--no-calibrate", "--no-trial")
 SMALL = ("--set", "batch.micro_batch=8", "--set", "device.threads=1", "--set", "train.epochs=2")
 BIG, TAUGHT = "big", "small:weights=none,task.width=4,task.teacher=stage:big"

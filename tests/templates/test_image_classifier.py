@@ -11,6 +11,8 @@ from autotrain.errors import AutotrainError
 from autotrain.files import shipped
 from autotrain.task import load_module, load_task
 
+from .house import seen
+
 FOLDER = shipped("templates") / "image-classifier"
 CODE = FOLDER / "task.py"
 
@@ -91,11 +93,6 @@ def test_a_validation_folder_is_used_where_there_is_one(tmp_path):
 
 def test_training_pictures_vary_with_the_seed_alone_and_validation_ones_never(pictures):
     task = load(pictures)
-
-    def seen(dataset, seed):
-        torch.manual_seed(seed)
-        return dataset[3][0]
-
     assert torch.equal(seen(task.train, 1), seen(task.train, 1))
     assert not torch.equal(seen(task.train, 1), seen(task.train, 2))
     assert torch.equal(seen(task.valid, 1), seen(task.valid, 2))

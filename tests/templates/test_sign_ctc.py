@@ -19,6 +19,8 @@ from autotrain.errors import AutotrainError
 from autotrain.files import shipped
 from autotrain.task import load_module, load_task
 
+from .house import losses, seen
+
 FOLDER = shipped("templates") / "sign-ctc"
 CODE = FOLDER / "task.py"
 MAKE = FOLDER / "make_signs.py"
@@ -198,11 +200,6 @@ def test_smoothing_and_mixing_are_for_training_only(signs):
 
 def test_training_sentences_vary_with_the_seed_and_validation_ones_never(signs):
     task = load(signs, mixup=0.0)
-
-    def seen(dataset, seed):
-        torch.manual_seed(seed)
-        return dataset[3][0]
-
     assert torch.equal(seen(task.train, 1), seen(task.train, 1))
     assert not torch.equal(seen(task.train, 1), seen(task.train, 2))
     assert torch.equal(seen(task.valid, 1), seen(task.valid, 2))
@@ -351,18 +348,8 @@ def test_wrong_options_and_no_data_are_refused_by_name(signs):
 
 def test_the_loss_falls_within_a_few_steps(signs):
     task = load(signs, width=32, augment=False, mixup=0.0)
-    torch.manual_seed(0)
-    model = task.model()
-    batch = task.collate([task.train[i] for i in range(8)])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(20):
-        made = task.loss(model, batch)
-        losses.append(float(made.total.detach() / made.weight))
-        optimizer.zero_grad()
-        (made.total / made.weight).backward()
-        optimizer.step()
-    assert losses[-1] < 0.6 * losses[0]
+    found = losses(task, torch.optim.AdamW, samples=8, steps=20, lr=3e-3)
+    assert found[-1] < 0.6 * found[0]
 
 
 def autotrain(folder, *arguments):

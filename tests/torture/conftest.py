@@ -56,6 +56,17 @@ class Victim:
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
+    def halted(self, directory: Path, **asked):
+        """A run that stands still before its first step; its process."""
+        self.begin(directory, waits=True, **asked)
+        return self.answer()["pid"]
+
+    def under_way(self, directory: Path, **asked):
+        """A run that goes on while the test does something to it; its process."""
+        pid = self.halted(directory, **asked)
+        os.kill(pid, signal.SIGCONT)
+        return pid
+
     def answer(self):
         line = self.process.stdout.readline()
         assert line, (self.folder / "errors").read_text()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -24,9 +23,7 @@ def begun(victim, unharmed, dice, times):
         for number in range(max(times // 20, 1)):
             directory = make(number)
             way = {"background": dice.random() < 0.5, "every": 1}
-            victim.begin(directory, waits=True, **way)
-            pid = victim.answer()["pid"]
-            os.kill(pid, signal.SIGCONT)
+            pid = victim.under_way(directory, **way)
             time.sleep(dice.uniform(0, unharmed[1]))
             yield directory, partial(alive, pid)
 

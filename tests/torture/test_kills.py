@@ -45,9 +45,7 @@ def test_killed_again_and_again_a_run_comes_to_the_same_end(victim, dice, times,
     directory, whole = tmp_path / "run", tmp_path / "whole"
     seconds = victim.ask(whole, **way)["seconds"]
     for _ in range(kills):
-        victim.begin(directory, **way, resume=directory.exists(), waits=True)
-        pid = victim.answer()["pid"]
-        os.kill(pid, signal.SIGCONT)
+        pid = victim.under_way(directory, **way, resume=directory.exists())
         while not reported(directory) and alive(pid):
             time.sleep(0.002)
         time.sleep(dice.uniform(0, seconds / kills / 2))

@@ -23,9 +23,7 @@ OPTIONS = ("", "data=writeback,noauto_da_alloc")
 
 def cut_off(victim, disk, seconds, **way):
     """A run whose disk loses its power after so many seconds, and which dies with it."""
-    victim.begin(disk.place, waits=True, **way)
-    pid = victim.answer()["pid"]
-    os.kill(pid, signal.SIGCONT)
+    pid = victim.under_way(disk.place, **way)
     time.sleep(seconds)
     disk.cut()
     with suppress(ProcessLookupError):  # it had come to its end

@@ -31,8 +31,7 @@ def whole(folder):
 def test_nothing_is_reported_or_named_before_it_would_survive(victim, tmp_path, background):
     directory, log = tmp_path / "runs" / "one", tmp_path / "calls"
     directory.parent.mkdir()
-    victim.begin(directory, waits=True, background=background)
-    pid = victim.answer()["pid"]
+    pid = victim.halted(directory, background=background)
     traced = f"trace={','.join(CALLS)}"
     tracer = traced_by(
         ["strace", "-f", "-qq", "-y", "-s", "65536", "-o", log, "-p", str(pid), "-e", traced], pid

@@ -33,8 +33,7 @@ pytestmark = pytest.mark.skipif(not can_trace(), reason="needs strace, and leave
 
 def under(victim, directory, rule, **way):
     """A run with a fault of that rule; returns its exit code."""
-    victim.begin(directory, waits=True, **way)
-    tracer = attach(victim.answer()["pid"], rule)
+    tracer = attach(victim.halted(directory, **way), rule)
     code = victim.answer()["code"]
     tracer.wait(timeout=20)
     return code
@@ -42,8 +41,7 @@ def under(victim, directory, rule, **way):
 
 def counted(victim, directory, call, **way):
     """How often a thread of an unharmed run makes that call: strace counts by thread."""
-    victim.begin(directory, waits=True, **way)
-    pid, log = victim.answer()["pid"], directory.with_name("calls")
+    pid, log = victim.halted(directory, **way), directory.with_name("calls")
     tracer = traced_by(
         ["strace", "-f", "-qq", "-o", log, "-p", str(pid), "-e", f"trace={call}"], pid
     )
