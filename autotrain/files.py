@@ -67,9 +67,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
+def regular_size(path: Path) -> int:
+    """Bytes of a regular file. Raises OSError: a pipe or a device is refused, as it may block."""
+    status = os.stat(path)
+    _insist_on_regular(path, status)
+    return status.st_size
+
+
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, to read. Raises OSError: a pipe or a device is refused, as it may block."""
-    _insist_on_regular(path, os.stat(path))
+    """A regular file, to read. Raises OSError, as `regular_size` does."""
+    regular_size(path)
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
     try:

@@ -94,11 +94,6 @@ def pad_frames(clips: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
     return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True), lengths
 
 
-def valid_frames(lengths: torch.Tensor, longest: int) -> torch.Tensor:
-    """[batch] -> [batch, longest], True where a frame is the clip's own and not padding."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
-
-
 def _unreadable(path: Path, problem: UnreadableError) -> AutotrainError:
     return AutotrainError(f"{path}: unreadable audio ({problem})")
 

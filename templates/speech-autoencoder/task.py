@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from autotrain import Loss, Task
-from autotrain.blocks.audio import clip_seconds, load_clip, log_spectrum, pad_frames, valid_frames
+from autotrain.blocks.audio import clip_seconds, load_clip, log_spectrum, pad_frames
 from autotrain.blocks.layouts import Clip, speech_clips
+from autotrain.blocks.losses import inside
 from autotrain.blocks.options import between
 from autotrain.blocks.samples import Loaded, keep_readable, split_by_name
 
@@ -123,7 +124,7 @@ def pad(clips: list[torch.Tensor]) -> Frames:
 def rebuilt(model: nn.Module, batch: Frames) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(normalised spectra, error of the rebuilt, mask): [batch, longest, 441], mask [.., 1]."""
     normalised, output = model(batch.spectra)
-    mask = valid_frames(batch.lengths, batch.spectra.shape[1])[..., None]
+    mask = inside(batch.lengths, batch.spectra.shape[1])[..., None]
     return normalised, output - normalised, mask
 
 

@@ -9,6 +9,7 @@ import torch
 
 from autotrain import media
 from autotrain.blocks import audio
+from autotrain.blocks.losses import inside
 from autotrain.errors import AutotrainError
 
 from .strange import make_strange
@@ -99,7 +100,7 @@ def test_a_sine_of_full_scale_reads_0_db_at_its_bin_and_silence_the_floor():
 def test_padding_is_zero_at_the_end_and_the_mask_leaves_it_out():
     clips = [torch.ones(3, 2), torch.ones(5, 2)]
     padded, lengths = audio.pad_frames(clips)
-    mask = audio.valid_frames(lengths, padded.shape[1])
+    mask = inside(lengths, padded.shape[1])
     assert padded.shape == (2, 5, 2)
     assert lengths.tolist() == [3, 5]
     assert mask.tolist() == [[True, True, True, False, False], [True] * 5]

@@ -152,7 +152,7 @@ def verify(path: Path) -> None:
     for name in listed:
         said = listed[name]
         try:
-            size = tensorfile.size(path / name)
+            size = files.regular_size(path / name)
             if size != said["bytes"]:
                 raise TornError(f"{path / name}: {size} bytes, the manifest says {said['bytes']}")
             if tensorfile.digest(path / name).sha256 != said["sha256"]:
@@ -239,8 +239,7 @@ def sweep(directory: Path) -> None:
 def _json(path: Path) -> tuple[bytes, dict[str, Any]]:
     """A file's bytes, and what they say."""
     try:
-        tensorfile.size(path)
-        with open(path, "rb") as file:
+        with files.open_regular(path) as file:
             raw = file.read(parsing.JSON_BYTES + 1)
         found = parsing.from_json(raw)
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
-from autotrain.run.keeping import checkpoint, tensorfile
+from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.mirror import LAST_SECONDS, Copied, Mirror
 from autotrain.run.keeping.writer import Writer
@@ -276,7 +276,7 @@ def pointed(directory: Path) -> dict[str, int]:
     for name in POINTERS:
         place = checkpoint.checkpoints(directory) / name
         try:
-            tensorfile.size(place)
+            files.regular_size(place)
             with open(place, encoding="utf-8") as file:
                 path = place.with_name(file.read(100).strip())
         except (OSError, ValueError):

@@ -6,11 +6,9 @@ reports a string), the digest costs no second pass, and the same handle is fsync
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,14 +108,6 @@ def read_tensors(path: Path, most: int = MOST_TENSORS) -> dict[str, torch.Tensor
         return load_file(path)
     except Exception as error:  # whatever it and torch say of a header that is none
         raise ValueError(str(error).partition("\n")[0][:300] or type(error).__name__) from None
-
-
-def size(path: Path) -> int:
-    """Bytes of a file that is one: a pipe would be waited for. Raises OSError."""
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "not a file")
-    return found.st_size
 
 
 def digest(path: Path) -> Written:
