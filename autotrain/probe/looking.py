@@ -143,7 +143,8 @@ def main() -> None:
         except UnreadableError as problem:
             said = {"problem": str(problem)}
         except MemoryError:
-            said = {"problem": f"takes more than {bytes_text(MEMORY_BYTES)} to read"}
+            asked = f"it asks for more memory than the {bytes_text(MEMORY_BYTES)} it may take"
+            said = {"problem": f"cannot be decoded: {asked}"}
         print(json.dumps(said), flush=True)
 
 

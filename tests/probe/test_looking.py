@@ -102,4 +102,4 @@ def test_its_memory_is_bounded(tmp_path, monkeypatch):
         capture_output=True,
         check=False,
     )
-    assert "more memory than" in json.loads(done.stdout)["problem"]
+    assert "it asks for more memory than" in json.loads(done.stdout)["problem"]
