@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from autotrain import amending, earlier, files, planfile
 from autotrain import trust as trusting
-from autotrain.commands import member, present, remember, report
+from autotrain.commands import member, present, remember, report, waiting
 from autotrain.commands.places import (
     Asked,
     check_free,
@@ -83,6 +83,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
         plan = amending.forgotten(plan)
     plan = _with_mirror(plan, folder)
     data = located(plan.task.data, folder)
+    waiting.settle(plan.device.threads)  # before torch is loaded
     task = load_task(task_file, data, earlier.filled(plan.task.options, plan.inputs.asked))
     here = _look(plan, task, task_file, data)
     watch = remember.Watch(plan, remember.loaded_bytes())
