@@ -1,11 +1,12 @@
 """Samples per second of a plan, beside the plain way: fp32, torch's defaults, the batch at once.
 
-python benchmarks/naive.py [--models a,b] [--batch 32]
+python benchmarks/naive.py [--models a,b] [--batch 32] [--steps 10]
 
 Both are runs of autotrain's own loop on a model of cells.py with the same global batch, so what
 differs is what the plan chose: precision, memory format, threads, and how the batch is cut. The
 plan may take its trial and its race. Runs take turns; the median of each one's steps counts, the
-first three left out. Nothing else should be running.
+first three left out. Both learn from the same samples in the same order: the losses of their last
+steps stand beside each other. Nothing else should be running.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import cells
 HERE = Path(__file__).parent
 AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 MODELS = "resnet18,shufflenet,bilstm_ctc,gpt2_like,mixer,unet,separable_net,table_net"
-ROUNDS, STEPS, LEFT_OUT = 3, 10, 3
+ROUNDS, LEFT_OUT, LAST = 3, 3, 5
 PLAIN = {
     "precision.dtype": "fp32", "model.memory_format": "contiguous", "model.compile": "false",
 }  # fmt: skip
@@ -41,20 +42,23 @@ def planned(name: str, batch: int, folder: Path, more: dict[str, object], *flags
     return json.loads(done.stdout)
 
 
-def ran(folder: Path, number: int) -> list[float]:
-    """Seconds of each step of a short run."""
+def ran(folder: Path, number: int, steps: int) -> tuple[list[float], float]:
+    """Seconds of each step of a short run, and the mean loss of its last ones."""
     plan = folder / "plan.toml"
-    command = [*AUTOTRAIN, "run", plan, "--json", "--max-steps", str(STEPS)]
+    command = [*AUTOTRAIN, "run", plan, "--json", "--max-steps", str(steps)]
     more = ["--fresh"] if number else []
     done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
     events = map(json.loads, done.stdout.splitlines())
-    return [e["step_seconds"] for e in events if e["event"] == "step"][LEFT_OUT:]
+    taken = [e for e in events if e["event"] == "step"]
+    loss = statistics.mean(e["loss"] for e in taken[-LAST:])
+    return [e["step_seconds"] for e in taken[LEFT_OUT:]], loss
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     unknown = set(arguments.models.split(",")) - {*cells.FITTED, *cells.HELD_OUT}
     assert not unknown, f"no such models: {unknown}"
@@ -66,15 +70,18 @@ def main() -> None:
             plain = {**PLAIN, "batch.micro_batch": arguments.batch}
             planned(name, arguments.batch, theirs, plain, "--no-trial")
             taken: dict[Path, list[float]] = {ours: [], theirs: []}
+            loss: dict[Path, float] = {}
             for number in range(ROUNDS):
                 for folder in (ours, theirs):
-                    taken[folder] += ran(folder, number)
+                    seconds, loss[folder] = ran(folder, number, arguments.steps)
+                    taken[folder] += seconds
             fast, slow = (statistics.median(taken[folder]) for folder in (ours, theirs))
             ratios.append(slow / fast)
             print(f"{name:14} plain {slow * 1e3:8.2f} ms, plan {fast * 1e3:8.2f} ms: "
                   f"{ratios[-1]:.2f} x  ({made['precision']['dtype']}, "
                   f"{made['model']['memory_format']}, {made['device']['threads']} threads, "
-                  f"{made['batch']['micro_batch']} x {made['batch']['accum_steps']})",
+                  f"{made['batch']['micro_batch']} x {made['batch']['accum_steps']}); "
+                  f"loss {loss[theirs]:.4g} and {loss[ours]:.4g}",
                   flush=True)  # fmt: skip
     print(f"{len(ratios)} models: {statistics.geometric_mean(ratios):.2f} x on the geometric mean, "
           f"{min(ratios):.2f} x at least")  # fmt: skip

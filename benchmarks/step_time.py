@@ -71,6 +71,14 @@ def machine_of(cores: int, folder: Path) -> Path:
     return path
 
 
+def ranks(values: list[float]) -> list[float]:
+    """Each one's place by size; equal ones share theirs."""
+    return [
+        statistics.mean(place for place, other in enumerate(sorted(values)) if other == value)
+        for value in values
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models")
@@ -87,7 +95,7 @@ def main() -> None:
         more = []
         if arguments.calibrate_on:
             more = ["--machine", str(machine_of(arguments.calibrate_on, folder))]
-        errors, inside = [], 0
+        errors, inside, said_and_took = [], 0, {}
         for name in names:
             for cell in chosen:
                 for threads in map(int, arguments.threads.split(",")):
@@ -98,6 +106,8 @@ def main() -> None:
                     took = ran(steps, place)
                     errors.append(said["expected"] / took - 1)
                     inside += said["low"] <= took <= said["high"]
+                    pair = said["expected"], took
+                    said_and_took.setdefault((name, cell[1], threads), []).append(pair)
                     print(f"{name:18} {cell[1]} x {cell[0]:3} on {threads}: said "
                           f"{said['expected'] * 1e3:8.2f} ms, took {took * 1e3:8.2f} ms  "
                           f"{errors[-1]:+.1%}", flush=True)  # fmt: skip
@@ -108,6 +118,11 @@ def main() -> None:
     print(f"{len(sizes)} cells: median {statistics.median(sizes):.1%}, p90 "
           f"{sizes[math.ceil(0.9 * len(sizes)) - 1]:.1%}, worst {sizes[-1]:.1%}, mean signed "
           f"{statistics.mean(errors):+.1%}; {inside} inside the interval")  # fmt: skip
+    several = [pairs for pairs in said_and_took.values() if len(pairs) > 1]
+    alike = [statistics.correlation(*map(ranks, zip(*pairs, strict=True))) for pairs in several]
+    if alike:
+        print(f"rank correlation over batches, {len(alike)} models: mean "
+              f"{statistics.mean(alike):.3f}, worst {min(alike):.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN of Linux: _IOR('X', 125, __u32)
 AT_ONCE = (2).to_bytes(4, sys.byteorder)  # EXT4_GOING_FLAGS_NOLOGFLUSH: nothing more is written
 SIZE = 48 << 20
+GONE_SECONDS = 120.0
 
 
 def can_mount():
@@ -60,7 +62,18 @@ class Disk:
         self.mount()
 
     def unmount(self):
+        """Until nobody holds it: who has a mount namespace of their own may have a copy of it, and
+        to mount the image then gives back the file system that lost its power."""
         self.command("umount", self.place)
+        until = time.monotonic() + GONE_SECONDS
+        while self.attached():
+            assert time.monotonic() < until, f"{self.image} is still mounted somewhere"
+            time.sleep(0.02)
+
+    def attached(self):
+        """Whether a loop device has the image."""
+        asked = ["losetup", "-j", str(self.image)]
+        return subprocess.run(asked, capture_output=True, check=False).stdout != b""
 
     def remove(self):
         if os.path.ismount(self.place):
