@@ -383,7 +383,7 @@ def test_validation_cannot_be_turned_off_where_the_task_brings_none():
         ({"schedule__warmup_steps": 10**6}, "schedule.warmup_steps is 1,000,000, and there are"),
         ({"checkpoint__every_epochs": 999}, "checkpoint.every_epochs is 999, and there are 94 ep"),
         ({"evaluate__every_steps": 10**6}, "evaluate.every_steps is 1,000,000, and there are"),
-        ({"early_stop__patience": 1000}, "patience is 1,000, and there are 32 evaluations in"),
+        ({"early_stop__patience": 1000}, "patience is 1,000, and there are 24 evaluations in"),
         ({"checkpoint__keep": 900}, "900 kept, and up to 3 others, checkpoints take up to"),
     ],
 )
