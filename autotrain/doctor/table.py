@@ -1,0 +1,86 @@
+"""What was found, as a person reads it: a table, then what mends, each line to be copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from autotrain.doctor.checks import Finding
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_WIDE = 120
+
+
+def show(findings: Sequence[Finding], out: TextIO) -> None:
+    """Print it; plainly where rich itself is not whole."""
+    try:
+        from rich.console import Console
+
+        console = Console(file=out, width=None if out.isatty() else _WIDE, highlight=False)
+        with console.capture() as drawn:
+            console.print(_table(findings))
+        print("\n".join(line.rstrip() for line in drawn.get().strip("\n").split("\n")), file=out)
+    except ImportError:
+        for theme, name, result in findings:
+            print(f"{result.status:<4}  {theme}: {name}: {result.detail}", file=out)
+    if skipped := _by_theme(findings, "skip"):
+        print(f"\nnot for this machine, or not asked for: {skipped}", file=out)
+    for mend, faults in _mends(findings).items():
+        print(f"\n{'; '.join(faults)}\n  {mend}", file=out)
+
+
+def _mends(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Each command once, with what it mends; failures first."""
+    found: dict[str, list[str]] = {}
+    for status in ("fail", "warn"):
+        for theme, name, result in findings:
+            if result.status == status:
+                found.setdefault(result.mend, []).append(f"{status}: {theme}, {name}")
+    return found
+
+
+def _by_theme(findings: Sequence[Finding], status: str) -> str:
+    """`gpu (driver, desktop), step (all)`."""
+    parts = []
+    for theme in dict.fromkeys(found.theme for found in findings):
+        mine = [found for found in findings if found.theme == theme]
+        names = [found.name for found in mine if found.result.status == status]
+        if names:
+            parts.append(f"{theme} ({'all' if len(names) == len(mine) else ', '.join(names)})")
+    return ", ".join(parts)
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """How many there are of each."""
+    counts = count(findings)
+    words = [f"{counts[kind]} {kind}" for kind in ("fail", "warn", "ok", "skip") if counts[kind]]
+    return f"{len(findings)} checks: {', '.join(words)}"
+
+
+def count(findings: Sequence[Finding]) -> dict[str, int]:
+    """How many came out in each way."""
+    kinds = [found.result.status for found in findings]
+    return {kind: kinds.count(kind) for kind in ("ok", "warn", "fail", "skip")}
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "check", "what was found"):
+        table.add_column(name, overflow="fold")
+    before = ""
+    for theme, name, result in findings:
+        if result.status == "skip":
+            continue
+        if theme != before:
+            table.add_section()
+        before = theme
+        status = Text(result.status, style=_STYLES[result.status])
+        table.add_row(status, Text(name), Text(result.detail))
+    return table
