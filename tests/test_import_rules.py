@@ -137,6 +137,7 @@ RULES = [
             "sparse",
         )
     ),
+    Rule("autotrain/offspring.py", may=(*STANDARD, "psutil"), lazily=("psutil",)),
     Rule("autotrain/foreign", never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS)),
     *(
         Rule(

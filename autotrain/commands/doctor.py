@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,16 @@ def doctor(plan: str | None, *, step: bool, as_json: bool, as_block: bool) -> in
     after = table.summary(findings)
     print(f"{after}\n\nnext: {_next(plan, failed=failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def plainly(arguments: Sequence[str]) -> int:
+    """The same command where the library that reads command lines does not load."""
+    parser = argparse.ArgumentParser(prog="autotrain doctor")
+    parser.add_argument("--for", dest="plan", metavar="PLAN")
+    for flag in ("--json", "--paste", "--no-step"):
+        parser.add_argument(flag, action="store_true")
+    told = parser.parse_args(arguments)
+    return doctor(told.plan, step=not told.no_step, as_json=told.json, as_block=told.paste)
 
 
 def _where(plan: str | None) -> Path:

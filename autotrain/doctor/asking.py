@@ -14,6 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from autotrain import offspring
 from autotrain.doctor.asked import MARK
 
 MODULE = "autotrain.doctor.asked"
@@ -69,10 +70,8 @@ class Asked:
 
     def close(self) -> None:
         """End whoever is still being asked."""
-        from autotrain import child
-
         for process in list(self._process):
-            child.end(process)
+            offspring.end(process)
 
     def _ask_all(self, questions: Iterable[str]) -> None:
         left = list(questions)
@@ -90,9 +89,7 @@ class Asked:
 
     def _ask(self, questions: list[str]) -> tuple[int, str]:
         """How many were answered, and what ended it before the next."""
-        from autotrain import child
-
-        process = child.start(MODULE, subprocess.PIPE, subprocess.STDOUT)
+        process = offspring.start(MODULE, subprocess.PIPE, subprocess.STDOUT)
         self._process.add(process)
         said: list[str] = []
         answered, hung = 0, False
@@ -118,7 +115,7 @@ class Asked:
                     process.wait(5)
             code = process.poll()
         finally:
-            child.end(process)
+            offspring.end(process)
             self._process.discard(process)
         return answered, _why(code, said, self._seconds)
 

@@ -181,8 +181,8 @@ def _guarded(look: Callable[[Scene], Result], scene: Scene) -> Result:
         return look(scene)
     except NoAnswerError as error:
         return skip(f"cannot be told: {error}")
-    except ModuleNotFoundError as error:
-        return skip(f"cannot be told: {error} (see `versions`)")
+    except ImportError as error:
+        return skip(f"cannot be told: {one_line(str(error))} (see `other libraries`)")
     except Exception as error:
         said = one_line(str(error)) or "no more is known"
         return warn(f"this check failed: {type(error).__name__}: {said}", "please report it")

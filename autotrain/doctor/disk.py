@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import re
+import shutil
 import sys
 import tempfile
 from contextlib import suppress
@@ -30,7 +30,7 @@ _LONGEST_TMP = 107 - 32
 
 def writable(scene: Scene) -> Result:
     """A file can be written, synced and renamed where runs go."""
-    folder = nearest(scene.where)
+    folder = files.nearest_folder(scene.where)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".autotrain-") as name:
             place = Path(name)
@@ -48,14 +48,13 @@ def writable(scene: Scene) -> Result:
 
 def room(scene: Scene) -> Result:
     """Bytes are free where runs go."""
-    from autotrain.probe.disk import probe_disk
-
-    found = probe_disk(scene.where)
-    told = f"{bytes_text(found.free_bytes)} free of {bytes_text(found.total_bytes)}"
-    mend = f"{_largest(nearest(scene.where))}   # what takes most"
-    if found.free_bytes < _LEAST:
+    folder = files.nearest_folder(scene.where)
+    found = shutil.disk_usage(folder)
+    told = f"{bytes_text(found.free)} free of {bytes_text(found.total)}"
+    mend = f"{_largest(folder)}   # what takes most"
+    if found.free < _LEAST:
         return fail(f"{told}: too little for checkpoints", mend)
-    if found.free_bytes < _LITTLE:
+    if found.free < _LITTLE:
         return warn(told, mend)
     return ok(told)
 
@@ -64,7 +63,7 @@ def inodes(scene: Scene) -> Result:
     """More files can be made where runs go."""
     if not hasattr(os, "statvfs"):
         return skip("this system does not count them")
-    folder = nearest(scene.where)
+    folder = files.nearest_folder(scene.where)
     told = os.statvfs(folder)
     if not told.f_files:
         return skip("this file system does not count them")
@@ -93,7 +92,7 @@ def speed(scene: Scene) -> Result:
 
 def file_system(scene: Scene) -> Result:
     """Runs go to a disk of this machine, not to a network or to memory."""
-    kind = kind_of(nearest(scene.where), scene)
+    kind = kind_of(files.nearest_folder(scene.where), scene)
     mend = "autotrain plan ... --set run.directory=/a/local/disk/run --set checkpoint.mirror=HERE"
     if kind is None:
         return skip("this system does not tell")
@@ -110,7 +109,7 @@ def locks(scene: Scene) -> Result:
     """Locks hold where runs go: two runs must not write one folder."""
     from filelock import FileLock, Timeout
 
-    folder = nearest(scene.where)
+    folder = files.nearest_folder(scene.where)
     mend = "autotrain plan ... --set run.directory=/a/local/disk/run"
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".autotrain-") as name:
@@ -150,13 +149,11 @@ def temporary(scene: Scene) -> Result:
 
 def temporary_room(scene: Scene) -> Result:
     """There is room for temporary files: loader workers, torch's compiler, mirrors."""
-    from autotrain.probe.disk import probe_disk
-
     try:
         folder = Path(tempfile.gettempdir())
     except OSError:
         return skip("there is no place for them")
-    free = probe_disk(folder).free_bytes
+    free = shutil.disk_usage(folder).free
     told = f"{bytes_text(free)} free in {shown(folder)}"
     if free < 16 * MIB:
         return fail(told, f"rm -r {shown(folder)}/torchinductor_*   # or: export TMPDIR=/var/tmp")
@@ -165,14 +162,10 @@ def temporary_room(scene: Scene) -> Result:
     return ok(told)
 
 
-def nearest(where: Path) -> Path:
-    """The folder itself, or the one above it that exists."""
-    path = Path(os.path.abspath(where))
-    return next((p for p in (path, *path.parents) if p.is_dir()), Path(path.anchor))
-
-
 def kind_of(folder: Path, scene: Scene) -> str | None:
     """The type of the file system that holds a folder; None where nobody tells."""
+    from autotrain.probe.limits import unescape
+
     best, kind = -1, None
     real = os.path.realpath(folder)
     for line in scene.text("proc/self/mountinfo").splitlines():
@@ -180,7 +173,7 @@ def kind_of(folder: Path, scene: Scene) -> str | None:
         left, right = before.split(), after.split()
         if len(left) < 5 or not right:
             continue
-        place = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), left[4])
+        place = unescape(left[4])
         holds = real == place or real.startswith(place.rstrip("/") + "/")
         if holds and len(place) >= best:  # of two mounts at one place the later counts
             best, kind = len(place), right[0]

@@ -6,13 +6,12 @@ import os
 import platform
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 from autotrain.doctor.asking import NoAnswerError
 from autotrain.doctor.mending import for_driver, matching_torch
 from autotrain.doctor.result import Result, fail, ok, skip, warn
-from autotrain.doctor.scene import Scene
+from autotrain.doctor.scene import Scene, word
 from autotrain.doctor.wheels import wheel
 
 NVIDIA, AMD = "0x10de", "0x1002"
@@ -206,7 +205,7 @@ def cards(scene: Scene, vendor: str) -> int:
     """GPUs of a maker on the PCI bus, driver or not."""
     found = 0
     for device in sorted((scene.root / "sys/bus/pci/devices").glob("*")):
-        words = [_word(device / name) for name in ("vendor", "class")]
+        words = [word(device / name) for name in ("vendor", "class")]
         found += words[0] == vendor and words[1].startswith(("0x03", "0x12"))
     return found
 
@@ -270,10 +269,3 @@ def _serves(wheels: list[str], capability: tuple[int, ...]) -> bool:
 
 def _capability(device: dict[str, Any]) -> str:
     return device["architecture"] or ".".join(map(str, device["capability"]))
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -158,8 +158,9 @@ def clock(scene: Scene) -> Result:
     if now < newest - _DAY:
         written = time.strftime("%Y-%m-%d", time.localtime(newest))
         return fail(f"says {day}, and torch was installed on {written}", mend)
+    folder = files.nearest_folder(scene.where)
     try:
-        with tempfile.NamedTemporaryFile(dir=_nearest(scene.where), prefix=".autotrain-") as file:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".autotrain-") as file:
             file.write(b"\0")
             file.flush()
             apart = os.stat(file.name).st_mtime - time.time()
@@ -168,11 +169,6 @@ def clock(scene: Scene) -> Result:
     if abs(apart) > 60:
         return warn(f"the disk's clock is {apart:+.0f} s from this machine's", mend)
     return ok(day)
-
-
-def _nearest(where: Path) -> Path:
-    path = Path(os.path.abspath(where))
-    return next((p for p in (path, *path.parents) if p.is_dir()), path)
 
 
 def _utf8(name: str) -> bool:

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from autotrain import files
-from autotrain.doctor.disk import nearest
 from autotrain.doctor.limits import FEW_FILES, open_files
 from autotrain.doctor.mending import shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
@@ -92,7 +91,7 @@ def checkpoints(scene: Scene) -> Result:
     """The disk holds the checkpoints that are kept, and one being written."""
     each = max(plan.predicted.checkpoint_bytes.expected for plan in scene.plans)
     keep = max(plan.checkpoint.keep for plan in scene.plans) + 1
-    folder = nearest(scene.where)
+    folder = files.nearest_folder(scene.where)
     free, said = files.room(folder)
     text = f"{keep} x {bytes_text(each)} for checkpoints, free {said}"
     mend = (

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from autotrain.doctor.result import Result, fail, ok, skip, warn
-from autotrain.doctor.scene import Scene
+from autotrain.doctor.scene import Scene, word
 
 
 def cores(scene: Scene) -> Result:
@@ -23,7 +23,11 @@ def cores(scene: Scene) -> Result:
         return warn(f"a quota of {quota:.2g} of a core: every step waits for it", mend)
     told = f"{usable} of {everyone} cores"
     if quota is not None and quota < allowed:
-        return ok(f"{told}: a container's quota of {quota:.3g}")
+        told = f"{told}: a container's quota of {quota:.3g}"
+        if (scene.environment.get("OMP_NUM_THREADS") or "x") not in map(str, range(1, usable + 1)):
+            text = f"{told}; what asks the system starts {allowed} threads, which wait for it"
+            return warn(text, f"export OMP_NUM_THREADS={usable}")
+        return ok(told)
     if allowed == 1 < everyone:
         return warn(
             f"{told}: this process is tied to one", "taskset -pc 0-$(($(nproc --all)-1)) $$"
@@ -85,28 +89,29 @@ def governor(scene: Scene) -> Result:
     """The clock is not held at its lowest."""
     folder = scene.root / "sys/devices/system/cpu"
     policies = sorted(folder.glob("cpu[0-9]*/cpufreq/scaling_governor"))
-    held = [p for p in policies if _word(p) == "powersave" and not _adapts(p)]
+    held = [p for p in policies if word(p) == "powersave" and not _adapts(p)]
     if not policies:
         return skip("this system does not tell (a virtual machine, or not Linux)")
     if held:
         mend = "sudo cpupower frequency-set -g performance"
         return warn(f"powersave on {len(held)} of {len(policies)} cores", mend)
-    return ok(_word(policies[0]))
+    return ok(word(policies[0]))
 
 
 def battery(scene: Scene) -> Result:
     """A laptop is plugged in."""
-    supplies = scene.root / "sys/class/power_supply"
     if not sys.platform.startswith("linux"):
         return _battery_by_psutil()
-    listed = sorted(supplies.iterdir()) if supplies.is_dir() else []
-    own = [s for s in listed if _word(s / "type") == "Battery" and _word(s / "scope") != "Device"]
+    from autotrain.probe.power import own_batteries
+
+    supplies = scene.root / "sys/class/power_supply"
+    own = own_batteries(supplies) if supplies.is_dir() else []
     if not own:
         return skip("no battery")
-    mains = [_word(s / "online") for s in listed if _word(s / "type") in ("Mains", "USB")]
-    discharging = any(_word(s / "status") == "Discharging" for s in own)
+    mains = [word(s / "online") for s in supplies.iterdir() if word(s / "type") in ("Mains", "USB")]
+    discharging = any(word(s / "status") == "Discharging" for s in own)
     if discharging or (mains and "1" not in mains):
-        left = _word(own[0] / "capacity")
+        left = word(own[0] / "capacity")
         return warn(f"on battery, {left or '?'} % left: slower, and not for long", "plug it in")
     return ok("plugged in")
 
@@ -141,11 +146,4 @@ def throttled(scene: Scene) -> Result:
 
 def _adapts(path: Path) -> bool:
     """Drivers whose `powersave` goes up to the highest clock where there is work."""
-    return _word(path.with_name("scaling_driver")) in ("intel_pstate", "amd-pstate-epp")
-
-
-def _word(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return word(path.with_name("scaling_driver")) in ("intel_pstate", "amd-pstate-epp")

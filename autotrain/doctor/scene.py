@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 STEP_SECONDS = 2.0  # for each device
 
 
+def word(path: Path) -> str:
+    """What a small file says, without the space around it; empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 @dataclass
 class Scene:
     """`where`: the folder that runs go to. `named`: the plan's file, as it was typed."""
@@ -65,10 +73,7 @@ class Scene:
 
     def text(self, path: str) -> str:
         """A file of the system, below the root; empty where it cannot be read."""
-        try:
-            return (self.root / path.lstrip("/")).read_text(errors="replace")
-        except OSError:
-            return ""
+        return word(self.root / path.lstrip("/"))
 
     def torch(self) -> dict[str, Any]:
         """What torch says of itself. Raises NoAnswerError where it cannot be imported."""

@@ -146,6 +146,16 @@ def test_a_quota_of_half_a_core(look, system):
     assert "held up in 90% of its time" in look("processor", "quota", root=here).detail
 
 
+def test_a_quota_below_the_cores_that_are_seen(look, system, monkeypatch):
+    monkeypatch.setattr("autotrain.probe.limits.affinity_cores", lambda: 64)
+    files = {"proc/self/cgroup": "0::/job\n", "proc/self/mountinfo": V2,
+             "sys/fs/cgroup/job/cpu.max": "350000 100000\n"}  # fmt: skip
+    here = system(files)
+    assert look("processor", "cores", root=here).mend == "export OMP_NUM_THREADS=3"
+    told = {"OMP_NUM_THREADS": "3"}
+    assert look("processor", "cores", root=here, environment=told).status == "ok"
+
+
 def test_a_containers_little_memory(look, system):
     files = {"proc/self/cgroup": "0::/job\n", "proc/self/mountinfo": V2,
              "sys/fs/cgroup/job/memory.max": f"{512 << 20}\n",
@@ -270,6 +280,32 @@ def test_whatever_is_not_ok_says_what_mends_it(healthy):
 
 def test_it_ends_by_naming_the_next_command(healthy):
     assert "next: autotrain" in healthy.err or "next: mend" in healthy.err
+
+
+@pytest.mark.parametrize("broken", [["pydantic", "typer"], ["psutil", "numpy", "rich", "filelock"]])
+def test_libraries_of_our_own_that_do_not_load(site, tmp_path, broken):
+    """The doctor does without whatever it can, the command line's own library included."""
+    fake_torch(site, "2.13.0+cpu")
+    for name in broken:
+        (site / f"{name}.py").write_text(f"raise ImportError('{name} was broken on purpose')\n")
+    done = doctor("--no-step", cwd=tmp_path, site=site)
+    assert done.code == 1
+    others = done.found["environment, other libraries"]
+    assert "was broken on purpose" in others.detail
+    assert all(name in others.mend for name in broken)
+    assert done.found["torch, torchaudio"].status == "fail"
+    assert not any("this check failed" in each.detail for each in done.found.values())
+
+
+def test_another_command_names_the_doctor_where_a_library_does_not_load(site, tmp_path):
+    (site / "pydantic.py").write_text("raise ImportError('broken on purpose')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "autotrain", "plan", "x"], cwd=tmp_path, capture_output=True,
+        text=True, check=False, env=environment(site=site),
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = "error: a library does not load: broken on purpose\n\nhint: autotrain doctor\n"
+    assert done.stderr == said
 
 
 @pytest.mark.slow
