@@ -29,7 +29,7 @@ def doctor(plan: str | None, *, step: bool, as_json: bool, as_block: bool) -> in
     else:
         table.show(findings, sys.stdout)
     after = table.summary(findings)
-    print(f"{after}\n\nnext: {_next(plan, failed=failed)}", file=sys.stderr)
+    print(f"\n{after}\n\nnext: {_next(plan, failed=failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -129,7 +129,7 @@ def hidden(scene: Scene) -> Result:
         if chosen < len(here):
             text = f"{name} is {told!r}: {chosen} of {len(here)} GPUs can be used"
             return (fail if not chosen else warn)(text, f"unset {name}")
-    return ok("none is set, or all are shown")
+    return ok("all are shown") if _listed(scene) else skip("no GPU that could be hidden")
 
 
 def built_for(scene: Scene) -> Result:

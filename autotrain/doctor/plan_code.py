@@ -43,12 +43,12 @@ def places(scene: Scene) -> Result:
     """The plan writes beside itself, or where you have said so."""
     from autotrain import trust
 
-    plan = scene.plan
-    wanted = {"run.directory": str(scene.where), "checkpoint.mirror": plan.checkpoint.mirror}
-    try:
-        trust.check_places(wanted, scene.plan_folder, scene.plan_name, accept=False)
-    except AutotrainError as error:
-        return fail(error.message, f"autotrain run {scene.plan_name} --trust")
+    wanted = {"run.directory": str(scene.where), "checkpoint.mirror": scene.plan.checkpoint.mirror}
+    strange = trust.strange_places(wanted, scene.plan_folder)
+    if strange:
+        key, where = next(iter(strange.items()))
+        text = f"{key}: {shown(where)} is not beside the plan, and nobody named it here"
+        return fail(text, f"autotrain run {scene.plan_name} --trust   # if it is to write there")
     return ok("beside it, or named here")
 
 

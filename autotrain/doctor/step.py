@@ -73,23 +73,21 @@ def _taken(kind: str, which: int, scene: Scene) -> Result:
 def _judged(device: str, told: dict[str, Any], kind: str) -> Result:
     """What steps in one precision on one device say of it."""
     dtype = told["dtype"]
+    where = dtype if kind == "cpu" else f"{device} in {dtype}"
     if "problem" in told:
-        text = f"{device} in {dtype}: {told['problem']}"
-        mend = "autotrain plan ... --set precision.dtype=fp32"
-        return fail(text, _mend(kind)) if dtype == "fp32" else warn(text, mend)
-    wrong, limit = max(told["error"], told["drift"]), LIMITS[dtype]
-    pace = f"{told['steps']} steps, {seconds_text(told['step_seconds'])} each"
+        text, fp32 = f"{where}: {told['problem']}", "autotrain plan ... --set precision.dtype=fp32"
+        return fail(text, _mend(kind)) if dtype == "fp32" else warn(text, fp32)
+    error, drift, limit = told["error"], told["drift"], LIMITS[dtype]
     if not told["finite"]:
-        return fail(f"{device} in {dtype}: NaN or infinite weights after 3 steps", _mend(kind))
-    if told["error"] > limit:
-        text = f"{device} in {dtype}: 3 steps end {told['error']:.1%} of the way from fp64's"
+        return fail(f"{where}: NaN or infinite weights after 3 steps", _mend(kind))
+    if error > limit:
+        text = f"{where}: 3 steps end {error:.1%} of the way from where fp64's do"
         return fail(text, _mend(kind))
-    if told["drift"] > limit:
-        text = (
-            f"{device} in {dtype}: the same steps end {told['drift']:.1%} apart from time to time"
-        )
+    if drift > limit:
+        text = f"{where}: the same 3 steps end {drift:.1%} of the way apart from time to time"
         return fail(text, _mend(kind))
-    return ok(f"{device} in {dtype}: as in fp64 to {wrong:.1g}; {pace}")
+    pace = f"{told['steps']} steps, {seconds_text(told['step_seconds'])} each"
+    return ok(f"{where}: as in fp64 to {max(error, drift):.0e} of the way; {pace}")
 
 
 def _mend(kind: str) -> str:

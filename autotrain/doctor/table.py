@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _WIDE = 120
+_SKIPPED = "not for this machine, or not asked for:"
 
 
 def show(findings: Sequence[Finding], out: TextIO) -> None:
@@ -27,7 +30,8 @@ def show(findings: Sequence[Finding], out: TextIO) -> None:
         for theme, name, result in findings:
             print(f"{result.status:<4}  {theme}: {name}: {result.detail}", file=out)
     if skipped := _by_theme(findings, "skip"):
-        print(f"\nnot for this machine, or not asked for: {skipped}", file=out)
+        width = min(shutil.get_terminal_size((_WIDE, 24)).columns, _WIDE)
+        print(f"\n{textwrap.fill(f'{_SKIPPED} {skipped}', width)}", file=out)
     for mend, faults in _mends(findings).items():
         print(f"\n{'; '.join(faults)}\n  {mend}", file=out)
 
