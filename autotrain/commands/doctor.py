@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,10 @@ def plainly(arguments: Sequence[str]) -> int:
 def _where(plan: str | None) -> Path:
     """The folder that runs go to. Raises UsageError for a malformed plan."""
     if plan is None:
-        return Path.cwd()
+        try:
+            return Path.cwd()
+        except OSError:  # it was removed
+            return Path(os.environ.get("PWD") or os.sep)
     try:
         from autotrain import planfile
         from autotrain.commands.places import directory_of

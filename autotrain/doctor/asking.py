@@ -18,8 +18,8 @@ from autotrain import offspring
 from autotrain.doctor.asked import MARK
 
 MODULE = "autotrain.doctor.asked"
-# To import torch takes a second or two, from a cold network disk a minute.
-SECONDS = 90.0
+# To import torch takes a second or two, from a cold network disk most of a minute.
+SECONDS = 60.0
 _SAID_LINES = 30
 _SIGNALS = {
     11: "a segmentation fault",
@@ -44,15 +44,18 @@ class Asked:
         self._process: set[subprocess.Popen[bytes]] = set()
         self.waited_for = False  # somebody waits for an answer just now
 
-    def begin(self, *questions: str) -> None:
-        """Ask these, one after the other, while this process goes on."""
+    def begin(self, *questions: str, needed: str = "") -> None:
+        """Ask these, one after the other, while this process goes on.
+
+        Without an answer to the one that is `needed` none behind it is asked.
+        """
         for name in questions:
             self._there[name] = threading.Event()
-        work = threading.Thread(target=self._ask_all, args=(questions,), daemon=True)
+        work = threading.Thread(target=self._ask_all, args=(questions, needed), daemon=True)
         try:
             work.start()
         except RuntimeError:  # the system starts no more threads
-            self._ask_all(questions)
+            self._ask_all(questions, needed)
 
     def answer(self, question: str) -> dict[str, Any]:
         """What came of it. Raises NoAnswerError."""
@@ -73,7 +76,7 @@ class Asked:
         for process in list(self._process):
             offspring.end(process)
 
-    def _ask_all(self, questions: Iterable[str]) -> None:
+    def _ask_all(self, questions: Iterable[str], needed: str) -> None:
         left = list(questions)
         while left:
             try:
@@ -85,7 +88,12 @@ class Asked:
                 return
             left = left[answered:]
             if left:
-                self._keep(left.pop(0), {"problem": why})
+                first = left.pop(0)
+                self._keep(first, {"problem": why})
+                if first == needed:
+                    for name in left:
+                        self._keep(name, {"problem": f"{needed}: {why}"})
+                    return
 
     def _ask(self, questions: list[str]) -> tuple[int, str]:
         """How many were answered, and what ended it before the next."""

@@ -141,8 +141,8 @@ FOR_PLAN: tuple[Check, ...] = (
 
 def examine(scene: Scene) -> Iterator[Finding]:
     """Each check in turn; whatever goes wrong in one stays there."""
-    for questions in _chains(scene):
-        scene.asked.begin(*questions)
+    scene.asked.begin(*_of_torch(scene), needed="torch")
+    scene.asked.begin("nvml", "libraries", "sound", "images")
     try:
         for theme, name, look in (*CHECKS, *(FOR_PLAN if scene.named is not None else ())):
             yield Finding(theme, name, looked(look, scene))
@@ -150,12 +150,11 @@ def examine(scene: Scene) -> Iterator[Finding]:
         scene.asked.close()
 
 
-def _chains(scene: Scene) -> tuple[list[str], ...]:
-    """What is asked meanwhile, each list in a process of its own: torch takes a while to load."""
+def _of_torch(scene: Scene) -> list[str]:
+    """What is asked meanwhile in one process, as torch takes a while to load."""
     codec = ["torchcodec"] if find_spec("torchcodec") is not None else []
     gpu = "mps" if sys.platform == "darwin" else "cuda"
-    torch = ["torch", gpu, "torchaudio", "torchvision", *codec, *step.questions(scene)]
-    return torch, ["nvml", "libraries", "sound", "images"]
+    return ["torch", gpu, "torchaudio", "torchvision", *codec, *step.questions(scene)]
 
 
 def looked(look: Callable[[Scene], Result], scene: Scene) -> Result:
@@ -183,6 +182,8 @@ def _guarded(look: Callable[[Scene], Result], scene: Scene) -> Result:
         return skip(f"cannot be told: {error}")
     except ImportError as error:
         return skip(f"cannot be told: {one_line(str(error))} (see `other libraries`)")
+    except OSError as error:
+        return skip(f"cannot be told: {one_line(str(error))}")
     except Exception as error:
         said = one_line(str(error)) or "no more is known"
         return warn(f"this check failed: {type(error).__name__}: {said}", "please report it")

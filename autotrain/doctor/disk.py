@@ -30,6 +30,8 @@ _LONGEST_TMP = 107 - 32
 
 def writable(scene: Scene) -> Result:
     """A file can be written, synced and renamed where runs go."""
+    if scene.named is None and not scene.where.is_dir():
+        return fail(f"{shown(scene.where)}, where you are, was removed", "cd ~")
     folder = files.nearest_folder(scene.where)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".autotrain-") as name:

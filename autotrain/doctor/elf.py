@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 _LOAD, _DYNAMIC = 1, 2  # elf.h: PT_LOAD, PT_DYNAMIC
 _NEEDED, _STRTAB, _RPATH, _RUNPATH = 1, 5, 15, 29  # DT_...
-_MOST_STRING, _MOST_ENTRIES = 4096, 10_000
+_MOST_STRING, _MOST_PARTS, _MOST_ENTRIES = 4096, 1000, 10_000
 
 
 class Needs(NamedTuple):
@@ -21,61 +20,76 @@ class Needs(NamedTuple):
     folders: tuple[Path, ...]
 
 
+class _Part(NamedTuple):
+    kind: int
+    at: int  # in the file
+    address: int
+    size: int  # in the file
+
+
 def needs(library: Path) -> Needs:
     """Raises ValueError for what is no 64-bit ELF file or is cut short, OSError."""
     with open(library, "rb") as file:
-        if os.fstat(file.fileno()).st_size < 64:
-            raise ValueError("too short for a library")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-            try:
-                return _read(raw, library)
-            except (struct.error, IndexError) as error:
-                raise ValueError(f"cut short: {error}") from None
+        return _read(file, library)
 
 
-def _read(raw: mmap.mmap, library: Path) -> Needs:
-    if raw[:5] != b"\x7fELF\x02" or raw[5] != 1:
+def _read(file: BinaryIO, library: Path) -> Needs:
+    head = _bytes(file, 0, 64)
+    if head[:6] != b"\x7fELF\x02\x01":
         raise ValueError("not a 64-bit library")
-    parts = list(_headers(raw))
-    dynamic = next(((at, size) for kind, at, _, size in parts if kind == _DYNAMIC), None)
+    parts = list(_parts(file, head))
+    dynamic = next((part for part in parts if part.kind == _DYNAMIC), None)
     if dynamic is None:
         return Needs((), ())
-    entries = list(_entries(raw, *dynamic))
-    address = next((value for tag, value in entries if tag == _STRTAB), 0)
-    table = next(
-        (at + address - where for kind, at, where, size in parts
-         if kind == _LOAD and where <= address < where + size),
-        address,
-    )  # fmt: skip
-    names = tuple(_string(raw, table + value) for tag, value in entries if tag == _NEEDED)
-    paths = (_string(raw, table + value) for tag, value in entries if tag in (_RPATH, _RUNPATH))
+    entries = list(_entries(file, dynamic))
+    table = _place(next((value for tag, value in entries if tag == _STRTAB), 0), parts)
+    names = tuple(_string(file, table + value) for tag, value in entries if tag == _NEEDED)
+    paths = [_string(file, table + value) for tag, value in entries if tag in (_RPATH, _RUNPATH)]
     own = str(library.parent)
-    folders = tuple(
-        Path(os.path.normpath(part.replace("$ORIGIN", own).replace("${ORIGIN}", own)))
-        for path in paths for part in path.split(":") if part
-    )  # fmt: skip
-    return Needs(names, folders)
+    folders = (part.replace("$ORIGIN", own).replace("${ORIGIN}", own) for part in _split(paths))
+    return Needs(names, tuple(Path(os.path.normpath(folder)) for folder in folders))
 
 
-def _headers(raw: mmap.mmap) -> Iterator[tuple[int, int, int, int]]:
-    """Kind, place in the file, address and size in the file of each part."""
-    (start,) = struct.unpack_from("<Q", raw, 32)
-    each, count = struct.unpack_from("<HH", raw, 54)
-    for number in range(count):
-        kind, _, at, address, _, size = struct.unpack_from("<IIQQQQ", raw, start + number * each)
-        yield kind, at, address, size
+def _parts(file: BinaryIO, head: bytes) -> Iterator[_Part]:
+    (start,) = struct.unpack_from("<Q", head, 32)
+    each, count = struct.unpack_from("<HH", head, 54)
+    for number in range(min(count, _MOST_PARTS)):
+        raw = _bytes(file, start + number * each, 40)
+        kind, _, at, address, _, size = struct.unpack("<IIQQQQ", raw)
+        yield _Part(kind, at, address, size)
 
 
-def _entries(raw: mmap.mmap, at: int, size: int) -> Iterator[tuple[int, int]]:
-    for number in range(min(size // 16, _MOST_ENTRIES)):
-        tag, value = struct.unpack_from("<QQ", raw, at + 16 * number)
+def _entries(file: BinaryIO, dynamic: _Part) -> Iterator[tuple[int, int]]:
+    for number in range(min(dynamic.size // 16, _MOST_ENTRIES)):
+        tag, value = struct.unpack("<QQ", _bytes(file, dynamic.at + 16 * number, 16))
         if tag == 0:
             return
         yield tag, value
 
 
-def _string(raw: mmap.mmap, at: int) -> str:
-    if not 0 <= at < len(raw):
+def _place(address: int, parts: list[_Part]) -> int:
+    """Where in the file that lies which is loaded to an address."""
+    for kind, at, begin, size in parts:
+        if kind == _LOAD and begin <= address < begin + size:
+            return at + address - begin
+    return address
+
+
+def _split(paths: list[str]) -> list[str]:
+    return [part for path in paths for part in path.split(":") if part]
+
+
+def _bytes(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(min(at, 1 << 62))
+    raw = file.read(size)
+    if len(raw) < size:
         raise ValueError("cut short")
-    end = raw.find(b"\0", at, at + _MOST_STRING)
-    return raw[at:end].decode(errors="replace") if end >= 0 else ""
+    return raw
+
+
+def _string(file: BinaryIO, at: int) -> str:
+    file.seek(min(at, 1 << 62))
+    raw, end, _ = file.read(_MOST_STRING).partition(b"\0")
+    if not end:
+        raise ValueError("cut short")
+    return raw.decode(errors="replace")

@@ -43,7 +43,8 @@ def processes(scene: Scene) -> Result:
     left, told = _processes_left(scene)
     if left is None:
         return ok("no limit")
-    mend = "ulimit -u unlimited   # a container: docker run --pids-limit -1"
+    by_group = "pids limit" in told
+    mend = "docker update --pids-limit -1 CONTAINER" if by_group else "ulimit -u unlimited"
     if left < _FEW_PROCESSES:
         return fail(f"{told}: libraries start one thread a core each", mend)
     if left < _SOME_PROCESSES:

@@ -95,8 +95,10 @@ def _room(why: str) -> str:
     """The mend where it is not the library's fault: a limit on memory, threads or files."""
     if "failed to map segment" in why or "annot allocate memory" in why or "MemoryError" in why:
         return "ulimit -v unlimited"
+    if "SIGKILL" in why:
+        return "docker update --memory 16g --memory-swap 16g CONTAINER   # or free memory"
     if "Resource temporarily unavailable" in why or "start new thread" in why:
-        return "ulimit -u unlimited   # in a container: docker run --pids-limit -1"
+        return "ulimit -u unlimited   # a container: docker update --pids-limit -1 CONTAINER"
     if "Too many open files" in why:
         return "ulimit -n 4096"
     return ""

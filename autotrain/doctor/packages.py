@@ -88,8 +88,11 @@ def module(scene: Scene) -> Result:
             what = "files of both are mixed" if mixed else "which of them runs depends on the place"
             text = f"{_name(each)} {each.version} also installs `autotrain`: {what}"
             return (fail if mixed else warn)(text, f"{uninstall(_name(each))} && {ourselves()}")
-    there = Path("autotrain").resolve()
-    if (there / "__init__.py").exists() and there != OURS.resolve():
+    if (known := _known_version()) not in (None, autotrain.__version__):
+        text = f"pip holds autotrain for {known}, the code is {autotrain.__version__}"
+        return warn(text, ourselves())
+    there = scene.here / "autotrain"
+    if (there / "__init__.py").exists() and there.resolve() != OURS.resolve():
         text = f"a folder autotrain stands here: `python -m autotrain` takes {shown(there)}"
         return warn(text, "cd ..")
     return ok(f"{autotrain.__version__}, in {shown(OURS)}")
@@ -162,6 +165,13 @@ def _requirement(text: str) -> Any:
 
 def _applies(marker: Any, extras: frozenset[str]) -> bool:
     return any(marker.evaluate({"extra": extra}) for extra in extras or {""})
+
+
+def _known_version() -> str | None:
+    try:
+        return distribution("autotrain").version
+    except PackageNotFoundError:
+        return None
 
 
 def _name(found: Distribution) -> str:

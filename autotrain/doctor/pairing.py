@@ -10,14 +10,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from autotrain.doctor import elf
 from autotrain.doctor.mending import install, matching_torch, shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
-from autotrain.doctor.wheels import Wheel, wheel
+from autotrain.doctor.wheels import WHEELS, Wheel, damaged, wheel
 
 # Libraries that wheels bring, of torch or of NVIDIA. Others are the system's.
 _OURS = re.compile(
@@ -44,16 +44,19 @@ def torch_is_there(scene: Scene) -> Result:
 
 
 def whole(scene: Scene) -> Result:
-    """The libraries of torch and its companions are as long as when they were installed."""
-    found = _present("torch", "torchaudio", "torchvision")
-    for each in found:
-        if broken := each.damaged():
-            more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-            mend = install(
-                f"{each.name}=={each.version}", flags="--force-reinstall --no-deps --no-cache-dir"
-            )
-            return fail(f"{each.name}: {broken[0]}{more}: not as it was installed", mend)
-    return ok(f"of {', '.join(each.name for each in found)}") if found else skip("no torch")
+    """The libraries of torch, its companions and NVIDIA are as long as when they were installed."""
+    found = [each for name in WHEELS if (each := wheel(name)) is not None]
+    if not found:
+        return skip("no torch")
+    wrong = {d: names for d in [w.distribution for w in found] + _nvidia() if (names := damaged(d))}
+    if not wrong:
+        return ok(f"of {', '.join(each.name for each in found)} and {len(_nvidia())} of NVIDIA's")
+    listed = [f"{d.metadata['Name']}: {_listed(names)}" for d, names in wrong.items()]
+    mend = install(
+        *(f"{d.metadata['Name']}=={d.version}" for d in wrong),
+        flags="--force-reinstall --no-deps --no-cache-dir",
+    )
+    return fail(f"{'; '.join(listed)}: gone, or not as long as it was installed", mend)
 
 
 def libraries(scene: Scene) -> Result:
@@ -167,19 +170,20 @@ def _minor(wheel: Wheel) -> int:
 def _absent(libraries: Iterable[Path], torch: Wheel, scene: Scene) -> list[str]:
     """Raises ValueError naming a library that cannot be read."""
     places = [torch.folder / "lib", *_searched(scene)]
-    lost: dict[str, None] = {}
+    lost, broken = set[str](), set[str]()
     for library in libraries:
         try:
             wanted = elf.needs(library)
         except (ValueError, OSError) as error:
             raise ValueError(f"{library.name}: {error}") from None
         folders = [library.parent, *wanted.folders, *places]
-        for name in wanted.names:
-            ours = _OURS.match(name) and not _DRIVERS.match(name)
-            if ours and not any(_is_library(folder / name) for folder in folders):
-                lost.setdefault(name)
-    known = _system() if lost else set()
-    return [name for name in lost if name not in known]
+        for name in filter(_a_wheels, wanted.names):
+            seen = [each for place in folders if (each := _is_library(place / name)) is not None]
+            if not seen:
+                lost.add(name)
+            elif not seen[0]:  # the loader takes the first, whatever it is
+                broken.add(name)
+    return sorted(broken | (lost - _system() if lost else lost))
 
 
 def _searched(scene: Scene) -> Iterator[Path]:
@@ -194,13 +198,18 @@ def _searched(scene: Scene) -> Iterator[Path]:
             yield Path(entry)
 
 
-def _is_library(path: Path) -> bool:
-    """Something that the loader would take: an empty file, or /dev/null over it, is none."""
+def _a_wheels(name: str) -> bool:
+    """Whether wheels bring such a library, and not the system or the driver."""
+    return bool(_OURS.match(name)) and not _DRIVERS.match(name)
+
+
+def _is_library(path: Path) -> bool | None:
+    """None where there is none. An empty file, or /dev/null over it, is one that does not load."""
     try:
         with open(path, "rb") as file:
             return file.read(4) == b"\x7fELF"
     except OSError:
-        return False
+        return None
 
 
 def _system() -> set[str]:
@@ -218,22 +227,19 @@ def _system() -> set[str]:
 
 def _bring(names: list[str]) -> str:
     """What installs those libraries anew."""
-    owners: dict[str, None] = {}
-    for each in distributions():
-        name = each.metadata["Name"] or ""
-        if name.startswith("nvidia-") and any(
-            f"/{n}," in (each.read_text("RECORD") or "") for n in names
-        ):
-            owners.setdefault(f"{name}=={each.version}")
-    known = len(owners) > 0
-    flags = "--force-reinstall --no-deps"
-    return install(*owners, flags=flags) if known else matching_torch()
+    owners = [
+        f"{each.metadata['Name']}=={each.version}"
+        for each in _nvidia()
+        if any(f"/{name}," in (each.read_text("RECORD") or "") for name in names)
+    ]
+    return install(*owners, flags="--force-reinstall --no-deps") if owners else matching_torch()
+
+
+def _nvidia() -> list[Distribution]:
+    """NVIDIA's wheels that are installed."""
+    return [d for d in distributions() if (d.metadata["Name"] or "").startswith("nvidia-")]
 
 
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(sorted(names)[:8]) + more
-
-
-def _present(*names: str) -> list[Wheel]:
-    return [found for name in names if (found := wheel(name)) is not None]
+    return ", ".join(names[:8]) + more

@@ -56,6 +56,14 @@ class Scene:
         return [own for _, own in planfile.stages(self.plan)] or [self.plan]
 
     @property
+    def here(self) -> Path:
+        """Where the command was typed; the root where that was removed meanwhile."""
+        try:
+            return Path.cwd()
+        except OSError:
+            return Path(os.sep)
+
+    @property
     def plan_name(self) -> str:
         """As a shell takes it."""
         return shown(self.named or "plan.toml")
@@ -63,7 +71,7 @@ class Scene:
     @property
     def plan_folder(self) -> Path:
         """What the plan's paths begin at."""
-        return Path(self.named or "plan.toml").resolve().parent
+        return (self.here / (self.named or "plan.toml")).resolve().parent
 
     def dtype(self, kind: str) -> str:
         """The precision to try on such a device: the plan's for its own, else the usual one."""

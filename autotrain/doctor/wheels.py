@@ -83,24 +83,27 @@ class Wheel:
         listed = (p for place in places if place.is_dir() for p in place.iterdir())
         return sorted(p for p in listed if _is_native(p.name) and p.is_file())
 
-    def damaged(self) -> list[str]:
-        """Libraries that are not as long as when they were installed, or gone."""
-        return [name for name, size in self._recorded() if _size(self.folder / name) != size]
-
-    def _recorded(self) -> Iterator[tuple[str, int]]:
-        text = self._record.read_text(errors="replace") if self._record is not None else ""
-        for line in text.splitlines():
-            path, _, size = [*line.rsplit(",", 2), "", ""][:3]
-            top, _, name = path.strip('"').partition("/")
-            if top == self.folder.name and size.isdigit() and _is_native(name):
-                yield name, int(size)
-
     @property
     def _record(self) -> Path | None:
-        found = Path(str(self.distribution.locate_file("")))
-        name = f"{self.name}-{self.distribution.version}.dist-info"
-        record = found / name / "RECORD"
+        info = f"{self.name}-{self.distribution.version}.dist-info"
+        record = Path(str(self.distribution.locate_file(info))) / "RECORD"
         return record if record.is_file() else None
+
+
+def damaged(found: Distribution) -> list[str]:
+    """Its libraries that are gone, or not as long as when they were installed."""
+    return [
+        path.rpartition("/")[2]
+        for path, size in _recorded(found.read_text("RECORD") or "")
+        if _size(Path(str(found.locate_file(path)))) != size
+    ]
+
+
+def _recorded(text: str) -> Iterator[tuple[str, int]]:
+    for line in text.splitlines():
+        path, _, size = [*line.rsplit(",", 2), "", ""][:3]
+        if size.isdigit() and _is_native(path.strip('"')):
+            yield path.strip('"'), int(size)
 
 
 def wheel(name: str) -> Wheel | None:

@@ -351,3 +351,14 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert "not for this machine, or not asked for: " in done.stdout
     assert " checks: " in done.stderr
     assert "what was found" not in done.stderr
+
+
+def test_a_folder_that_was_removed_meanwhile(tmp_path, site):
+    fake_torch(site, "2.13.0+cpu")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = ["sh", "-c", 'rmdir "$PWD"; exec "$0" "$@"']
+    done = doctor("--no-step", cwd=gone, site=site, before=before)
+    assert done.code == 1
+    assert "was removed" in done.found["disk, run folder"].detail
+    assert not any("this check failed" in each.detail for each in done.found.values())

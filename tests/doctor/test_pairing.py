@@ -102,7 +102,7 @@ def test_a_library_cut_short_by_a_full_disk(site, tmp_path):
     os.truncate(site / "torch/lib/libtorch_cpu.so", 17)
     found = examined(*ALL, where=tmp_path, site=site)["torch, files"]
     assert found.status == "fail"
-    assert "libtorch_cpu.so: not as it was installed" in found.detail
+    assert "torch: libtorch_cpu.so: gone, or not as long as it was installed" in found.detail
     assert "--force-reinstall --no-deps --no-cache-dir torch==2.11.0+cu130" in found.mend
 
 
@@ -120,24 +120,48 @@ def test_no_torch_at_all(tmp_path):
     assert "torch is not installed here" in done.stdout, done.stderr
 
 
+def hiding(what):
+    """A command before a command: an empty disk over a folder, for that process alone."""
+    return ["unshare", "-m", "sh", "-c", f'mount --make-rprivate / && {what} && exec "$0" "$@"']
+
+
+@pytest.fixture
+def cuda():
+    """Where NVIDIA's wheels have put most of their libraries."""
+    places = (Path(entry) / "nvidia/cu13/lib" for entry in sys.path)
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None or not can_unshare():
+        pytest.skip("torch is built without CUDA here, or nothing can be mounted")
+    return found
+
+
 @linux
 @pytest.mark.root
-@pytest.mark.skipif(not can_unshare(), reason="needs unshare and root")
-def test_a_cuda_library_that_is_hidden(tmp_path):
-    """The real torch, over whose CUDA libraries an empty disk is laid, for this process alone."""
-    place = next(
-        (Path(p) / "nvidia/cu13/lib" for p in sys.path if (Path(p) / "nvidia/cu13/lib").is_dir()),
-        None,
-    )
-    if place is None:
-        pytest.skip("torch is built without CUDA here")
-    hide = f'mount --make-rprivate / && mount -t tmpfs none "{place}" && exec "$0" "$@"'
+def test_cuda_libraries_that_are_hidden(tmp_path, cuda):
+    """The real torch; the system may have some of them elsewhere, too."""
     found = examined(
-        ["torch", "CUDA libraries"], where=tmp_path, before=["unshare", "-m", "sh", "-c", hide]
-    )["torch, CUDA libraries"]
+        ["torch", "CUDA libraries"], ["torch", "files"], where=tmp_path,
+        before=hiding(f'mount -t tmpfs none "{cuda}"'),
+    )  # fmt: skip
+    fault = found["torch, CUDA libraries"]
+    assert fault.status == "fail"
+    assert "torch needs libcublas.so.13, " in fault.detail
+    assert re.search(r"--force-reinstall --no-deps .*nvidia-cublas==\S+", fault.mend)
+    assert "nvidia-cuda-runtime: libcudart.so.13" in found["torch, files"].detail
+    assert re.search(r" nvidia-cuda-runtime==[\d.]+", found["torch, files"].mend)
+
+
+@linux
+@pytest.mark.root
+def test_one_cuda_library_that_is_no_library(tmp_path, cuda):
+    """An empty file in its place is what the loader takes, whatever the system has elsewhere."""
+    found = examined(
+        ["torch", "CUDA libraries"], where=tmp_path,
+        before=hiding(f'mount --bind /dev/null "{cuda}/libcudart.so.13"'),
+    )["torch, CUDA libraries"]  # fmt: skip
     assert found.status == "fail"
-    assert "torch needs libcublas.so.13, " in found.detail  # others may be the system's, too
-    assert re.search(r"--force-reinstall --no-deps .*nvidia-cublas==\S+", found.mend)
+    assert "torch needs libcudart.so.13, found nowhere" in found.detail
+    assert re.search(r"--no-deps nvidia-cuda-runtime==[\d.]+$", found.mend)
 
 
 def test_what_is_really_here_fits(look):
@@ -209,6 +233,5 @@ def test_an_ld_library_path_with_cuda_in_it(look, tmp_path):
 
 
 def test_libraries_of_the_system_are_not_looked_for():
-    assert not pairing._OURS.match("libc.so.6")
-    assert not pairing._OURS.match("libstdc++.so.6")
-    assert pairing._DRIVERS.match("libcuda.so.1")
+    names = ("libc.so.6", "libstdc++.so.6", "libcuda.so.1", "libnvidia-ml.so.1", "libcudart.so.13")
+    assert [pairing._a_wheels(name) for name in names] == [False, False, False, False, True]

@@ -76,6 +76,14 @@ def test_a_place_that_nobody_named(look, planned, tmp_path):
     assert "--trust" in found.mend
 
 
+def test_data_that_is_not_there(ask):
+    template = {"template": "image-classifier", "file": None, "data": "pictures"}
+    found = ask("data", section=template)
+    assert (found.status, "--refresh" in found.mend) == ("fail", True)
+    assert ask("data", section={"data": "."}).status == "ok"
+    assert ask("data", section={"data": "a word"}).status == "skip"
+
+
 def test_a_device_that_is_not_here(ask):
     answers = {"torch": TORCH, "cuda": devices()}
     found = ask("device", device={"kind": "cuda"}, answers=answers)
