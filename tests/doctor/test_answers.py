@@ -1,14 +1,16 @@
 """What checks make of answers that this machine does not give."""
 
 import errno
+import time
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from autotrain.doctor import interpreter
+from autotrain.doctor.asking import Asked, NoAnswerError
 
-from .conftest import examined
+from .conftest import environment, examined
 from .test_gpu import TORCH, tried
 
 
@@ -133,3 +135,15 @@ def test_a_python_that_belongs_to_the_system(look, monkeypatch, tmp_path):
     monkeypatch.setattr(interpreter.sysconfig, "get_path", lambda name: str(tmp_path))
     found = look("environment", "virtual environment")
     assert (found.status, "-m venv .venv" in found.mend) == ("warn", True)
+
+
+def test_a_torch_that_hangs_is_waited_for_once(site, monkeypatch):
+    """What is asked behind it would hang as well."""
+    (site / "torch.py").write_text("import time\ntime.sleep(100)\n")
+    monkeypatch.setenv("PYTHONPATH", environment(site=site)["PYTHONPATH"])
+    asked, begun = Asked(seconds=1.5), time.monotonic()
+    asked.begin("torch", "cuda", "torchaudio", "torchvision", "step cpu bf16 2", needed="torch")
+    for question in ("torch", "torchaudio", "step cpu bf16 2"):
+        with pytest.raises(NoAnswerError, match=r"no answer within 1\.5 s"):
+            asked.answer(question)
+    assert time.monotonic() - begun < 1.5 * 4
