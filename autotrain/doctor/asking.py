@@ -11,7 +11,6 @@ import subprocess
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 from autotrain import offspring
@@ -22,12 +21,13 @@ MODULE = "autotrain.doctor.asked"
 SECONDS = 60.0
 _SAID_LINES = 30
 _SIGNALS = {
-    11: "a segmentation fault",
-    7: "a bus error",
-    6: "an abort",
     4: "an illegal instruction",
+    6: "an abort",
+    7: "a bus error",
+    8: "an arithmetic fault",
+    9: "SIGKILL: memory ran out, or somebody ended it",
+    11: "a segmentation fault",
 }
-_SIGNALS |= {8: "an arithmetic fault", 9: "SIGKILL: memory ran out, or somebody ended it"}
 
 
 class NoAnswerError(Exception):
@@ -82,18 +82,17 @@ class Asked:
             try:
                 answered, why = self._ask(left)
             except Exception as error:
-                answered, why = 0, f"no other process can be asked: {error}"
-                for name in left:
-                    self._keep(name, {"problem": why})
+                self._give_up(left, f"no other process can be asked: {error}")
                 return
-            left = left[answered:]
-            if left:
-                first = left.pop(0)
-                self._keep(first, {"problem": why})
-                if first == needed:
-                    for name in left:
-                        self._keep(name, {"problem": f"{needed}: {why}"})
-                    return
+            first, left = left[answered:][:1], left[answered + 1 :]
+            self._give_up(first, why)
+            if first == [needed]:
+                self._give_up(left, why)
+                return
+
+    def _give_up(self, questions: list[str], why: str) -> None:
+        for name in questions:
+            self._keep(name, {"problem": why})
 
     def _ask(self, questions: list[str]) -> tuple[int, str]:
         """How many were answered, and what ended it before the next."""
@@ -149,9 +148,8 @@ def _lines(process: subprocess.Popen[bytes]) -> queue.SimpleQueue[str]:
 
 def _next(lines: queue.SimpleQueue[str], seconds: float) -> str | None:
     """The next line; None where none comes for so long."""
-    deadline = monotonic() + seconds
     try:
-        return lines.get(timeout=max(deadline - monotonic(), 0.0))
+        return lines.get(timeout=seconds)
     except queue.Empty:
         return None
 

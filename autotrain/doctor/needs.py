@@ -130,7 +130,7 @@ def shared(scene: Scene) -> Result:
         free = shutil.disk_usage(scene.root / "dev/shm").free
     except OSError as error:
         return warn(f"/dev/shm: {error.strerror}", "docker run --shm-size=8g")
-    text = f"workers hold up to {bytes_text(held)} ready, {bytes_text(free)} are free in /dev/shm"
+    text = f"workers hold about {bytes_text(held)} ready, {bytes_text(free)} are free in /dev/shm"
     if free < held:
         mend = f"mount -o remount,size={held // 10**9 + 1}G /dev/shm   # a container: --shm-size"
         return warn(f"{text}: micro-batches go through pipes, which is slower", mend)

@@ -19,11 +19,15 @@ from autotrain.doctor.scene import Scene
 from autotrain.doctor.wheels import WHEELS, wheel
 
 # Folders of the system, alike everywhere; any other path is somebody's own.
-_PUBLIC = ("/dev/", "/proc/", "/sys/", "/usr/", "/etc/", "/bin/", "/sbin/", "/lib", "/var/tmp")
+_PUBLIC = ("/dev/", "/proc/", "/sys/", "/etc/", "/bin/", "/sbin/", "/lib/", "/lib64/",
+           "/usr/bin/", "/usr/sbin/", "/usr/lib/", "/usr/lib64/")  # fmt: skip
+_ADVISED = ("/tmp", "/var/tmp", "/mnt/c")
+_HOSTS = ("download.pytorch.org",)
 _ALIKE = ("<env>", "<python>")  # what lies in them, too
 _START = r"(?:~[/\\]|/|[A-Za-z]:[\\/]|\\\\)"
 _QUOTED = re.compile(rf"'(?P<single>{_START}[^']*)'|\"(?P<double>{_START}[^\"]*)\"")
 _BARE = re.compile(rf"(?<![\w/.:<>\\]){_START}[^\s'\",;:()<>`]+")
+_URL = re.compile(r"\b\w+://([^/\s'\"]*)[^\s'\",;]*")
 _SHORT = 3  # letters of a name that would stand in other words, too
 
 
@@ -74,12 +78,14 @@ class Scrubber:
     def __init__(self, scene: Scene, private: Iterable[str] = ()) -> None:
         self._folders = sorted(_folders(scene).items(), key=lambda pair: -len(pair[0]))
         words = {word: "<program>" for word in private if len(word) >= _SHORT}
+        words |= {scene.named: "<plan>"} if scene.named else {}
         words |= dict.fromkeys(_users(scene.environment), "<user>")
         words |= dict.fromkeys(_hosts(), "<host>")
         self._words = sorted(words.items(), key=lambda pair: -len(pair[0]))
 
     def __call__(self, line: str) -> str:
         """The line as anybody may see it."""
+        line = _URL.sub(lambda found: found[0] if found[1] in _HOSTS else "<url>", line)
         line = _QUOTED.sub(lambda found: self._named(found["single"] or found["double"]), line)
         for folder, _ in self._folders:  # they may have spaces in them
             pattern = rf"(?<![\w/.-]){re.escape(folder)}(?=[/\\\s'\",;:()`]|$)[^\s'\",;:()`]*"
@@ -91,7 +97,7 @@ class Scrubber:
 
     def _named(self, path: str) -> str:
         """What stands for a path: itself where it is alike everywhere, a word of ours elsewhere."""
-        if path.startswith(_PUBLIC):
+        if path.startswith(_PUBLIC) or path in _ADVISED:
             return path
         for folder, name in self._folders:
             if path == folder or path.startswith((f"{folder}/", f"{folder}\\")):
@@ -115,7 +121,11 @@ def _folders(scene: Scene) -> dict[str, str]:
 def _paths_in(told: str) -> list[str]:
     """Of a variable, what it names: PATH has several."""
     parts = [told, *told.split(os.pathsep)]
-    return [each for each in parts if os.path.isabs(each) and not each.startswith(_PUBLIC)]
+    return [
+        each
+        for each in parts
+        if os.path.isabs(each) and each not in _ADVISED and not each.startswith(_PUBLIC)
+    ]
 
 
 def _users(environment: Mapping[str, str]) -> set[str]:

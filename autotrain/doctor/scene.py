@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,10 +75,11 @@ class Scene:
         return (self.here / (self.named or "plan.toml")).resolve().parent
 
     def dtype(self, kind: str) -> str:
-        """The precision to try on such a device: the plan's for its own, else the usual one."""
-        if self.named is not None and self.plan.device.kind == kind:
-            return self.plan.precision.dtype
-        return "fp16" if kind == "mps" else "bf16"
+        """The precision to try on such a device: the plan's for its own, else what it has."""
+        with suppress(ImportError):  # without pydantic no plan can be read
+            if self.named is not None and self.plan.device.kind.replace("rocm", "cuda") == kind:
+                return self.plan.precision.dtype
+        return {"cpu": "bf16", "mps": "fp16"}.get(kind, "auto")
 
     def text(self, path: str) -> str:
         """A file of the system, below the root; empty where it cannot be read."""

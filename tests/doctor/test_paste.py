@@ -44,11 +44,22 @@ def scene(tmp_path, monkeypatch):
         ("18 steps, 2.3 ms each, 3/4 of it", "18 steps, 2.3 ms each, 3/4 of it"),
         ("https://download.pytorch.org/whl/cu126", "https://download.pytorch.org/whl/cu126"),
         ("(`/home/annlee/x`)", "(`<path>`)"),
+        ("s3://ann-bucket/x is not beside", "<url> is not beside"),
+        ("file:///home/ann/x, and /usr/local/ann", "<url> and <path>"),
+        ("in /library/ann and /var/tmp/ann", "in <path> and <path>"),
+        ("export TMPDIR=/var/tmp", "export TMPDIR=/var/tmp"),
         ("a=/home/annlee/x;b=/home/annlee/y", "a=<path>;b=<path>"),
     ],
 )
 def test_paths_and_names_are_taken_out(scene, line, public):
     assert Scrubber(scene)(line) == public
+
+
+def test_a_plans_name_is_its_owners(scene):
+    scene.named = "secret-deal.toml"
+    assert (
+        Scrubber(scene)("autotrain run secret-deal.toml --trust") == "autotrain run <plan> --trust"
+    )
 
 
 def test_folders_whose_names_help_get_names_of_ours(scene, tmp_path):
