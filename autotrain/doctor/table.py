@@ -29,20 +29,21 @@ def show(findings: Sequence[Finding], out: TextIO) -> None:
     except ImportError:
         for theme, name, result in findings:
             print(f"{result.status:<4}  {theme}: {name}: {result.detail}", file=out)
+    width = min(shutil.get_terminal_size((_WIDE, 24)).columns, _WIDE)
     if skipped := _by_theme(findings, "skip"):
-        width = min(shutil.get_terminal_size((_WIDE, 24)).columns, _WIDE)
         print(f"\n{textwrap.fill(f'{_SKIPPED} {skipped}', width)}", file=out)
-    for mend, faults in _mends(findings).items():
-        print(f"\n{'; '.join(faults)}\n  {mend}", file=out)
+    for (status, mend), names in _mends(findings).items():
+        print(f"\n{textwrap.fill(f'{status}: ' + ', '.join(names), width)}\n  {mend}", file=out)
 
 
-def _mends(findings: Sequence[Finding]) -> dict[str, list[str]]:
+def _mends(findings: Sequence[Finding]) -> dict[tuple[str, str], list[str]]:
     """Each command once, with what it mends; failures first."""
-    found: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for status in ("fail", "warn"):
         for theme, name, result in findings:
             if result.status == status:
-                found.setdefault(result.mend, []).append(f"{status}: {theme}, {name}")
+                label = f"the plan's {name}" if theme == "plan" else name
+                found.setdefault((status, result.mend), []).append(label)
     return found
 
 

@@ -19,6 +19,10 @@ def test_the_table_of_checks_is_theirs():
     assert listed == [row(check) for check in (*CHECKS, *FOR_PLAN)]
 
 
+def test_the_readme_counts_them():
+    assert f"\n{len(CHECKS)} checks, " in DOC.parents[1].joinpath("README.md").read_text()
+
+
 def test_each_check_has_a_name_of_its_own():
     names = [(check.theme, check.name) for check in (*CHECKS, *FOR_PLAN)]
     assert len(set(names)) == len(names)

@@ -349,6 +349,9 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert "\x1b" not in done.stdout
     assert "what was found" in done.stdout
     assert "not for this machine, or not asked for: " in done.stdout
+    mends = done.stdout.partition("\nfail: ")[2]
+    assert "torchaudio, torchvision" in mends.splitlines()[0]  # one command mends them all
+    assert mends.splitlines()[1].startswith("  ")
     assert " checks: " in done.stderr
     assert "what was found" not in done.stderr
 

@@ -45,7 +45,7 @@ def scene(tmp_path, monkeypatch):
         ("https://download.pytorch.org/whl/cu126", "https://download.pytorch.org/whl/cu126"),
         ("(`/home/annlee/x`)", "(`<path>`)"),
         ("s3://ann-bucket/x is not beside", "<url> is not beside"),
-        ("file:///home/ann/x, and /usr/local/ann", "<url> and <path>"),
+        ("file:///home/ann/x, and /usr/local/ann", "<url>, and <path>"),
         ("in /library/ann and /var/tmp/ann", "in <path> and <path>"),
         ("export TMPDIR=/var/tmp", "export TMPDIR=/var/tmp"),
         ("a=/home/annlee/x;b=/home/annlee/y", "a=<path>;b=<path>"),
