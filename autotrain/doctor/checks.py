@@ -93,6 +93,7 @@ CHECKS: tuple[Check, ...] = (
     Check("gpu", "WSL", gpu.wsl),
     Check("processor", "cores", processor.cores),
     Check("processor", "threads", processor.threads),
+    Check("processor", "debugging variables", processor.debugging),
     Check("processor", "quota", processor.throttled),
     Check("processor", "load", processor.load),
     Check("processor", "instructions", processor.instructions),

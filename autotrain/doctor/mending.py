@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -81,8 +82,11 @@ def enter() -> str:
     prefix = Path(sys.prefix)
     if (prefix / "conda-meta").is_dir():
         return f"conda activate {shown(prefix)}"
-    if sys.platform == "win32" and (prefix / "Scripts" / "activate.bat").exists():
-        return shown(prefix / "Scripts" / "activate.bat")
-    if (prefix / "bin" / "activate").exists():
-        return f"source {shown(prefix / 'bin' / 'activate')}"
-    return f"alias python={shown(sys.executable)}"
+    if sys.platform == "win32":
+        powershell = "PSModulePath" in os.environ
+        script = prefix / "Scripts" / ("Activate.ps1" if powershell else "activate.bat")
+        return shown(script)
+    shell = Path(os.environ.get("SHELL", "")).name
+    suffix = {"fish": ".fish", "csh": ".csh", "tcsh": ".csh"}.get(shell, "")
+    script = prefix / "bin" / f"activate{suffix}"
+    return f"source {shown(script)}" if script.exists() else f"alias python={shown(sys.executable)}"

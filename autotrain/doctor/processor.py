@@ -11,6 +11,16 @@ from pathlib import Path
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene, word
 
+_OFF = ("", "0", "false", "no", "off")
+# Variables that slow down, and the values with which they do not.
+_SLOWING = {
+    "CUDA_LAUNCH_BLOCKING": _OFF, "HIP_LAUNCH_BLOCKING": _OFF, "AMD_SERIALIZE_KERNEL": _OFF,
+    "PYTORCH_NO_CUDA_MEMORY_CACHING": _OFF, "PYTORCH_NO_HIP_MEMORY_CACHING": _OFF,
+    "ATEN_CPU_CAPABILITY": ("", "avx2", "avx512", "vsx", "zvector", "sve256"),
+    "ONEDNN_MAX_CPU_ISA": ("", "all", "default"), "ONEDNN_VERBOSE": _OFF, "DNNL_VERBOSE": _OFF,
+    "PYTHONMALLOC": ("", "default", "malloc", "pymalloc", "mimalloc"), "PYTHONDEVMODE": ("", "0"),
+}  # fmt: skip
+
 
 def cores(scene: Scene) -> Result:
     """The cores that this process may use: affinity, and a container's quota."""
@@ -52,12 +62,21 @@ def threads(scene: Scene) -> Result:
                 f"{name} is {first}, and there are {usable} cores: threads wait for one another"
             )
             return warn(detail, f"export {name}={usable}")
-        if first == 1 < usable:
-            return warn(f"{name} is 1 of {usable} cores, outside of a run", f"unset {name}")
-    for name in ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES"):
-        if told := scene.environment.get(name):
+    bound = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PROC_BIND")
+    for name in bound:
+        told = scene.environment.get(name, "")
+        if told and told.lower() not in ("false", "none", "disabled"):
             return warn(f"{name} is {told!r}: loader workers may share one core", f"unset {name}")
     return ok(f"nothing set that does not go with {usable} cores")
+
+
+def debugging(scene: Scene) -> Result:
+    """No variable is left from a search for errors, and makes every step slower."""
+    for name, harmless in _SLOWING.items():
+        told = scene.environment.get(name)
+        if told is not None and told.lower() not in harmless:
+            return warn(f"{name} is {told!r}: steps are slower for it", f"unset {name}")
+    return ok("none is set")
 
 
 def load(scene: Scene) -> Result:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from autotrain.doctor import mending
+
 from .conftest import ROOT, examined, install
 
 PYTHON = [["environment", "python on PATH"], ["environment", "active environment"]]
@@ -35,6 +37,15 @@ def test_the_wrong_python_in_tmux(another, tmp_path):
     assert sys.prefix in first.detail
     assert "tmux and screen keep" in second.detail
     assert first.mend == f"source {sys.prefix}/bin/activate"
+
+
+@posix
+@pytest.mark.parametrize(
+    ("shell", "script"), [("/usr/bin/fish", "activate.fish"), ("/bin/zsh", "activate")]
+)
+def test_the_way_into_an_environment_is_the_shells_own(monkeypatch, shell, script):
+    monkeypatch.setenv("SHELL", shell)
+    assert mending.enter() == f"source {sys.prefix}/bin/{script}"
 
 
 @posix

@@ -128,13 +128,31 @@ def test_a_temporary_folder_whose_path_is_too_long_for_sockets(tmp_path):
         ("MKL_NUM_THREADS", "-3", "fail"),
         ("OMP_NUM_THREADS", "4096,2", "warn"),
         ("OMP_THREAD_LIMIT", "4096", "ok"),
+        ("OMP_NUM_THREADS", "1", "ok"),
         ("GOMP_CPU_AFFINITY", "0", "warn"),
+        ("OMP_PROC_BIND", "close", "warn"),
+        ("OMP_PROC_BIND", "false", "ok"),
     ],
 )
 def test_silly_numbers_of_threads(look, name, told, status):
     found = look("processor", "threads", environment={name: told})
     assert found.status == status
     assert status == "ok" or name in found.mend
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "status"),
+    [
+        ("CUDA_LAUNCH_BLOCKING", "1", "warn"),
+        ("CUDA_LAUNCH_BLOCKING", "0", "ok"),
+        ("ATEN_CPU_CAPABILITY", "default", "warn"),
+        ("ATEN_CPU_CAPABILITY", "avx2", "ok"),
+        ("PYTHONMALLOC", "debug", "warn"),
+    ],
+)
+def test_what_a_search_for_errors_left_behind(look, name, told, status):
+    found = look("processor", "debugging variables", environment={name: told})
+    assert (found.status, found.mend) == (status, f"unset {name}" if status == "warn" else "")
 
 
 def test_a_quota_of_half_a_core(look, system):
