@@ -26,7 +26,7 @@ from autotrain.doctor import (
 from autotrain.doctor.asking import NoAnswerError
 from autotrain.doctor.result import Result, fail, skip, warn
 from autotrain.doctor.scene import Scene
-from autotrain.errors import one_line
+from autotrain.errors import AutotrainError, one_line
 
 SECONDS = 15.0  # for one that waits for no other process
 _LOOK_EVERY_SECONDS = 0.05
@@ -183,6 +183,8 @@ def _guarded(look: Callable[[Scene], Result], scene: Scene) -> Result:
         return skip(f"cannot be told: {error}")
     except ImportError as error:
         return skip(f"cannot be told: {one_line(str(error))} (see `other libraries`)")
+    except AutotrainError as error:  # of a plan, say
+        return fail(one_line(error.message, 400), error.hint or "autotrain --help")
     except OSError as error:
         return skip(f"cannot be told: {one_line(str(error))}")
     except Exception as error:

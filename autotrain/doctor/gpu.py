@@ -14,7 +14,7 @@ from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene, word
 from autotrain.doctor.wheels import wheel
 
-NVIDIA, AMD = "0x10de", "0x1002"
+NVIDIA = "0x10de"
 NONE = "no NVIDIA GPU here"
 # The package index's wheels are built from 7.5 (Turing) on; those for CUDA 12.6 from 5.0 on.
 _OLDEST, _OLD_WHEELS = (7, 5), "cu126"
@@ -211,9 +211,11 @@ def cards(scene: Scene, vendor: str) -> int:
 
 
 def _nvidia(scene: Scene) -> bool:
+    """Whether there is a GPU of NVIDIA's, driver or not; in WSL Windows brings its driver."""
     kernel = bool(scene.text("proc/driver/nvidia/version"))
     files = any((scene.root / "dev").glob("nvidia[0-9]*"))
-    return kernel or files or cards(scene, NVIDIA) > 0 or (scene.root / "dev/dxg").exists()
+    windows = any((scene.root / "usr/lib/wsl/drivers").glob("nv*"))
+    return kernel or files or windows or cards(scene, NVIDIA) > 0
 
 
 def _wsl(scene: Scene) -> bool:

@@ -55,10 +55,8 @@ def precision(scene: Scene) -> Result:
         listed = scene.asked.answer("cuda")["devices"] if scene.torch() else []
         if plan.device.index >= len(listed):
             return skip("the device is not here")
-        native = bool(scene.torch()["hip"]) or tuple(listed[plan.device.index]["capability"]) >= (
-            8,
-            0,
-        )
+        capability = tuple(listed[plan.device.index]["capability"])
+        native = bool(scene.torch()["hip"]) or capability >= (8, 0)
     if not native:
         text = f"{dtype} is not of this device's own: it goes through fp32"
         return warn(text, f"autotrain plan --refresh {scene.plan_name} --set precision.dtype=auto")

@@ -77,7 +77,7 @@ def imports(scene: Scene) -> Result:
         return fail(
             f"{shown(path)}: {error.strerror}", f"autotrain plan --refresh {scene.plan_name}"
         )
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return fail(
             f"{shown(path)}: {error}", f"{shown(sys.executable)} -m py_compile {shown(path)}"
         )

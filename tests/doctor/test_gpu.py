@@ -239,6 +239,14 @@ def test_wsl_with_data_on_the_windows_disk(look, system):
     assert look("gpu", "WSL", root=here).status == "ok"
 
 
+@linux
+def test_wsl_shows_a_gpu_that_need_not_be_nvidias(look, system):
+    release = {"proc/sys/kernel/osrelease": "5.15.0-microsoft-standard-WSL2\n", "dev/dxg": ""}
+    assert look("gpu", "driver", root=system(release), nvml=ABSENT).status == "skip"
+    here = system({"usr/lib/wsl/drivers/nvlt.inf_amd64/nvidia.inf": ""})
+    assert look("gpu", "driver", root=here, nvml=ABSENT).mend.startswith("wsl.exe --update")
+
+
 def tried(**more):
     base = {
         "dtype": "fp32",

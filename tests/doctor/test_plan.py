@@ -84,6 +84,15 @@ def test_data_that_is_not_there(ask):
     assert ask("data", section={"data": "a word"}).status == "skip"
 
 
+def test_a_template_that_this_autotrain_lacks(planned):
+    plan = planned(section={"template": "of-tomorrow", "file": None})
+    found = examined(["plan", "code"], ["plan", "imports"], where=plan.parent, plan=str(plan))
+    for each in found.values():
+        assert each.status == "fail"
+        assert "no template 'of-tomorrow'" in each.detail
+        assert "image-classifier" in each.mend
+
+
 def test_a_device_that_is_not_here(ask):
     answers = {"torch": TORCH, "cuda": devices()}
     found = ask("device", device={"kind": "cuda"}, answers=answers)
