@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from autotrain import files
@@ -40,11 +39,13 @@ def writable(scene: Scene) -> Result:
             os.replace(place / "probe", place / "renamed")
             whole = len((place / "renamed").read_bytes()) == 1 << 20
     except OSError as error:
-        return fail(f"{shown(folder)}: {error.strerror}", _elsewhere(error.errno))
+        return fail(f"{shown(folder)}: {error.strerror}", _elsewhere(error.errno, folder))
     except AutotrainError as error:
-        return fail(error.message, _elsewhere(errno.ENOSPC))
+        return fail(error.message, _elsewhere(errno.ENOSPC, folder))
     if not whole:
-        return fail(f"{shown(folder)}: what is read is not what was written", _elsewhere(None))
+        return fail(
+            f"{shown(folder)}: what is read is not what was written", _elsewhere(None, folder)
+        )
     return ok(shown(folder))
 
 
@@ -187,10 +188,10 @@ def _largest(folder: Path) -> str:
     return f"du -xh {shown(folder)} | sort -h | tail"
 
 
-def _elsewhere(number: int | None) -> str:
+def _elsewhere(number: int | None, folder: Path) -> str:
+    """What to do about a folder that cannot be written."""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space (du -xh . | sort -h | tail), or run from a folder on another disk"
-    with suppress(AttributeError):
-        if number == errno.EACCES and os.getuid() != 0:
-            return "cd ~   # or another folder of yours"
+        return f"{_largest(folder)}   # what to delete; or run from a folder on another disk"
+    if number == errno.EACCES:
+        return "cd ~   # or another folder of yours, and plan there"
     return "cd /another/folder   # and plan there"
