@@ -10,8 +10,7 @@ import pytest
 from autotrain.doctor import interpreter
 from autotrain.doctor.asking import Asked, NoAnswerError
 
-from .conftest import environment, examined
-from .test_gpu import TORCH, tried
+from .house import TORCH, environment, examined, tried
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from autotrain.doctor import mending
 
-from .conftest import ROOT, examined, install
+from .house import ROOT, examined, install
 
 PYTHON = [["environment", "python on PATH"], ["environment", "active environment"]]
 posix = pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")

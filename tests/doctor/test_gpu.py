@@ -9,12 +9,9 @@ from autotrain.doctor import gpu_health
 from autotrain.doctor.asking import Asked, NoAnswerError
 from autotrain.doctor.step import LIMITS
 
-from .conftest import environment, examined
+from .house import GIB, TORCH, devices, environment, examined, tried
 
-GIB = 1 << 30
 linux = pytest.mark.skipif(sys.platform != "linux", reason="files of Linux")
-TORCH = {"version": "2.11.0+cu130", "cuda": "13.0", "hip": None, "threads": 2, "sum": 64.0**3,
-         "capability": "AVX2", "numpy": True}  # fmt: skip
 ABSENT = {"error": "NVML Shared Library Not Found", "gpus": []}
 # The kernel's half of NVIDIA's driver, as /proc shows it.
 KERNEL = {
@@ -40,14 +37,6 @@ def nvml(*gpus, cuda=(13, 0), **health):
         "gpus": list(gpus),
         "health": [WELL | health] * len(gpus),
     }
-
-
-def devices(*capabilities, architectures=("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")):
-    listed = [
-        {"name": f"GPU {i}", "capability": list(c), "free": GIB, "total": GIB, "architecture": ""}
-        for i, c in enumerate(capabilities)
-    ]
-    return {"devices": listed, "architectures": list(architectures), "complaint": ""}
 
 
 def test_without_a_gpu_nothing_is_wrong(look, system):
@@ -245,18 +234,6 @@ def test_wsl_shows_a_gpu_that_need_not_be_nvidias(look, system):
     assert look("gpu", "driver", root=system(release), nvml=ABSENT).status == "skip"
     here = system({"usr/lib/wsl/drivers/nvlt.inf_amd64/nvidia.inf": ""})
     assert look("gpu", "driver", root=here, nvml=ABSENT).mend.startswith("wsl.exe --update")
-
-
-def tried(**more):
-    base = {
-        "dtype": "fp32",
-        "error": 1e-6,
-        "drift": 0.0,
-        "finite": True,
-        "steps": 9,
-        "step_seconds": 0.1,
-    }
-    return base | more
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from autotrain.doctor import checks
 from autotrain.doctor.result import ok
 from autotrain.doctor.scene import Scene
 
-from .conftest import Answers, doctor, environment, examined
-from .test_pairing import fake_torch
+from .house import Answers, doctor, environment, examined, fake_torch
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
 root = pytest.mark.root

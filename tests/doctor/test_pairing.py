@@ -12,33 +12,10 @@ from narrow import can_unshare
 
 from autotrain.doctor import elf, mending, pairing
 
-from .conftest import LIBRARY, doctor, examined, install
+from .house import CUDA_TOO, LIBRARY, doctor, examined, fake_torch
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="libraries of Linux")
-# What torch's wheels say of themselves (2.13.0 for a CPU, from the package index).
-VERSION = """from typing import Optional
-
-__all__ = ['__version__', 'debug', 'cuda', 'git_version', 'hip', 'rocm', 'xpu']
-__version__ = '{version}'
-debug = False
-cuda: Optional[str] = {cuda}
-git_version = 'cf30153c4c131c8164ee7798e5022d810682e2cb'
-hip: Optional[str] = None
-rocm: Optional[str] = None
-xpu: Optional[str] = None
-"""
-CRASHES = "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n"
-OF_A_CPU = ("libc10.so", "libshm.so", "libtorch.so", "libtorch_cpu.so", "libtorch_python.so")
-CUDA_TOO = (*OF_A_CPU, "libc10_cuda.so", "libtorch_cuda.so", "libcudart.so.13")
 ALL = [["torch", name] for name in ("torch", "torchaudio", "torchvision", "files")]
-
-
-def fake_torch(site, version, *, cuda=None, libraries=OF_A_CPU, init=CRASHES, metadata=None):
-    """torch's metadata and version as they really are; the rest of it is empty."""
-    files = {f"torch/lib/{name}": LIBRARY for name in libraries}
-    files["torch/version.py"] = VERSION.format(version=version, cuda=repr(cuda))
-    files["torch/__init__.py"] = init
-    return install(site, "torch", metadata or version, files)
 
 
 def of_real(name):

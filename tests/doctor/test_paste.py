@@ -14,8 +14,7 @@ from autotrain.doctor.paste import Scrubber, block
 from autotrain.doctor.result import fail, ok, warn
 from autotrain.doctor.scene import Scene
 
-from .conftest import Answers, environment
-from .test_pairing import fake_torch
+from .house import Answers, environment, fake_torch
 
 
 @pytest.fixture

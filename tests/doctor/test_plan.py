@@ -11,9 +11,7 @@ from run.plans import make_plan
 from autotrain import planfile, trust
 from autotrain.task import file_sha256
 
-from .conftest import doctor, examined
-from .test_gpu import TORCH, devices
-from .test_pairing import fake_torch
+from .house import TORCH, devices, doctor, examined, fake_torch
 
 TASK = (
     "import json\nimport torch\n\ndef task(data):\n    raise AssertionError('the doctor ran it')\n"
