@@ -98,13 +98,18 @@ def cuda() -> dict[str, Any]:
 
 
 def _device(index: int) -> dict[str, Any]:
+    """A GPU; `problem`: why it cannot be worked with, though it is there."""
     import torch
 
     told = torch.cuda.get_device_properties(index)
-    free, total = torch.cuda.mem_get_info(index)
+    free, total, problem = 0, told.total_memory, ""
+    try:
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:  # others hold all of it, or its mode keeps us out
+        problem = _said(error)
     return {
         "name": told.name, "capability": [told.major, told.minor], "free": free, "total": total,
-        "architecture": getattr(told, "gcnArchName", ""),
+        "architecture": getattr(told, "gcnArchName", ""), "problem": problem,
     }  # fmt: skip
 
 

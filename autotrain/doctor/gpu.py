@@ -99,6 +99,8 @@ def seen(scene: Scene) -> Result:
             return skip("no GPU, and torch cannot be asked")
         return fail(f"torch, asked for its GPUs: {error}", matching_torch())
     found = told["devices"]
+    if stuck := next((each for each in found if each["problem"]), None):
+        return fail(f"{stuck['name']}: {stuck['problem']}", "nvidia-smi   # who holds it: kill PID")
     if found:
         return ok(f"{len(found)}: {', '.join(each['name'] for each in found)}")
     if not here:

@@ -113,7 +113,14 @@ def fake_torch(site, version, *, cuda=None, libraries=OF_A_CPU, init=CRASHES, me
 
 def devices(*capabilities, architectures=("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")):
     listed = [
-        {"name": f"GPU {i}", "capability": list(c), "free": GIB, "total": GIB, "architecture": ""}
+        {
+            "name": f"GPU {i}",
+            "capability": list(c),
+            "free": GIB,
+            "total": GIB,
+            "architecture": "",
+            "problem": "",
+        }
         for i, c in enumerate(capabilities)
     ]
     return {"devices": listed, "architectures": list(architectures), "complaint": ""}

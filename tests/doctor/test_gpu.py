@@ -140,6 +140,11 @@ def test_gpus_that_torch_does_not_see(look):
     found = look("gpu", "GPUs of torch", **said, cuda="a segmentation fault")
     assert "a segmentation fault" in found.detail
     assert look("gpu", "GPUs of torch", **said, cuda=devices((9, 0))).status == "ok"
+    full = devices((9, 0))
+    full["devices"][0]["problem"] = "AcceleratorError: CUDA error: out of memory"
+    found = look("gpu", "GPUs of torch", **said, cuda=full)
+    assert (found.status, "out of memory" in found.detail) == ("fail", True)
+    assert found.mend.startswith("nvidia-smi")
 
 
 @pytest.mark.parametrize(
