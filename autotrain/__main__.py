@@ -34,9 +34,7 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--verbose"]
     verbose = len(arguments) < len(sys.argv) - 1
     try:
-        from autotrain.cli import app
-
-        code = app(arguments, prog_name="autotrain", standalone_mode=False)
+        code = _carry_out(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _nobody_reads()
@@ -51,9 +49,25 @@ def main() -> None:
             code = _report(no_room, verbose)
         elif isinstance(error, OSError) and error.errno in _MACHINES:
             code = _machine(error)
+        elif isinstance(error, ImportError) and not (error.name or "").startswith("autotrain"):
+            code = _say(f"a library does not load: {error}", hint="autotrain doctor", code=1)
         else:
             code = _usage(error) if hasattr(error, "format_message") else _bug(verbose)
     _end(code if isinstance(code, int) else 0)
+
+
+def _carry_out(arguments: list[str]) -> Any:
+    """The command's exit code; the doctor's too where what reads command lines does not load."""
+    try:
+        from autotrain.cli import app
+
+        return app(arguments, prog_name="autotrain", standalone_mode=False)
+    except ImportError:
+        if arguments[:1] != ["doctor"]:
+            raise
+    from autotrain.commands.doctor import plainly
+
+    return plainly(arguments[1:])
 
 
 def _end(code: int) -> NoReturn:

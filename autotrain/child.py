@@ -5,24 +5,23 @@ A crash, memory running out, a hang: each becomes a `Silence`.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Literal, TypeVar
 
 import psutil
 from pydantic import ValidationError
 
+from autotrain.offspring import end, start
 from autotrain.schema import Record
 from autotrain.units import bytes_text, seconds_text
 
+__all__ = ["Silence", "ask", "end", "start"]
+
 _LOOK_EVERY_SECONDS = 0.05
-_WINDOWS = sys.platform == "win32"
 
 
 class Silence(Record):
@@ -63,25 +62,6 @@ def ask(
         return _without_answer(process.returncode, ended, complaints)
 
 
-def start(module: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
-    """`python -m module` in a process group of its own, with its stdin to write to; see `end`."""
-    package = Path(__file__).parents[1]
-    installed = package.name in ("site-packages", "dist-packages")
-    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
-    more = {"PYTHONDONTWRITEBYTECODE": "1"}
-    if not installed:
-        more["PYTHONPATH"] = os.pathsep.join(paths)
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=stdout,
-        stderr=stderr,
-        env=os.environ | more,
-        start_new_session=not _WINDOWS,
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
-
-
 def _start(
     module: str, request: Record, answer: IO[bytes], complaints: IO[bytes]
 ) -> subprocess.Popen[bytes]:
@@ -117,24 +97,6 @@ def _resident(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """The child and all that it started, whether it has ended or not."""
-    offspring: list[psutil.Process] = []
-    with suppress(psutil.Error):
-        offspring = psutil.Process(process.pid).children(recursive=True)
-    if not _WINDOWS:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    for each in offspring:
-        with suppress(psutil.Error):
-            each.kill()
-    process.kill()
-    process.wait()
-    assert process.stdin is not None
-    with suppress(OSError):
-        process.stdin.close()
 
 
 def _without_answer(code: int, peak: int, complaints: IO[bytes]) -> Silence:

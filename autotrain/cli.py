@@ -12,6 +12,7 @@ from autotrain.flags import (
     Events,
     FindLr,
     For,
+    ForPlan,
     Fresh,
     From,
     ImportWeights,
@@ -24,6 +25,7 @@ from autotrain.flags import (
     NodeRank,
     NProc,
     Output,
+    Paste,
     PlanFile,
     Price,
     RecipeName,
@@ -32,6 +34,7 @@ from autotrain.flags import (
     Settings,
     StageName,
     Stages,
+    Step,
     Steps,
     TaskFile,
     TemplateName,
@@ -85,6 +88,19 @@ def _global(
     ] = False,
 ) -> None:
     """Sizes a PyTorch training run for your machine, says why, and carries it out."""
+
+
+@app.command()
+def doctor(
+    plan_file: ForPlan = None,
+    step: Step = True,
+    as_json: Json = False,
+    paste: Paste = False,
+) -> int:
+    """Find out whether this machine is fit to train, and what mends it where it is not."""
+    from autotrain.commands import doctor as command
+
+    return command.doctor(plan_file, step=step, as_json=as_json, as_block=paste)
 
 
 @app.command()

@@ -137,6 +137,12 @@ def room(folder: Path) -> tuple[int, str]:
     return free, bytes_text(free)
 
 
+def nearest_folder(where: Path) -> Path:
+    """`where`, or its nearest parent that exists and is a folder."""
+    path = Path(os.path.abspath(where))
+    return next((p for p in (path, *path.parents) if p.is_dir()), Path(path.anchor))
+
+
 def aside(path: Path) -> Path:
     """A free name beside `path` for what was there before: `NAME.before-1`, `-2`, ..."""
     numbered = (path.with_name(f"{path.name}.before-{number}") for number in itertools.count(1))

@@ -144,3 +144,12 @@ NodeRank = Annotated[
     typer.Option("--node-rank", metavar="N", min=0, help="With --nnodes: this one; 0 writes."),
 ]
 Events = Annotated[bool, typer.Option("--json", help="Print one event a line.")]
+ForPlan = Annotated[
+    str | None, typer.Option("--for", metavar="PLAN", help="Check what this plan needs, too.")
+]
+Step = Annotated[
+    bool, typer.Option("--step/--no-step", help="Train for two seconds on each device.")
+]
+Paste = Annotated[
+    bool, typer.Option("--paste", help="Print a block for an issue, with nothing private in it.")
+]

@@ -49,6 +49,25 @@ class Load:
     slowed: str | None = None
 
 
+@dataclass(frozen=True)
+class Health:
+    """What may be wrong with a GPU; each None where nobody tells.
+
+    `compute_mode`: "default", "exclusive" or "prohibited". `repair_pending`, `repair_failed`: rows
+    of its memory that wait to be replaced, or could not be. `display`: it draws a screen.
+    """
+
+    compute_mode: str | None = None
+    uncorrected_errors: int | None = None
+    repair_pending: bool | None = None
+    repair_failed: bool | None = None
+    display: bool | None = None
+    watts_cap: float | None = None
+    watts_default: float | None = None
+    slowed: str | None = None
+
+
+_COMPUTE_MODES = {0: "default", 1: "exclusive", 2: "prohibited", 3: "exclusive"}
 # nvml.h, nvmlClocksEventReasons: those that say something is wrong. A power cap is how GPUs run
 # at full load, and idleness is nobody's fault.
 SLOWED = {
@@ -80,6 +99,20 @@ def _opened() -> Any:
     except pynvml.NVMLError:
         return None
     return pynvml
+
+
+def nvml_problem() -> str | None:
+    """Why the driver does not answer, in its words; None where it does."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except ImportError as error:
+        return str(error)
+    except pynvml.NVMLError as error:
+        return str(error)
+    pynvml.nvmlShutdown()
+    return None
 
 
 def load_reader(uuid: str) -> Callable[[], Load] | None:
@@ -131,11 +164,33 @@ def nvml_gpus() -> list[NvmlGpu]:
     with _library() as nvml:
         if nvml is None:
             return []
-        handles = [
-            _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
-            for index in range(_ask(nvml, nvml.nvmlDeviceGetCount) or 0)
-        ]
-        return [_gpu(nvml, handle) for handle in handles if handle is not None]
+        return [_gpu(nvml, handle) for handle in _handles(nvml)]
+
+
+def nvml_health() -> list[Health]:
+    """Of all GPUs, in the order of `nvml_gpus`. Verify with `nvidia-smi -q`."""
+    with _library() as nvml:
+        if nvml is None:
+            return []
+        return [_health(nvml, handle) for handle in _handles(nvml)]
+
+
+def _health(nvml: Any, handle: Any) -> Health:
+    rows = _ask(nvml, nvml.nvmlDeviceGetRemappedRows, handle) or (None,) * 4
+    cap = _ask(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    default = _ask(nvml, nvml.nvmlDeviceGetPowerManagementDefaultLimit, handle)
+    display = _ask(nvml, nvml.nvmlDeviceGetDisplayActive, handle)
+    kind, since = nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+    return Health(
+        compute_mode=_COMPUTE_MODES.get(_ask(nvml, nvml.nvmlDeviceGetComputeMode, handle)),
+        uncorrected_errors=_ask(nvml, nvml.nvmlDeviceGetTotalEccErrors, handle, kind, since),
+        repair_pending=rows[2] if rows[2] is None else bool(rows[2]),
+        repair_failed=rows[3] if rows[3] is None else bool(rows[3]),
+        display=display if display is None else bool(display),
+        watts_cap=None if cap is None else cap / 1000,
+        watts_default=None if default is None else default / 1000,
+        slowed=_load(nvml, handle).slowed,
+    )
 
 
 def used_bytes(uuid: str) -> int | None:
@@ -149,6 +204,12 @@ def used_bytes(uuid: str) -> int | None:
         handle = _ask(nvml, nvml.nvmlDeviceGetHandleByUUID, f"GPU-{uuid}".encode())
         memory = handle and _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
         return int(memory.used) if memory and memory.total > 0 else None
+
+
+def _handles(nvml: Any) -> list[Any]:
+    count = _ask(nvml, nvml.nvmlDeviceGetCount) or 0
+    found = (_ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index) for index in range(count))
+    return [handle for handle in found if handle is not None]
 
 
 def _gpu(nvml: Any, handle: Any) -> NvmlGpu:

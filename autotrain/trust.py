@@ -108,6 +108,17 @@ def trust_places(places: Iterable[str], folder: Path) -> None:
     files.write_atomic(_places_path(), json.dumps([*known, *new], indent=1))
 
 
+def strange_places(places: Mapping[str, str | None], folder: Path) -> dict[str, str]:
+    """Those that neither lie in the plan's `folder` nor were named here; nothing is recorded."""
+    known, own = trusted_places(), _where(".", folder)
+    return {
+        key: where
+        for key, place in places.items()
+        if place is not None
+        and not any(_within(where := _where(place, folder), one) for one in (own, *known))
+    }
+
+
 def check_places(
     places: Mapping[str, str | None], folder: Path, name: str, *, accept: bool
 ) -> None:
@@ -115,13 +126,7 @@ def check_places(
 
     `places`: by the key that says so. `accept`: a person names them now.
     """
-    known, own = trusted_places(), _where(".", folder)
-    strange = {
-        key: where
-        for key, place in places.items()
-        if place is not None
-        and not any(_within(where := _where(place, folder), one) for one in (own, *known))
-    }
+    strange = strange_places(places, folder)
     if accept or not strange:
         mirror = places.get("checkpoint.mirror")  # also in the copy of the plan that a run keeps
         trust_places([*strange.values(), *([mirror] if mirror else [])], folder)

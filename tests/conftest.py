@@ -2,11 +2,13 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from itertools import count, islice
 
 import pytest
 from hypothesis import settings
+from narrow import CONTROL
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where tests run beside one another, threads that wait for others burn the cores those need.
@@ -66,6 +68,31 @@ def small_disk():
             return place
 
         yield made
+
+
+@pytest.fixture
+def group():
+    """`group("pids", "pids.max", 3)`: a control group of that limit, as long as the test."""
+    made = []
+
+    def make(controller, name, most):
+        folder = CONTROL / controller / f"autotrain-{os.getpid()}-{len(made)}"
+        try:
+            folder.mkdir()
+            made.append(folder)
+            (folder / name).write_text(str(most))
+        except OSError as error:
+            pytest.skip(f"needs root and control groups of version 1: {error}")
+        return str(folder)
+
+    yield make
+    for folder in made:
+        deadline = time.monotonic() + 10
+        while folder.exists() and time.monotonic() < deadline:
+            try:
+                folder.rmdir()
+            except OSError:  # its processes are still ending
+                time.sleep(0.05)
 
 
 @pytest.fixture

@@ -15,6 +15,12 @@ from autotrain.cli import app
 # command -> parameter -> its flags; an argument has none, and stands in brackets if optional.
 FROZEN = {
     "": {"version": "--version", "verbose": "--verbose"},
+    "doctor": {
+        "plan_file": "--for",
+        "step": "--step --no-step",
+        "as_json": "--json",
+        "paste": "--paste",
+    },
     "probe": {
         "[data]": "",
         "output": "-o --output",

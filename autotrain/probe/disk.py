@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from autotrain.files import nearest_folder
 from autotrain.schema import Disk
 from autotrain.units import GIB, MIB
 
@@ -28,12 +29,6 @@ def probe_disk(where: Path, write_bandwidth: float | None = None) -> Disk:
         free_bytes=usage.free,
         write_bandwidth=write_bandwidth,
     )
-
-
-def nearest_folder(where: Path) -> Path:
-    """`where`, or its nearest parent that exists and is a folder."""
-    path = Path(os.path.abspath(where))
-    return next((p for p in (path, *path.parents) if p.is_dir()), Path(path.anchor))
 
 
 def disk_key(where: Path) -> str:

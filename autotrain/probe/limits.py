@@ -176,8 +176,8 @@ def _mounts(root: Path) -> Iterator[_Mount]:
         yield _Mount(
             version=2 if right[0] == "cgroup2" else 1,
             controllers=frozenset(right[2].split(",")),
-            root=PurePosixPath(_unescape(left[3])),
-            folder=root / _unescape(left[4]).lstrip("/"),
+            root=PurePosixPath(unescape(left[3])),
+            folder=root / unescape(left[4]).lstrip("/"),
         )
 
 
@@ -190,7 +190,7 @@ def _upwards(mount: _Mount, path: PurePosixPath) -> Iterator[Path]:
             yield folder
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
     """`mountinfo` writes a space as `\\040`."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 

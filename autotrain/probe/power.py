@@ -26,13 +26,15 @@ def has_battery(supplies: Path = SUPPLIES) -> bool | None:
 
 def _listed(supplies: Path) -> bool | None:
     try:
-        return any(map(_is_own_battery, supplies.iterdir()))
+        return bool(own_batteries(supplies))
     except OSError:
         return None
 
 
-def _is_own_battery(supply: Path) -> bool:
-    return _read(supply / "type") == "Battery" and _read(supply / "scope") != "Device"
+def own_batteries(supplies: Path = SUPPLIES) -> list[Path]:
+    """Those of the machine itself, on Linux. Raises OSError."""
+    found = sorted(supplies.iterdir())
+    return [s for s in found if _read(s / "type") == "Battery" and _read(s / "scope") != "Device"]
 
 
 def _read(path: Path) -> str:

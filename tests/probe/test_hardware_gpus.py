@@ -5,7 +5,16 @@ from types import SimpleNamespace
 import pytest
 
 from autotrain import nvml
-from autotrain.nvml import Driver, NvmlGpu, nvml_driver, nvml_gpus, used_bytes
+from autotrain.nvml import (
+    Driver,
+    Health,
+    NvmlGpu,
+    nvml_driver,
+    nvml_gpus,
+    nvml_health,
+    nvml_problem,
+    used_bytes,
+)
 from autotrain.probe import gpus
 
 GIB = 1 << 30
@@ -112,6 +121,48 @@ def test_a_driver_that_refuses_details_still_shows_the_gpu(driver):
     [gpu] = nvml_gpus()
     assert gpu.fp32_flops is None
     assert gpu.total_bytes > 0
+
+
+HEALTHY = {
+    "NVML_MEMORY_ERROR_TYPE_UNCORRECTED": 1,
+    "NVML_VOLATILE_ECC": 0,
+    "NVML_TEMPERATURE_GPU": 0,
+    "nvmlDeviceGetRemappedRows": lambda handle: (1, 2, 1, 0),
+    "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 80_000,
+    "nvmlDeviceGetPowerManagementDefaultLimit": lambda handle: 115_000,
+    "nvmlDeviceGetDisplayActive": lambda handle: 1,
+    "nvmlDeviceGetComputeMode": lambda handle: 3,
+    "nvmlDeviceGetTotalEccErrors": lambda handle, kind, since: 4 if (kind, since) == (1, 0) else 0,
+    "nvmlDeviceGetUtilizationRates": refuse,
+    "nvmlDeviceGetTemperature": refuse,
+    "nvmlDeviceGetPowerUsage": refuse,
+    "nvmlDeviceGetCurrentClocksThrottleReasons": lambda handle: 0x48,
+}
+
+
+def test_what_may_be_wrong_with_a_gpu_is_read_from_the_driver(driver):
+    driver(**HEALTHY)
+    assert nvml_health() == [
+        Health("exclusive", 4, True, False, True, 80.0, 115.0, "hardware thermal slowdown")
+    ]
+
+
+def test_a_driver_that_tells_nothing_of_health_finds_none_wrong(driver):
+    driver(**{name: refuse if callable(told) else told for name, told in HEALTHY.items()})
+    assert nvml_health() == [Health()]
+
+
+def test_why_nobody_tells_of_gpus_is_said_in_the_drivers_words(driver, monkeypatch):
+    driver()
+    assert nvml_problem() is None
+
+    def mismatch():
+        raise FakeError("Driver/library version mismatch")
+
+    driver(nvmlInit=mismatch)
+    assert nvml_problem() == "Driver/library version mismatch"
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "pynvml" in nvml_problem()
 
 
 def test_all_are_visible_when_nothing_is_said():

@@ -3,12 +3,10 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from narrow import can_unshare
 
 from .conftest import ending, healed, insist_on_reported, said
 
@@ -17,37 +15,6 @@ pytestmark = linux
 
 MANY = {"more": 24}  # so many tensors in a micro-batch: each takes a file to be handed over
 WIDE = {"more": 1, "wide": 300_000}  # 4.6 MiB in a micro-batch of 4
-CONTROL = Path("/sys/fs/cgroup")
-
-
-@pytest.fixture
-def group():
-    """`group("pids", "pids.max", 3)`: a control group of that limit, as long as the test."""
-    made = []
-
-    def make(controller, name, most):
-        folder = CONTROL / controller / f"autotrain-{os.getpid()}-{len(made)}"
-        try:
-            folder.mkdir()
-            made.append(folder)
-            (folder / name).write_text(str(most))
-        except OSError as error:
-            pytest.skip(f"needs root and control groups of version 1: {error}")
-        return str(folder)
-
-    yield make
-    for folder in made:
-        deadline = time.monotonic() + 10
-        while folder.exists() and time.monotonic() < deadline:
-            try:
-                folder.rmdir()
-            except OSError:  # its processes are still ending
-                time.sleep(0.05)
-
-
-def can_unshare():
-    done = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False)
-    return done.returncode == 0
 
 
 def trials(times, few=1):

@@ -4,10 +4,8 @@ Lines of JSON on stdin say what to run, lines of JSON on stdout what became of i
 once, so that a trial takes a fraction of a second.
 """
 
-import ctypes
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from narrow import narrowed
 from run.plans import make_plan
 
 from autotrain import Loss, Task
@@ -79,20 +78,6 @@ def loss(model, batch):
             model.order = (model.order * 1_000_003 + number + 1) % (1 << 61)
     total = nn.functional.cross_entropy(model(x), y, reduction="sum")
     return Loss(total=total, weight=len(y))
-
-
-def narrowed(shm=None, cgroups=(), limits=()):
-    """This process sees less of the machine from here on."""
-    if shm is not None:
-        assert ctypes.CDLL(None).unshare(0x00020000) == 0, "CLONE_NEWNS"
-        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={shm}", "none", "/dev/shm"], check=True
-        )
-    for folder in cgroups:
-        Path(folder, "cgroup.procs").write_text(str(os.getpid()))
-    for name, most in limits:
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
 
 
 def opened(directory, name):

@@ -1,0 +1,63 @@
+"""Processes of ours: each begins in a group of its own, and ends with all that it started.
+
+The standard library is enough, so that the doctor can ask where others are broken.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+_WINDOWS = sys.platform == "win32"
+
+
+def start(module: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """`python -m module` in a process group of its own, with its stdin to write to; see `end`."""
+    package = Path(__file__).parents[1]
+    installed = package.name in ("site-packages", "dist-packages")
+    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    more = {"PYTHONDONTWRITEBYTECODE": "1"}
+    if not installed:
+        more["PYTHONPATH"] = os.pathsep.join(paths)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        env=os.environ | more,
+        start_new_session=not _WINDOWS,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """The child and all that it started, whether it has ended or not."""
+    others = _started_by(process.pid)
+    if not _WINDOWS:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for pid in others:
+        with suppress(OSError):
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.kill()
+    process.wait()
+    assert process.stdin is not None
+    with suppress(OSError):
+        process.stdin.close()
+
+
+def _started_by(pid: int) -> list[int]:
+    """Processes below that one; none where nobody can tell."""
+    try:
+        import psutil
+    except ImportError:
+        return []
+    try:
+        return [each.pid for each in psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return []
