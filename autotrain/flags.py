@@ -144,3 +144,19 @@ NodeRank = Annotated[
     typer.Option("--node-rank", metavar="N", min=0, help="With --nnodes: this one; 0 writes."),
 ]
 Events = Annotated[bool, typer.Option("--json", help="Print one event a line.")]
+Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+RunFolder = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/my-task.")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option("--checkpoint", metavar="STEP", help="best, latest, or one such as step-1200."),
+]
+WhichStage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="NAME", help="Of a run with stages: which (the last)."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (the plan's)."),
+]

@@ -48,7 +48,7 @@ class Classification:
         logits = model(inputs)
         classes, meant = logits.shape[-1], _indices(labels)
         pairs = meant * classes + logits.argmax(dim=-1)
-        known = pairs[meant >= 0]  # torch's -100 is a label to leave out
+        known: torch.Tensor = pairs[meant >= 0]  # torch's -100 is a label to leave out
         return known.bincount(minlength=classes**2).reshape(classes, classes)
 
 

@@ -124,9 +124,9 @@ class Task:
         from autotrain.supervised import Classification
 
         figures = Classification(label_smoothing, class_weights)
-        usual = {"measure": figures.measure, "confusion": figures.confusion}
+        usual: dict[str, Any] = {"measure": figures.measure, "confusion": figures.confusion}
         usual |= {"monitor": "accuracy", "better": "higher"}
-        return cls(model=model, train=train, valid=valid, loss=figures.loss, **{**usual, **more})
+        return cls(model=model, train=train, valid=valid, loss=figures.loss, **(usual | more))
 
     @classmethod
     def regression(

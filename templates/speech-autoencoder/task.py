@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from autotrain import Loss, Task
-from autotrain.blocks.audio import clip_seconds, load_clip, log_spectrum, pad_frames
+from autotrain.blocks.audio import (
+    clip_seconds,
+    load_clip,
+    log_spectrum,
+    pad_frames,
+    sound_of,
+    write_clip,
+)
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import between
@@ -146,6 +153,66 @@ def measure(model: nn.Module, batch: Frames) -> dict:
     }
 
 
+def rebuild(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
+    """What is left of a clip: as a WAV, as a picture, and in figures."""
+    spectra = spectrum(Clip(Path(given)), max_seconds)[None].to(model.level.device)
+    normalised, output = model(spectra)
+    latent = model.encode(normalised)[0].float().cpu()
+    seen, found = spectra[0].cpu(), (output[0] * model.spread + model.level).cpu()
+    sound = sound_of(found, n_fft=N_FFT, window=WINDOW, hop=HOP)
+    name = Path(given).stem
+    write_clip(out / f"{name}.wav", sound, RATE)
+    draw(
+        out / f"{name}.png",
+        name,
+        load_clip(Path(given), RATE, max_seconds),
+        seen,
+        latent,
+        sound,
+        found,
+    )
+    energy = normalised.square().sum()
+    return {
+        "wav": str(out / f"{name}.wav"),
+        "picture": str(out / f"{name}.png"),
+        "explained": float((energy - (output - normalised).square().sum()) / energy),
+        "error_db": float((found - seen).abs().mean()),
+    }
+
+
+def draw(path: Path, name: str, samples, seen, latent, sound, found) -> None:
+    """Six panels: the sound, its spectrum, the numbers in between, and what comes out of them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 8), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(name, parse_math=False)
+    (first, second, third), (fourth, fifth, sixth) = figure.subplots(2, 3)
+    seconds, hertz = len(seen) * HOP / RATE, RATE / 2000
+    where = {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, hertz)}
+    for ax, title, wave in ((first, "sound", samples), (fourth, "rebuilt, phases guessed", sound)):
+        ax.plot(torch.arange(len(wave)) / RATE, wave, linewidth=0.5)
+        ax.set(title=title, xlabel="seconds", xlim=(0, seconds), ylim=(-1, 1))
+    for ax, title, values in ((second, "spectrum, dB", seen), (fifth, "rebuilt, dB", found)):
+        shown = ax.imshow(values.T, vmin=FLOOR_DB, vmax=0, cmap="magma", **where)
+        figure.colorbar(shown, ax=ax)
+        ax.set(title=title, xlabel="seconds", ylabel="kHz")
+    shown = third.imshow(
+        latent.T,
+        aspect="auto",
+        origin="lower",
+        cmap="coolwarm",
+        extent=(0, seconds, 0, latent.shape[1]),
+    )
+    figure.colorbar(shown, ax=third)
+    third.set(title=f"the {latent.shape[1]} numbers of each frame", xlabel="seconds")
+    shown = sixth.imshow((found - seen).abs().T, vmin=0, vmax=20, cmap="viridis", **where)
+    figure.colorbar(shown, ax=sixth)
+    sixth.set(title="error, dB", xlabel="seconds", ylabel="kHz")
+    figure.savefig(path)
+
+
 def task(
     data: Path | None,
     *,
@@ -181,4 +248,5 @@ def task(
         loss=loss,
         measure=measure,
         length=frames.__getitem__,
+        predict=functools.partial(rebuild, max_seconds=max_seconds),
     )
