@@ -83,8 +83,8 @@ def picture(draw: np.random.Generator, name: str, fonts: tuple[str, ...]) -> Ima
     made = behind + share * (np.clip(colour, 0, 255) - behind)
     if draw.random() < 0.25:
         at, wide = int(draw.integers(0, side)), int(draw.integers(4, 12))
-        made[at : at + wide] = draw.uniform(0, 255, 3)
-        made = made if draw.random() < 0.5 else made.transpose(1, 0, 2)
+        bar = slice(at, at + wide)
+        made[bar if draw.random() < 0.5 else (slice(None), bar)] = draw.uniform(0, 255, 3)
     image = Image.fromarray(np.clip(made, 0, 255).astype(np.uint8))
     image = image.filter(ImageFilter.GaussianBlur(draw.uniform(0, 2)))
     small = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=float)

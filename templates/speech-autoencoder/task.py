@@ -34,6 +34,15 @@ FLOOR_DB = -90.0  # re a sine of full scale; below it everything is silence
 
 STATISTICS_CLIPS = 200  # of the training clips, evenly spread, for the level and its spread
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
+# Of `draw`: title, unit upwards, and of a picture its lowest and highest value and its colours.
+PANELS = (
+    ("sound", ""),
+    ("spectrum, dB", "kHz", FLOOR_DB, 0, "magma"),
+    ("what is kept of each frame", "number", None, None, "coolwarm"),
+    ("rebuilt sound, its phases guessed", ""),
+    ("rebuilt spectrum, dB", "kHz", FLOOR_DB, 0, "magma"),
+    ("error, dB", "kHz", 0, 20, "viridis"),
+)
 
 
 class Frames(NamedTuple):
@@ -153,63 +162,48 @@ def measure(model: nn.Module, batch: Frames) -> dict:
     }
 
 
-def rebuild(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
+def answer(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
     """What is left of a clip: as a WAV, as a picture, and in figures."""
-    spectra = spectrum(Clip(Path(given)), max_seconds)[None].to(model.level.device)
-    normalised, output = model(spectra)
+    samples = load_clip(Path(given), RATE, max_seconds)
+    seen = spectrum(Clip(Path(given)), max_seconds)
+    normalised, output = model(seen[None].to(model.level.device))
     latent = model.encode(normalised)[0].float().cpu()
-    seen, found = spectra[0].cpu(), (output[0] * model.spread + model.level).cpu()
+    found = (output[0] * model.spread + model.level).cpu()
     sound = sound_of(found, n_fft=N_FFT, window=WINDOW, hop=HOP)
-    name = Path(given).stem
-    write_clip(out / f"{name}.wav", sound, RATE)
-    draw(
-        out / f"{name}.png",
-        name,
-        load_clip(Path(given), RATE, max_seconds),
-        seen,
-        latent,
-        sound,
-        found,
-    )
+    wav, picture = (out / f"{Path(given).stem}{suffix}" for suffix in (".wav", ".png"))
+    write_clip(wav, sound, RATE)
+    draw(picture, [samples, seen, latent, sound, found, (found - seen).abs()])
     energy = normalised.square().sum()
     return {
-        "wav": str(out / f"{name}.wav"),
-        "picture": str(out / f"{name}.png"),
-        "explained": float((energy - (output - normalised).square().sum()) / energy),
+        "wav": str(wav),
+        "picture": str(picture),
+        "explained": float(1 - (output - normalised).square().sum() / energy),
         "error_db": float((found - seen).abs().mean()),
     }
 
 
-def draw(path: Path, name: str, samples, seen, latent, sound, found) -> None:
-    """Six panels: the sound, its spectrum, the numbers in between, and what comes out of them."""
+def draw(path: Path, shown: list[torch.Tensor]) -> None:
+    """Six panels: a sound, its spectrum, what is kept of it; the same rebuilt, and its error."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(16, 8), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(name, parse_math=False)
-    (first, second, third), (fourth, fifth, sixth) = figure.subplots(2, 3)
-    seconds, hertz = len(seen) * HOP / RATE, RATE / 2000
-    where = {"origin": "lower", "aspect": "auto", "extent": (0, seconds, 0, hertz)}
-    for ax, title, wave in ((first, "sound", samples), (fourth, "rebuilt, phases guessed", sound)):
-        ax.plot(torch.arange(len(wave)) / RATE, wave, linewidth=0.5)
-        ax.set(title=title, xlabel="seconds", xlim=(0, seconds), ylim=(-1, 1))
-    for ax, title, values in ((second, "spectrum, dB", seen), (fifth, "rebuilt, dB", found)):
-        shown = ax.imshow(values.T, vmin=FLOOR_DB, vmax=0, cmap="magma", **where)
-        figure.colorbar(shown, ax=ax)
-        ax.set(title=title, xlabel="seconds", ylabel="kHz")
-    shown = third.imshow(
-        latent.T,
-        aspect="auto",
-        origin="lower",
-        cmap="coolwarm",
-        extent=(0, seconds, 0, latent.shape[1]),
-    )
-    figure.colorbar(shown, ax=third)
-    third.set(title=f"the {latent.shape[1]} numbers of each frame", xlabel="seconds")
-    shown = sixth.imshow((found - seen).abs().T, vmin=0, vmax=20, cmap="viridis", **where)
-    figure.colorbar(shown, ax=sixth)
-    sixth.set(title="error, dB", xlabel="seconds", ylabel="kHz")
+    figure.suptitle(path.stem, parse_math=False)
+    axes, seconds = figure.subplots(2, 3).flat, len(shown[1]) * HOP / RATE
+    for ax, values, (title, unit, *colours) in zip(axes, shown, PANELS, strict=True):
+        ax.set(title=title, xlabel="seconds", ylabel=unit)
+        if values.dim() == 1:
+            ax.plot(torch.linspace(0, seconds, len(values)).numpy(), values.numpy(), linewidth=0.5)
+            ax.set(xlim=(0, seconds), ylim=(-1, 1))
+            continue
+        top = RATE / 2000 if unit == "kHz" else values.shape[1]
+        low, high, cmap = colours
+        image = ax.imshow(
+            values.T.numpy(), cmap, vmin=low, vmax=high, aspect="auto", origin="lower",
+            extent=(0, seconds, 0, top),
+        )  # fmt: skip
+        figure.colorbar(image, ax=ax)
     figure.savefig(path)
 
 
@@ -248,5 +242,5 @@ def task(
         loss=loss,
         measure=measure,
         length=frames.__getitem__,
-        predict=functools.partial(rebuild, max_seconds=max_seconds),
+        predict=functools.partial(answer, max_seconds=max_seconds),
     )
