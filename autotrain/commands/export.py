@@ -142,7 +142,7 @@ def _text(opened: Opened, to: str, target: Path, record: dict[str, Any], made: M
         labelled("exported", f"{opened.name} at step-{record['step']:08d}{averaged}: {to}"),
         literal("file", f"{target} ({bytes_text(record['bytes'])})"),
         literal("sha256", record["sha256"]),
-        literal("weights", f"{record['weights_sha256']} (of the checkpoint)"),
+        literal("weights", f"{record['weights_sha256']} (the checkpoint's file)"),
     ]
     lines += [labelled("" if n else "given", str(port)) for n, port in enumerate(made.inputs)]
     if made.narrowed:

@@ -1,7 +1,8 @@
 """A model as ONNX, checked by onnxruntime.
 
-torch has two exporters. The one by torch.export is tried first; that by tracing knows some models
-better (a BiLSTM over sequences of any length, pytorch issue 191855). What one of them made counts
+torch has two exporters. The one by torch.export is tried first, but for models with recurrent
+layers: it writes these out step by step, for one length (pytorch issues 191855 and 115092); the
+one by tracing keeps them as they are, and loses to it elsewhere. What one of them made counts
 if onnxruntime answers as the model does on batches of other sizes and lengths; where no such size
 may vary, a narrower one is tried, and said.
 """
@@ -40,7 +41,7 @@ def write(model: nn.Module, calls: Sequence[Call], path: Path, notes: Mapping[st
         those = [call for call in calls if fits(call, calls[0], axes)]
         if len(those) < 2:  # nothing but what it was made from
             continue
-        for said, exporter in EXPORTERS.items():
+        for said, exporter in _in_turn(model):
             try:
                 agreed = _made(exporter, model, those, names, axes, path)
             except DisagreementError as error:
@@ -101,6 +102,12 @@ def _by_tracing(model: nn.Module, call: Call, names: list[str], axes: Axes, path
 
 
 EXPORTERS: dict[str, Exporter] = {"torch.export": _by_export, "tracing": _by_tracing}
+
+
+def _in_turn(model: nn.Module) -> list[tuple[str, Exporter]]:
+    """The exporters in the order in which they are tried."""
+    recurrent = any(isinstance(each, nn.RNNBase) for each in model.modules())
+    return [*EXPORTERS.items()][:: -1 if recurrent else 1]
 
 
 def _asked(path: Path, names: list[str]) -> Callable[[Call], list[torch.Tensor]]:

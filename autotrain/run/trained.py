@@ -42,7 +42,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 class Trained:
     """A model with the weights of a checkpoint: the averaged ones where the run averages.
 
-    `weights_sha256`: of the checkpoint's weights, as its manifest says. `feed` hands out the
+    `weights_sha256`: of the checkpoint's file that they are in. `feed` hands out the
     samples of one `split`, `count` of them, once and in order.
     """
 
@@ -93,6 +93,7 @@ def load(
     device = device_of(plan.device)
     model = build_model(plan, task, device)
     snapshot = checkpoint.load(path, tensors_of(model))
+    averaged = snapshot.average is not None
     form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
     parts = _with(data.split(task, plan), task, split)
     feed = _feed(plan, parts, task, model, task_file, folder)
@@ -109,8 +110,10 @@ def load(
         split=split,
         count=parts.valid_count,
         step=snapshot.step,
-        averaged=snapshot.average is not None,
-        weights_sha256=handover.weights_digest(path),
+        averaged=averaged,
+        weights_sha256=handover.file_sha256(
+            path, checkpoint.AVERAGE if averaged else checkpoint.MODEL
+        ),
     )
 
 
