@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from autotrain.exporting.made import Made
     from autotrain.run.trained import Trained
 
+SUFFIXES = (".safetensors", ".pt", ".pth")  # of a state dict
 FILES = {"onnx": "model.onnx", "torchscript": "model.ts", "state-dict": "model.safetensors"}
 # The samples of each batch, by their place in the split: the first is followed; the next has its
 # sizes but for the batch's, and one of the next three has all of them, with other content; then
@@ -52,10 +53,9 @@ def export(wanted: Wanted, to: str, output: str | None, *, as_json: bool) -> int
 def _check_target(target: Path, to: str) -> None:
     if target.is_dir():
         raise UsageError(f"-o {target}: a folder", hint=f"name a file: {target / FILES[to]}")
-    suffixes = (".safetensors", ".pt", ".pth")
-    if to == "state-dict" and target.suffix not in suffixes:
+    if to == "state-dict" and target.suffix not in SUFFIXES:
         raise UsageError(
-            f"-o {target}: a state dict goes into {', '.join(suffixes)}",
+            f"-o {target}: a state dict goes into {', '.join(SUFFIXES)}",
             hint=f"-o {target.with_suffix('.safetensors')}",
         )
 
@@ -103,7 +103,8 @@ def _made(trained: Trained, to: str, path: Path, notes: dict[str, str]) -> Made:
     def judge(model: Any) -> list[float]:
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a model may draw numbers in eval mode too
             losses = [trained.task.loss(model, trained.batch(each)) for each in batches]
         return [float(loss.total) for loss in losses]
 
@@ -148,9 +149,10 @@ def _text(opened: Opened, to: str, target: Path, record: dict[str, Any], made: M
     if made.narrowed:
         lines.append(labelled("", "other sizes vary in the model, and could not in what was made"))
     sizes = sorted(set(made.agreed.samples))
-    way = f"against the model on real batches of {', '.join(map(str, sizes))} samples"
+    way = "in a model built anew" if to == "state-dict" else f"against the model (by {made.way})"
+    way += f" on real batches of {', '.join(map(str, sizes))} samples"
     most = f"differs by {number(made.agreed.most)} at most" if made.agreed.most else "no difference"
-    lines.append(labelled("checked", f"{way}, made by {made.way}: {most}"))
+    lines.append(labelled("checked", f"{way}: {most}"))
     lines += ["", literal("next", clean(_next(to, target)))]
     return "\n".join(lines)
 

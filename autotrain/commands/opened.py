@@ -61,10 +61,13 @@ class Opened(NamedTuple):
         """The model, with the weights of the checkpoint. Raises AutotrainError."""
         from autotrain.run import trained
 
-        return trained.load(
-            self.plan, self.task, self.checkpoint, task_file=self.task_file, folder=self.place,
-            split=split,
-        )  # fmt: skip
+        try:
+            return trained.load(
+                self.plan, self.task, self.checkpoint, task_file=self.task_file,
+                folder=self.place, split=split,
+            )  # fmt: skip
+        except Exception as error:
+            raise explained(error, f"loading {self.name}") from error
 
 
 def open_run(wanted: Wanted) -> Opened:

@@ -39,7 +39,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Made:
-    """An export by some way, what it is given, and how it agreed with the model.
+    """An export, the exporter that made it, what it is given, and how it agreed with the model.
 
     `narrowed`: it takes fewer sizes than the model does. `more`: what else is worth telling.
     """

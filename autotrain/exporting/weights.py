@@ -16,7 +16,6 @@ from autotrain.exporting.agreement import Agreement
 from autotrain.exporting.made import Made
 from autotrain.run.keeping import tensorfile
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
 Judge = Callable[[nn.Module], list[float]]
 
 
@@ -49,7 +48,7 @@ def write(
         why = f"{differ[0]} is another one" if differ else f"{said} and not {wanted}"
         raise AutotrainError(f"a model with the exported weights is not this one: {why}")
     most = tuple(samples)
-    return Made("every name", [], Agreement(most, 0.0, 0.0), more={"tensors": len(tensors)})
+    return Made("state_dict", [], Agreement(most, 0.0, 0.0), more={"tensors": len(tensors)})
 
 
 def _own(value: torch.Tensor) -> torch.Tensor:
