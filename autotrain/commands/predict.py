@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
 import shutil
 import sys
@@ -90,7 +91,7 @@ def _one(given: str, answers: _Answers, out: TextIO, *, as_json: bool) -> bool:
 
 def _line(given: str, answer: dict[str, Any], *, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"input": given, **answer}, ensure_ascii=False)
+        return json.dumps({"input": given, **answer})
     said = "  ".join(f"{clean(key)} {_said(value)}" for key, value in answer.items())
     return f"{clean(given)}\t{said}"
 
@@ -115,11 +116,14 @@ def _inputs(given: Sequence[str]) -> Iterator[str]:
                 sys.stdin.reconfigure(encoding="utf-8", errors="replace")
             yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         else:
-            yield from _files(Path(word)) or [word]
+            yield from _files(word) or [word]
 
 
-def _files(folder: Path) -> list[str]:
+def _files(word: str) -> list[str]:
     """The files below a folder, hidden ones left out; none of what is no folder."""
+    if not os.path.isdir(word):  # a long text is no name of anything, and Path says so by an error
+        return []
+    folder = Path(word)
     return sorted(
         str(path)
         for path in folder.rglob("*")

@@ -78,6 +78,13 @@ def test_a_folder_stands_for_its_files_and_stdin_for_its_lines(asked, at, tmp_pa
     assert [each["class"] for each in lines(said)] == [1, 1, 0]
 
 
+def test_a_long_text_an_empty_one_and_a_strange_name_are_inputs_like_others(asked, at):
+    given = ["word " * 2000, "", "a\udcffb", "5 1"]
+    said = at("predict", asked / "runs/mine", "--json", *given)
+    assert [each["input"] for each in lines(said)] == given
+    assert [("error" in each) for each in lines(said)] == [True, True, True, False]
+
+
 def test_text_is_piped_in_and_bytes_that_are_none_are_no_crash(asked, home):
     command = [sys.executable, "-m", "autotrain", "predict", "runs/mine", "--json"]
     done = subprocess.run(command, cwd=asked, input=b"5 1\n\xff\xfe\n", capture_output=True,
