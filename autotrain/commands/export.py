@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,7 +18,7 @@ from autotrain import __version__
 from autotrain.commands.opened import Opened, Wanted, explained, open_run
 from autotrain.commands.streams import data_only
 from autotrain.errors import UsageError
-from autotrain.report.text import clean, labelled, literal, number, plural
+from autotrain.report.text import labelled, literal, number, plural
 from autotrain.units import bytes_text
 
 if TYPE_CHECKING:
@@ -124,11 +125,9 @@ def _calls(trained: Trained, batches: Sequence[Sequence[int]]) -> list[Call]:
 
     found: list[Call] = []
     for each in batches:
-        batch = trained.batch(each)
         try:
-            found.append(
-                caught(trained.model, len(each), lambda batch=batch: trained.loss(batch))  # type: ignore[misc]
-            )
+            loss = partial(trained.loss, trained.batch(each))
+            found.append(caught(trained.model, len(each), loss))
         except Exception as error:
             if not found:
                 raise
@@ -153,7 +152,7 @@ def _text(opened: Opened, to: str, target: Path, record: dict[str, Any], made: M
     way += f" on real batches of {', '.join(map(str, sizes))} samples"
     most = f"differs by {number(made.agreed.most)} at most" if made.agreed.most else "no difference"
     lines.append(labelled("checked", f"{way}: {most}"))
-    lines += ["", literal("next", clean(_next(to, target)))]
+    lines += ["", literal("next", _next(to, target))]
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 python templates/image-classifier/make_digits.py /tmp/digits
 autotrain plan /tmp/digits --template image-classifier
 autotrain run plan.toml       # 1797 digits: about a minute on two idle cores, 99 % right
-autotrain evaluate runs/digits
+autotrain evaluate runs/image-classifier
 """
 
 import functools

@@ -88,6 +88,7 @@ def test_onnx_is_checked_on_real_batches_of_several_sizes(trained, at):
     assert session.run(None, {"input": torch.randn(7, 2).numpy()})[0].shape == (7, 2)
 
 
+@pytest.mark.slow
 def test_torchscript_runs_without_the_tasks_code(trained, at, tmp_path):
     exported(at, "runs/mine", "--to", "torchscript", "-o", str(tmp_path / "new/model.ts"))
     code = "import torch; print(list(torch.jit.load('model.ts')(torch.ones(6, 2)).shape))"
@@ -162,7 +163,9 @@ def test_a_full_disk_leaves_what_was_there(trained, at, small_disk, tmp_path, to
     assert sorted(os.listdir(place)) == ["filler", "model.pt"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_nothing_half_made(trained, number):
     """The task takes its time as soon as the export is under way."""
     slow = TASK.replace(

@@ -52,9 +52,9 @@ def test_scatter_alone_is_nothing_learned():
 
 
 def test_scatter_on_a_flat_end_is_not_taken_for_a_trend():
-    """Of an honest run that has flattened, with noise, at most one in ten is told otherwise."""
-    told = [way(falling(0.6, 30), seed=seed, noise=0.01).verdict for seed in range(50)]
-    assert told.count("converged") >= 45
+    """Of honest runs that have flattened, with noise, one in fifteen may be told to go on."""
+    told = [way(falling(0.6, 30), seed=seed, noise=0.1).verdict for seed in range(60)]
+    assert told.count("still improving") <= 4
 
 
 def test_a_figure_that_is_to_rise_is_turned_round():
