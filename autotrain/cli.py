@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from autotrain import using
 from autotrain.flags import (
     Compare,
     Data,
@@ -234,6 +235,10 @@ def report(
     from autotrain.commands import report as command
 
     return command.report(directory, as_json=as_json)
+
+
+for each in (using.evaluate, using.predict, using.export):
+    app.command()(each)
 
 
 @app.command()

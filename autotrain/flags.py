@@ -153,3 +153,19 @@ Step = Annotated[
 Paste = Annotated[
     bool, typer.Option("--paste", help="Print a block for an issue, with nothing private in it.")
 ]
+Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+RunFolder = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/my-task.")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option("--checkpoint", metavar="STEP", help="best, latest, or one such as step-1200."),
+]
+WhichStage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="NAME", help="Of a run with stages: which (the last)."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (the plan's)."),
+]

@@ -88,7 +88,7 @@ TORCHSIDE = rooms(
     "repeats",
     "sparse",
 )  # of the run, and of a trial of it
-UPSTAIRS = rooms("cli", "__main__", "commands")
+UPSTAIRS = rooms("cli", "using", "__main__", "commands")
 RULES = [
     Rule("autotrain/errors.py", may=STANDARD),
     Rule("autotrain/units.py", may=STANDARD),
@@ -146,8 +146,9 @@ RULES = [
         )
         for name in ("arrays", "confine", "media", "nvml", "sensors")
     ),
+    Rule("autotrain/exporting", never=(*rooms("plan", "probe", "report"), *UPSTAIRS)),
     Rule("autotrain/bench", never=UPSTAIRS),
-    Rule("autotrain/commands", never=rooms("cli", "__main__")),
+    Rule("autotrain/commands", never=rooms("cli", "using", "__main__")),
 ]
 
 
@@ -221,9 +222,9 @@ def test_templates_come_in_by_the_users_own_door() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "flags"])
+@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "flags", "using"])
 def test_the_command_line_imports_nothing_heavy_at_module_level(name: str) -> None:
-    ours = rooms("__version__", "cli", "errors", "flags")
+    ours = rooms("__version__", "cli", "errors", "flags", "using")
     light = (*STANDARD, "typer", *ours)
     early = [i for i in imports_of(PACKAGE / f"{name}.py") if i.at_module_level]
     assert not [i.name for i in early if not i.typing_only and not i.of(*light)]

@@ -1,16 +1,19 @@
-"""Speech as tensors: clips from files, log-magnitude spectra, batches padded to one length."""
+"""Speech as tensors: clips from files, log-magnitude spectra and back, batches padded alike."""
 
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import soundfile
 import torch
-from torchaudio.functional import resample
+from torchaudio.functional import griffinlim, resample
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.media import UnreadableError, blocks, open_clip
 from autotrain.units import bytes_text
@@ -101,3 +104,30 @@ def _unreadable(path: Path, problem: UnreadableError) -> AutotrainError:
 @functools.cache
 def _say_resampled(own_rate: int, rate: int) -> None:
     _log.warning("clips of %d Hz are resampled to %d Hz", own_rate, rate)
+
+
+def sound_of(
+    spectrum_db: torch.Tensor, *, n_fft: int, window: int, hop: int, rounds: int = 32, seed: int = 0
+) -> torch.Tensor:
+    """[frames, n_fft // 2 + 1] as `log_spectrum` makes them -> [(frames - 1) * hop] samples, their
+    phases by Griffin and Lim 1984. The same spectrum and seed give the same sound.
+    """
+    hann = torch.hann_window(window)
+    magnitudes = 10 ** (spectrum_db.float().cpu().T / 20) * (hann.sum() / 2)
+    wanted = (len(spectrum_db) - 1) * hop
+    least = n_fft // hop + 2  # frames that the transform can be mirrored in
+    missing = max(least - magnitudes.shape[1], 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        samples: torch.Tensor = griffinlim(
+            torch.nn.functional.pad(magnitudes, (0, missing)), hann, n_fft, hop, window,
+            power=1.0, n_iter=rounds, momentum=0.99, length=None, rand_init=True,
+        )  # fmt: skip
+    return samples[:wanted].clamp(-1, 1)
+
+
+def write_clip(path: Path, samples: torch.Tensor, rate: int) -> None:
+    """Write [samples] in -1..1 as a 16-bit WAV. Raises AutotrainError where that cannot be."""
+    sound = io.BytesIO()
+    soundfile.write(sound, samples.numpy(), rate, format="WAV", subtype="PCM_16")
+    files.write_atomic(path, sound.getvalue())

@@ -16,7 +16,7 @@ from autotrain.blocks.losses import inside
 from autotrain.blocks.softcache import Known, Named, NamedCollate, SoftCache, refuse_unfit
 from autotrain.blocks.teacher import load_teacher
 from autotrain.errors import AutotrainError
-from autotrain.task import Loss, Sums, Task, precise
+from autotrain.task import Loss, Task, precise
 
 
 class Posteriors(NamedTuple):
@@ -33,6 +33,7 @@ class Posteriors(NamedTuple):
 
 
 Read = Callable[[Any, Any], Posteriors]
+Figure = Callable[[nn.Module, Any], Any]
 
 
 def distilled(
@@ -68,7 +69,8 @@ def distilled(
     # What one that has not learned yet answers is for nobody to keep.
     kept = None if cache is None or not digest else _opened(task, Path(cache) / digest[:16])
     loss = _Distilling(task, model, alpha, temperature, read or _as_it_comes, kept)
-    changed = replace(task, loss=loss.loss, measure=None if task.measure is None else loss.measure)
+    measure, confusion = _on_held(task.measure), _on_held(task.confusion)
+    changed = replace(task, loss=loss.loss, measure=measure, confusion=confusion)
     if kept is None:
         return changed
     return replace(changed, train=Named(task.train), collate=NamedCollate(task.collate))
@@ -163,10 +165,6 @@ class _Distilling:
             mixes=hard.mixes,
         )
 
-    def measure(self, model: nn.Module, batch: Any) -> Sums:
-        assert self.task.measure is not None
-        return self.task.measure(model, _taken_apart(batch)[1])
-
     @torch.no_grad()
     def _asked(self, args: Any, kwargs: Any, batch: Any, device: torch.device) -> torch.Tensor:
         if device != self.device:
@@ -200,6 +198,13 @@ class _Distilling:
         if student.frames is not None:
             rows = [row[:n] for row, n in zip(rows, student.frames.tolist(), strict=True)]
         self.cache.put(names, rows)
+
+
+def _on_held(figure: Figure | None) -> Figure | None:
+    """A figure of (model, batch) that is given the batch without its samples' names."""
+    if figure is None:
+        return None
+    return lambda model, batch: figure(model, _taken_apart(batch)[1])
 
 
 def _taken_apart(batch: Any) -> tuple[Any, Any]:

@@ -10,9 +10,10 @@ from autotrain.blocks.losses import inside
 
 def turned(sequences: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """[batch, time, size]: each sequence backwards within its own `frames`, padding behind it."""
-    at = torch.arange(sequences.shape[1], device=sequences.device)
+    time = sequences.shape[1]  # and no len(): a trace would keep that as a number
+    at = torch.arange(time, device=sequences.device)
     ends = frames.to(at.device)[:, None]
-    place = torch.where(inside(ends[:, 0], len(at)), ends - 1 - at, at)
+    place = torch.where(inside(ends[:, 0], time), ends - 1 - at, at)
     return sequences.gather(1, place[..., None].expand_as(sequences))
 
 

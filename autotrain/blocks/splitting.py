@@ -65,3 +65,8 @@ def split_samples(
         raise AutotrainError(f"{train[0].path}: one sample, 2 are the least to train on")
     first, held_out = split_by_name([row.path.name for row in train], valid_share)
     return [train[i] for i in first], [train[i] for i in held_out]
+
+
+def kept_for_testing(rows: Sequence[Sample]) -> list[Sample]:
+    """Those that the table keeps out of training and validation."""
+    return [row for row in rows if PARTS.get(row.split) == "test"]

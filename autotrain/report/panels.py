@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotrain.report.convergence import convergence
 from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
 from autotrain.report.text import clean, number, watched_memory
@@ -214,6 +215,15 @@ def _shares(ax: Any, x: Series, share: Series) -> None:
     ax.patch.set_visible(False)
 
 
+def _mark_most(ax: Any, result: RunResult) -> None:
+    """Where nine tenths of what was gained had been."""
+    way = convergence(result)
+    if way is not None and way.most_epoch and result.started is not None:
+        step = min(way.most_epoch * result.started.steps_per_epoch, result.steps)
+        label = f"90 % of the gain: epoch {way.most_epoch:,}"
+        ax.axvline(step, color=SOFT, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1, label=label)
+
+
 def _metric(ax: Any, result: RunResult, _plan: Plan) -> None:
     """The monitored figure, and the best so far."""
     monitor = result.started.monitor if result.started else "loss"
@@ -230,6 +240,7 @@ def _metric(ax: Any, result: RunResult, _plan: Plan) -> None:
             ax.plot(
                 result.best.step, result.best.value, "o", color=GREEN, markersize=7, label=label
             )
+        _mark_most(ax, result)
         ax.legend(loc="upper right" if better == "lower" else "lower right")
     name = "validation loss" if monitor == "loss" else clean(monitor)
     _frame(ax, f"{name[:1].upper()}{name[1:]} ({better} is better)", result)

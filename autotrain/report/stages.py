@@ -59,6 +59,8 @@ def text(data: dict[str, Any], root: Path, path: str = "plan.toml") -> str:
     ends = [stage["stopped"]["reason"] if stage["stopped"] else None for stage in data["stages"]]
     whole = not left and all(end in DONE for end in ends)
     resume = f"autotrain run {shlex.quote(path)} --resume"
-    follow = f"tensorboard --logdir {shlex.quote(str(root))}" if whole else resume
     told = [labelled("" if i else "stages", line) for i, line in enumerate(lines)]
-    return "\n".join([*told, "", literal("next", follow)])
+    where = shlex.quote(str(root))
+    curves = [literal("curves", f"tensorboard --logdir {where}")] if whole else []
+    follow = f"autotrain evaluate {where}" if whole else resume
+    return "\n".join([*told, "", *curves, literal("next", follow)])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from autotrain.report.convergence import convergence
 from autotrain.report.lines import STOPS
 from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
@@ -104,6 +105,7 @@ def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
             "not_finite_points": result.not_finite,
         },
         "best": asdict(best) if best else None,
+        "convergence": asdict(way) if (way := convergence(result)) else None,
         "measured": {
             "device_peak_bytes": result.device_peak_bytes,
             "step_seconds": result.step_seconds,
@@ -118,7 +120,7 @@ def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
         "warnings": [asdict(event) for event in result.warned],
         "checkpoint": stopped.checkpoint if stopped else None,
     }
-    return {key: _finite(value) for key, value in content.items()}
+    return {key: finite(value) for key, value in content.items()}
 
 
 def _weights(result: RunResult) -> dict[str, str | None] | None:
@@ -146,12 +148,12 @@ def _evaluations(result: RunResult) -> list[dict[str, Any]]:
     ]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -181,6 +183,8 @@ def _outcome(result: RunResult, plan: Plan) -> list[str]:
         best = result.best
         at = f"at step {best.step:,}, epoch {result.epoch(best.step):,}"
         lines.append(labelled("best", f"{best.metric} {number(best.value)} {at}"))
+    if (way := convergence(result)) is not None:
+        lines.append(labelled("convergence", way.text))
     if result.samples_per_second is not None and result.wait_share is not None:
         waited = f"{percent(result.wait_share)} of the time spent waiting for data"
         lines.append(labelled("speed", f"{result.samples_per_second:,.3g} samples/s, {waited}"))
@@ -259,4 +263,8 @@ def _next(result: RunResult, directory: Path, path: str) -> list[str]:
         return [literal("next", f"lower batch.micro_batch in {path}, then {resume}")]
     if reason == "not_finite":
         return [literal("next", f"lower optimizer.lr in {path}, then {resume}")]
-    return [literal("next", f"tensorboard --logdir {shlex.quote(str(directory / 'metrics'))}")]
+    curves = f"tensorboard --logdir {shlex.quote(str(directory / 'metrics'))}"
+    return [
+        literal("curves", curves),
+        literal("next", f"autotrain evaluate {shlex.quote(str(directory))}"),
+    ]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autotrain import freezing, optimizer, prepare, repeats, sparse
 from autotrain.averaging import Average
@@ -27,8 +26,7 @@ from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.bucketed import BucketedOrder
 from autotrain.run.loading.feed import Feed
-from autotrain.run.loading.itinerary import Itinerary
-from autotrain.run.loading.order import Order, dealt, in_micro_batches
+from autotrain.run.loading.itinerary import Itinerary, ordered, refuses_one
 from autotrain.run.loading.source import Source
 from autotrain.run.processes.ranks import Ranks, from_first, together
 from autotrain.run.schedule import Schedule
@@ -165,7 +163,7 @@ def _feed(
     directory: Path, max_steps: int | None, ranks: Ranks | None,
 ) -> tuple[Feed, Cadence]:  # fmt: skip
     share = _share(ranks)
-    order, valid = _order(plan, parts, no_single=_no_single(model), world=share[1])
+    order, valid = ordered(plan, parts, model, world=share[1])
     cadence = Cadence.of(plan, order.steps_per_epoch)
     last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
     source = Source(parts, task, plan.run.seed, task_file)
@@ -178,7 +176,7 @@ def _feed(
 def itinerary(run: Run) -> Itinerary:
     """The way through the data from where the run stands, cut as its plan says now."""
     share = _share(run.ranks)
-    order, valid = _order(run.plan, run.parts, no_single=_no_single(run.model), world=share[1])
+    order, valid = ordered(run.plan, run.parts, run.model, world=share[1])
     place = run.state.step, run.state.evaluated
     return Itinerary(order, run.cadence, valid, run.last, *place, share)
 
@@ -186,28 +184,6 @@ def itinerary(run: Run) -> Itinerary:
 def _share(ranks: Ranks | None) -> tuple[int, int]:
     """Of the micro-batches, which this process takes: the n-th of every so many."""
     return (0, 1) if ranks is None else (ranks.rank, ranks.world)
-
-
-def _no_single(model: torch.nn.Module) -> bool:
-    """Whether it cannot train on one sample."""
-    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
-
-
-def _order(
-    plan: Plan, parts: data.Split, *, no_single: bool, world: int
-) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
-    """The order of the training samples, and the validation set's micro-batches."""
-    cut, seed, lengths = plan.batch, plan.run.seed, parts.lengths
-    split = cut.split or 1
-    micro = -(-cut.micro_batch // split)
-    valid = in_micro_batches(parts.valid_count, micro)
-    if lengths is None or cut.buckets is None or cut.target_items is None:
-        count = parts.train_count
-        micro = dealt(micro, cut.global_batch, world, no_single=no_single)
-        return Order(count, cut.global_batch, micro, seed, no_single, lengths), valid
-    order = BucketedOrder(lengths, cut.buckets, cut.target_items, seed, no_single, split)
-    known = parts.valid_lengths
-    return order, valid if known is None else order.in_turn(known)
 
 
 def _note_longer(run: Run) -> None:
@@ -283,7 +259,7 @@ def processes_note(run: Run) -> str:
         here = "this is one" if world == 1 else f"these are {world}"
         for_ = f"{planned} process{'es' if planned > 1 else ''}"
         notes.append(f"the plan is for {for_} and {here}: the same steps, {_cut_here(run, world)}")
-    if world > 1 and _no_single(run.model):
+    if world > 1 and refuses_one(run.model):
         notes.append("BatchNorm's statistics are those of process 0's part of each batch")
     return "; ".join(notes)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +17,7 @@ from autotrain.run.meter import Number, Tally
 from autotrain.run.seeds import VALID_FORWARD, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
+from autotrain.run.trained import Trained
 
 if TYPE_CHECKING:
     from autotrain.run.processes.ranks import Ranks
@@ -44,23 +46,27 @@ class Figures:
         return self.metrics[name]
 
 
-def evaluate(run: Run, stop: Stop) -> Figures | None:
+Also = Callable[[Any], None]
+
+
+def evaluate(run: Run | Trained, stop: Stop, also: Also | None = None) -> Figures | None:
     """One pass over the validation set in eval mode; None if asked to stop on the way.
 
     Of a run that averages its weights, these are tried; whatever happens here, it goes on with
-    its own. Sums stay on the device until the end and are added up in float64.
+    its own. Sums stay on the device until the end and are added up in float64. `also` is given
+    each micro-batch, once it has been counted.
     """
     tally = Tally()
     run.model.eval()
     try:
         # no_grad, not inference_mode: a cache that a model fills here must serve in training.
         with _weights(run), torch.no_grad():
-            if run.ranks is not None:
+            if isinstance(run, Run) and run.ranks is not None:
                 return _shared(run, run.ranks)
             for number, _ in enumerate(run.feed.itinerary.validation()):
                 if stop.reason is not None:
                     return None
-                _try(run, number, tally)
+                _try(run, number, tally, also)
     except Exception as error:
         if stop.reason and faults.lost_workers(error):
             return None
@@ -70,13 +76,15 @@ def evaluate(run: Run, stop: Stop) -> Figures | None:
     return _figures(tally.read())
 
 
-def _try(run: Run, number: int, tally: Tally) -> None:
+def _try(run: Run | Trained, number: int, tally: Tally, also: Also | None = None) -> None:
     """Count one micro-batch."""
     taken = run.feed.take(None)
     if taken is not NOTHING:
         batch = run.form.batch(taken)
         seed_all(mixed(run.plan.run.seed, VALID_FORWARD, number), run.device)
         tally.add(_row(run, batch))
+        if also is not None:
+            also(batch)
 
 
 def _shared(run: Run, ranks: Ranks) -> Figures | None:
@@ -105,11 +113,13 @@ def _in_turn(run: Run, ranks: Ranks, doing: str) -> Figures | None:
     return _figures(ranks.total(tally.read()))
 
 
-def _weights(run: Run) -> AbstractContextManager[None]:
-    return nullcontext() if run.average is None else run.average.in_place()
+def _weights(run: Run | Trained) -> AbstractContextManager[None]:
+    """Within, the model has the weights that are tried: those of a checkpoint it has already."""
+    average = run.average if isinstance(run, Run) else None
+    return nullcontext() if average is None else average.in_place()
 
 
-def _row(run: Run, batch: object) -> dict[str, Number]:
+def _row(run: Run | Trained, batch: object) -> dict[str, Number]:
     loss = run.loss(batch)
     row: dict[str, Number] = {"loss sum": loss.total, "loss count": loss.weight}
     if run.task.measure is not None:

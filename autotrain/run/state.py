@@ -39,6 +39,7 @@ from autotrain.run.loading.bucketed import BucketedOrder
 from autotrain.run.loading.data import Split
 from autotrain.run.loading.feed import Feed
 from autotrain.run.loading.itinerary import Itinerary
+from autotrain.run.losses import loss_of
 from autotrain.run.meter import Meter
 from autotrain.run.sameness import refuse_changes, refuse_cut
 from autotrain.run.schedule import Schedule
@@ -132,16 +133,7 @@ class Run:
 
     def loss(self, batch: Any) -> Loss:
         """The task's loss of a micro-batch. Raises AutotrainError where it is no Loss."""
-        if self.precision.casts:
-            with self.precision.autocast():
-                made = self.task.loss(self.model, batch)
-        else:
-            made = self.task.loss(self.model, batch)
-        if not isinstance(made, Loss):
-            raise AutotrainError(
-                f"the task's loss returned {type(made).__name__}, not autotrain.Loss",
-                "return Loss(total=the sum, weight=how many items it was summed over)",
-            )
+        made = loss_of(self.task, self.model, self.precision, batch)
         if made.mixes:
             refuse_cut(self.plan)
         self.mixes = made.mixes

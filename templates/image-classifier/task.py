@@ -3,8 +3,10 @@
 python templates/image-classifier/make_digits.py /tmp/digits
 autotrain plan /tmp/digits --template image-classifier
 autotrain run plan.toml       # 1797 digits: about a minute on two idle cores, 99 % right
+autotrain evaluate runs/image-classifier
 """
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from torchvision.models import efficientnet_b0
 from torchvision.transforms import InterpolationMode, v2
 
 from autotrain import Task
+from autotrain.blocks.classes import balanced_weights, insist_on_samples, say_empty_folders
 from autotrain.blocks.images import (
     ImageSet,
     common_size,
@@ -78,13 +81,29 @@ def prepare(channels: int) -> list[nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISE[channels])]
 
 
-def augment(flip: bool) -> list[nn.Module]:
-    """Small turns, shifts, zooms and changes of light. No mirror images unless `flip`: a
-    mirrored digit, letter or hand sign is another one, or none."""
+def augment(flip: bool, how: str = "usual") -> list[nn.Module]:
+    """Chance for the training pictures, uint8 to uint8: `how` is a key of AUGMENTATIONS.
+
+    No mirror images unless `flip`: a mirrored digit, letter or hand sign is another one, or none.
+    """
+    return [*AUGMENTATIONS[how](), *([v2.RandomHorizontalFlip()] if flip else [])]
+
+
+def usual() -> list[nn.Module]:
+    """Small turns, shifts, zooms and changes of light."""
     moved = v2.RandomAffine(
         8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=InterpolationMode.BILINEAR
     )
-    return [moved, v2.ColorJitter(0.2, 0.2), *([v2.RandomHorizontalFlip()] if flip else [])]
+    return [moved, v2.ColorJitter(0.2, 0.2)]
+
+
+def strong() -> list[nn.Module]:
+    """Two of RandAugment's changes (Cubuk 2019), none of which mirrors, and a hidden patch."""
+    changed = v2.RandAugment(interpolation=InterpolationMode.BILINEAR)
+    return [changed, v2.RandomErasing(0.25, scale=(0.02, 0.2), value=127)]
+
+
+AUGMENTATIONS = {"usual": usual, "strong": strong, "none": list}
 
 
 def labelled(classes: dict[str, list[Path]], names: list[str]) -> list[Labelled]:
@@ -115,6 +134,17 @@ def readable(items: list[Labelled], sizes: dict[Path, tuple[int, int]]) -> list[
     return keep_readable(kept, lambda item: load_image(item[0], 32), "images")
 
 
+def answer(model: nn.Module, given: str, out: Path, *, names, side, channels, prepared) -> dict:
+    """What is in a picture, how sure the model is, and what else it might be."""
+    device = next(model.parameters()).device
+    pixels = prepared(load_image(Path(given), side, channels))
+    chances = model(pixels[None].to(device)).float().softmax(dim=-1)[0]
+    first, second = chances.topk(2).indices.tolist()
+    return {
+        "class": names[first], "probability": float(chances[first]), "else": names[second],
+    }  # fmt: skip
+
+
 def task(
     data: Path | None,
     *,
@@ -122,22 +152,27 @@ def task(
     size: int = 0,
     channels: int = 3,
     flip: bool = False,
+    augmentation: str = "usual",
+    class_weights: str = "none",
     dropout: float = 0.2,
     label_smoothing: float = 0.0,
     weights: str = "",
     valid_share: float = 0.2,
 ) -> Task:
-    """`data`: a folder per class, or `train/` and `valid/` that hold such folders.
+    """`data`: a folder per class, or `train/`, `valid/` and `test/` that hold such folders.
 
     - `arch`: `cnn` or `efficientnet_b0`.
     - `size`: side of the square input in pixels, at least 32 (`efficientnet_b0`: 64); 0: the
       data's median, up to 224.
     - `channels`: 3, or 1 for grey (`cnn` only).
-    - `flip`: mirror images at random.
+    - `flip`: mirror images at random; `augmentation`: `usual`, `strong` or `none`.
+    - `class_weights`: `balanced`: rare classes count more, so that all count the same together.
     - `weights`: a state dict (.safetensors, .pt) to start from.
     - `valid_share`: of each class is held out where the data has no validation split.
     """
     one_of("arch", arch, SMALLEST)
+    one_of("augmentation", augmentation, AUGMENTATIONS)
+    one_of("class_weights", class_weights, ["none", "balanced"])
     one_of("channels", channels, NORMALISE if arch == "cnn" else [3])
     between("size", size, 0, 1024)
     between("dropout", dropout, 0.0, 0.95)
@@ -146,14 +181,19 @@ def task(
     splits = image_splits(needed(data, "a folder of images per class"))
     classes = splits["train"] if "train" in splits else splits["all"]
     names = several_classes(classes)
+    say_empty_folders(classes)
     sizes: dict[Path, tuple[int, int]] = {}
     items = readable(labelled(classes, names), sizes)
     if "valid" in splits:
         train, valid = items, readable(labelled(splits["valid"], names), sizes)
     else:
         train, valid = stratified(items, valid_share)
+    tested = readable(labelled(splits["test"], names), {}) if "test" in splits else None
+    labels = [label for _, label in train]
+    insist_on_samples(names, labels)
     side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
     steps = prepare(channels)
+    plain = v2.Compose(steps)
     start = read_weights(Path(weights)) if weights else {}
 
     def build() -> nn.Module:
@@ -167,7 +207,13 @@ def task(
 
     return Task.classification(
         model=build,
-        train=ImageSet(train, side, channels, v2.Compose([*augment(flip), *steps])),
-        valid=ImageSet(valid, side, channels, v2.Compose(steps)),
+        train=ImageSet(train, side, channels, v2.Compose([*augment(flip, augmentation), *steps])),
+        valid=ImageSet(valid, side, channels, plain),
+        test=None if tested is None else ImageSet(tested, side, channels, plain),
         label_smoothing=label_smoothing,
+        class_weights=balanced_weights(labels, len(names)) if class_weights == "balanced" else None,
+        classes=names,
+        predict=functools.partial(
+            answer, names=names, side=side, channels=channels, prepared=plain
+        ),
     )

@@ -28,7 +28,7 @@ from autotrain.blocks.mixing import MixedSequences, Utterances, pad_utterances
 from autotrain.blocks.options import between, needed, one_of
 from autotrain.blocks.recurrent import BiLSTM
 from autotrain.blocks.samples import Loaded, keep_readable
-from autotrain.blocks.splitting import split_samples
+from autotrain.blocks.splitting import kept_for_testing, split_samples
 
 BLANK, UNKNOWN = 0, 1
 LEAST_FRAMES = 4.0  # frames a gloss, of a partner to mix with
@@ -277,6 +277,15 @@ class Recognition:
     def text(self, tokens) -> list[str]:
         return [self.names[token] for token in tokens]
 
+    def predict(self, model: nn.Module, given: str, _out: Path, *, shape, dominant) -> dict:
+        """The glosses of an .npz file of features."""
+        features = features_of(Features(Path(given), ()), shape, dominant)
+        device = model.mean.device
+        frames = torch.tensor([len(features)])
+        logits, left = model(features[None].to(device), frames.to(device))
+        logits[..., UNKNOWN] = -torch.inf
+        return {"glosses": " ".join(self.text(self.decoded(logits, left)[0]))}
+
 
 def read(output: tuple[torch.Tensor, torch.Tensor], batch: Utterances) -> Posteriors:
     """Student and teacher are compared frame by frame; a sentence counts as its glosses do."""
@@ -335,6 +344,7 @@ def task(
         parts = split_samples(rows, valid_share, lambda row: row.signer, "signer")
     glosses = vocabulary(*parts)
     train, valid = (Sentences(part, glosses, shape, dominant) for part in parts)
+    tested = kept_for_testing(rows)
     seen = statistics(train, hand_places(shape))
     classes = UNKNOWN + 1 + len(glosses)
 
@@ -360,6 +370,8 @@ def task(
         measure=figures.measure,
         length=lengths.__getitem__,
         monitor="wer",
+        test=Sentences(tested, glosses, shape, dominant) if tested else None,
+        predict=functools.partial(figures.predict, shape=shape, dominant=dominant),
     )
     if model == "teacher" or not teacher:
         return made

@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from autotrain import Loss, Task
-from autotrain.blocks.audio import clip_seconds, load_clip, log_spectrum, pad_frames
+from autotrain.blocks.audio import (
+    clip_seconds,
+    load_clip,
+    log_spectrum,
+    pad_frames,
+    sound_of,
+    write_clip,
+)
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import between
@@ -27,6 +34,15 @@ FLOOR_DB = -90.0  # re a sine of full scale; below it everything is silence
 
 STATISTICS_CLIPS = 200  # of the training clips, evenly spread, for the level and its spread
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
+# Of `draw`: title, unit upwards, and of a picture its lowest and highest value and its colours.
+PANELS = (
+    ("sound", ""),
+    ("spectrum, dB", "kHz", FLOOR_DB, 0, "magma"),
+    ("what is kept of each frame", "number", None, None, "coolwarm"),
+    ("rebuilt sound, its phases guessed", ""),
+    ("rebuilt spectrum, dB", "kHz", FLOOR_DB, 0, "magma"),
+    ("error, dB", "kHz", 0, 20, "viridis"),
+)
 
 
 class Frames(NamedTuple):
@@ -146,6 +162,51 @@ def measure(model: nn.Module, batch: Frames) -> dict:
     }
 
 
+def answer(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
+    """What is left of a clip: as a WAV, as a picture, and in figures."""
+    samples = load_clip(Path(given), RATE, max_seconds)
+    seen = spectrum(Clip(Path(given)), max_seconds)
+    normalised, output = model(seen[None].to(model.level.device))
+    latent = model.encode(normalised)[0].float().cpu()
+    found = (output[0] * model.spread + model.level).cpu()
+    sound = sound_of(found, n_fft=N_FFT, window=WINDOW, hop=HOP)
+    wav, picture = (out / f"{Path(given).stem}{suffix}" for suffix in (".wav", ".png"))
+    write_clip(wav, sound, RATE)
+    draw(picture, [samples, seen, latent, sound, found, (found - seen).abs()])
+    energy = normalised.square().sum()
+    return {
+        "wav": str(wav),
+        "picture": str(picture),
+        "explained": float(1 - (output - normalised).square().sum() / energy),
+        "error_db": float((found - seen).abs().mean()),
+    }
+
+
+def draw(path: Path, shown: list[torch.Tensor]) -> None:
+    """Six panels: a sound, its spectrum, what is kept of it; the same rebuilt, and its error."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 8), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(path.stem, parse_math=False)
+    axes, seconds = figure.subplots(2, 3).flat, len(shown[1]) * HOP / RATE
+    for ax, values, (title, unit, *colours) in zip(axes, shown, PANELS, strict=True):
+        ax.set(title=title, xlabel="seconds", ylabel=unit)
+        if values.dim() == 1:
+            ax.plot(torch.linspace(0, seconds, len(values)).numpy(), values.numpy(), linewidth=0.5)
+            ax.set(xlim=(0, seconds), ylim=(-1, 1))
+            continue
+        top = RATE / 2000 if unit == "kHz" else values.shape[1]
+        low, high, cmap = colours
+        image = ax.imshow(
+            values.T.numpy(), cmap, vmin=low, vmax=high, aspect="auto", origin="lower",
+            extent=(0, seconds, 0, top),
+        )  # fmt: skip
+        figure.colorbar(image, ax=ax)
+    figure.savefig(path)
+
+
 def task(
     data: Path | None,
     *,
@@ -181,4 +242,5 @@ def task(
         loss=loss,
         measure=measure,
         length=frames.__getitem__,
+        predict=functools.partial(answer, max_seconds=max_seconds),
     )

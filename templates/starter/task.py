@@ -40,8 +40,18 @@ class Net(nn.Module):
         return self.layers(points)
 
 
+def predict(model, given, out):
+    """`autotrain predict runs/task "0.5 -1.2"`. Put how a file or a text becomes an answer here."""
+    point = torch.tensor([float(word) for word in given.replace(",", " ").split()])
+    chances = model(point[None].to(next(model.parameters()).device)).softmax(dim=-1)[0]
+    return {"class": int(chances.argmax()), "probability": float(chances.max())}
+
+
 def task(data, width=128):
     """`data` is what you name after `autotrain plan`; options come from `--set task.width=256`."""
     return Task.classification(  # a loss of your own: see Task(...) in the README
-        model=lambda: Net(width), train=Spirals(4000, seed=1), valid=Spirals(1000, seed=2)
+        model=lambda: Net(width),
+        train=Spirals(4000, seed=1),
+        valid=Spirals(1000, seed=2),
+        predict=predict,
     )

@@ -210,8 +210,8 @@ def test_a_run_without_a_step_has_a_summary_too(events):
 @pytest.mark.parametrize(
     ("reason", "command"),
     [
-        ("finished", "tensorboard --logdir runs/clips/metrics"),
-        ("early_stop", "tensorboard --logdir runs/clips/metrics"),
+        ("finished", "autotrain evaluate runs/clips"),
+        ("early_stop", "autotrain evaluate runs/clips"),
         ("interrupted", "autotrain run my.toml --resume"),
         ("max_steps", "autotrain run my.toml --resume"),
         (

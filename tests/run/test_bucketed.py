@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrain.plan.lengths import pieces
-from autotrain.run import assemble
 from autotrain.run.loading import data
 from autotrain.run.loading.bucketed import BucketedOrder, even, size_of
+from autotrain.run.loading.itinerary import ordered
 from autotrain.run.loop import train
 from autotrain.schema import LengthProfile
 
 from .plans import make_plan
-from .tasks import noisy_task, sequence_task
+from .tasks import NoisyNet, noisy_task, sequence_task
 from .test_resume import digests, figures, run
 from .test_resume import pieces as cut_up
 
@@ -226,7 +226,7 @@ def test_a_held_out_validation_set_is_cut_by_its_own_lengths(tmp_path):
     events = train(plan, task, tmp_path, task_file=tmp_path / "task.py")
     *_, last = events
     assert last.reason == "finished"
-    order, valid = assemble._order(plan, parts, no_single=True, world=1)
+    order, valid = ordered(plan, parts, NoisyNet())
     assert valid == order.in_turn(costs)
     assert len({len(micro_batch) for micro_batch in valid}) > 1
     assert data.split(noisy_task(40), plan).valid_lengths is None

@@ -167,3 +167,82 @@ def test_the_digits_are_written_as_png_folders_and_learned(tmp_path):
         (loss.total / loss.weight).backward()
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_rare_classes_count_more_where_that_is_asked_for(tmp_path):
+    write(tmp_path, classes="a", each=30)
+    write(tmp_path, classes="b", each=10)
+    batch = torch.zeros(2, 3, 32, 32), torch.tensor([0, 1])
+    torch.manual_seed(0)
+    task = load(tmp_path, class_weights="balanced")
+    whole = task.loss(task.model().eval(), batch)
+    assert float(whole.weight) == pytest.approx(32 / (2 * 24) + 32 / (2 * 8))
+    assert load(tmp_path).loss(task.model().eval(), batch).weight == 2
+
+
+def test_a_test_folder_is_kept_for_the_test(tmp_path):
+    for split, each in (("train", 4), ("valid", 3), ("test", 2)):
+        write(tmp_path / split, each=each)
+    task = load(tmp_path)
+    assert (len(task.train), len(task.valid), len(task.test)) == (12, 9, 6)
+    assert torch.equal(task.test[0][0], task.test[0][0])
+    assert task.classes == ["a", "b", "c"]
+    write(tmp_path / "none", each=4)
+    assert load(tmp_path / "none").test is None
+
+
+def test_a_folder_without_images_and_a_class_that_is_damaged_are_named(tmp_path, caplog):
+    folder = write(tmp_path / "data", each=20)
+    (folder / "empty").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert load(folder).classes == ["a", "b", "c"]
+    assert f"{folder}: no image in empty: not a class" in caplog.text
+    (folder / "d").mkdir()
+    (folder / "d" / "only.png").write_text("no image")
+    with pytest.raises(AutotrainError, match="no image that can be read in d"):
+        load(folder)
+
+
+@pytest.mark.parametrize("how", ["usual", "strong", "none"])
+def test_each_augmentation_keeps_shape_and_type_and_mirrors_nothing(pictures, how):
+    augment = torch.nn.Sequential(*load_module(CODE).augment(False, how))
+    half = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    half[:, :, :16] = 200
+    for seed in range(20):
+        torch.manual_seed(seed)
+        changed = augment(half)
+        assert (changed.shape, changed.dtype) == (half.shape, half.dtype)
+        assert changed[:, :, :10].float().mean() != changed[:, :, 22:].float().mean()
+    task = load(pictures, augmentation=how, channels=1)
+    assert torch.equal(seen(task.train, 1), seen(task.train, 1))
+
+
+def test_a_picture_is_answered_with_its_class(pictures, tmp_path):
+    task = load(pictures)
+    torch.manual_seed(0)
+    model = task.model().eval()
+    path, _ = task.valid.pictures.items[0]
+    with torch.no_grad():
+        found = task.predict(model, str(path), tmp_path)
+        chances = model(task.valid[0][0][None]).softmax(-1)[0]
+    assert found["class"] == "abc"[int(chances.argmax())]
+    assert found["probability"] == pytest.approx(float(chances.max()), rel=1e-5)
+    assert found["else"] != found["class"]
+    with pytest.raises(AutotrainError, match=r"gone\.png"):
+        task.predict(model, "gone.png", tmp_path)
+
+
+def test_the_glyphs_are_29_classes_the_same_each_time_with_fonts_apart(tmp_path):
+    make = load_module(FOLDER / "make_glyphs.py")
+    told = make.write(tmp_path / "one", each=4)
+    make.write(tmp_path / "two", each=4)
+    assert "29 classes" in told
+    assert not {*make.FONTS} & {*make.NEW_FONTS}
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.jpg"))
+    assert len(files) == 29 * (4 + 1 + 1)
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    task = load(tmp_path / "one")
+    assert (len(task.train), len(task.valid), len(task.test)) == (116, 29, 29)
+    assert task.classes == sorted(make.LETTERS)
+    assert task.train[0][0].shape == (3, 64, 64)

@@ -386,3 +386,22 @@ def test_teacher_and_student_reach_their_figures_on_signers_never_seen(tmp_path)
     )
     assert teacher < 0.25
     assert student <= 1.1 * teacher
+
+
+def test_a_sentence_is_answered_with_its_glosses_and_test_signers_are_kept_apart(signs, tmp_path):
+    task = load(signs)
+    rows = [row for row in feature_table(signs) if row.split == "test"]
+    assert len(task.test) == len(rows) > 0
+    torch.manual_seed(0)
+    model = task.model().eval()
+    with torch.no_grad():
+        found = task.predict(model, str(rows[0].path), tmp_path)
+        batch = task.collate([task.test[0]])
+        figures = load_module(CODE).Recognition
+        logits, left = model(batch.features, batch.frames)
+    assert isinstance(task.predict.func.__self__, figures)
+    logits[..., 1] = -torch.inf
+    said = task.predict.func.__self__.decoded(logits, left)[0]
+    assert found["glosses"] == " ".join(task.predict.func.__self__.text(said))
+    with pytest.raises(AutotrainError, match=r"gone\.npz"):
+        task.predict(model, "gone.npz", tmp_path)

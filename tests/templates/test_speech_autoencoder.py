@@ -185,3 +185,30 @@ def test_wrong_options_are_refused_by_name():
             load(**{name: value})
     with pytest.raises(AutotrainError, match="no such folder"):
         load(Path("/nowhere"))
+
+
+def test_a_clip_is_answered_with_what_is_left_of_it(small, tmp_path):
+    """A model whose output is its input leaves all of it but the phases."""
+    clip = speech_clips(CLIPS)[0].path
+    model = small.model().eval()
+    with torch.no_grad():
+        found = small.predict(model, str(clip), tmp_path)
+        frames = small.train[0]
+        rough = found["explained"], found["error_db"]
+        model.decode = lambda _: (frames_of(clip)[None] - model.level) / model.spread
+        found = small.predict(model, str(clip), tmp_path)
+    assert frames.shape[1] == 441
+    assert found["explained"] == pytest.approx(1.0)
+    assert found["error_db"] < 1e-3 < rough[1]
+    sound, rate = soundfile.read(found["wav"])
+    assert rate == 16_000
+    assert abs(len(sound) / rate - soundfile.info(str(clip)).duration) < 0.04
+    heard = load_module(CODE).spectrum(type(speech_clips(CLIPS)[0])(Path(found["wav"])), 20.0)
+    assert (heard - frames_of(clip)[: len(heard)]).abs().mean() < 6
+    assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(AutotrainError, match=r"gone\.wav"):
+        small.predict(model, "gone.wav", tmp_path)
+
+
+def frames_of(path):
+    return load_module(CODE).spectrum(next(c for c in speech_clips(CLIPS) if c.path == path), 20.0)

@@ -27,8 +27,8 @@ from autotrain.run.keeping.tensors import Flat
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 16
-CONTENT = ("model.safetensors", "optimizer.safetensors", "state.json")
-AVERAGE = "ema.safetensors"
+MODEL, AVERAGE = "model.safetensors", "ema.safetensors"
+CONTENT = (MODEL, "optimizer.safetensors", "state.json")
 _FOLDER = re.compile(r"step-([0-9]{8,18})")
 
 

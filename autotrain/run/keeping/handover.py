@@ -47,11 +47,16 @@ def source(directory: Path, which: str) -> Path:
 
 def weights_digest(path: Path) -> str:
     """SHA-256 of a checkpoint's weights, as its manifest says; empty where that is not known."""
+    names = (checkpoint.MODEL, checkpoint.AVERAGE)
+    parts = [said for name in names if (said := file_sha256(path, name))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else ""
+
+
+def file_sha256(path: Path, name: str) -> str:
+    """Of one of a checkpoint's files, as its manifest says; empty where that is not known."""
     manifest = files.read_json(path / checkpoint.MANIFEST)
     listed = manifest.get("files", {}) if isinstance(manifest, dict) else {}
-    names = ("model.safetensors", checkpoint.AVERAGE)
-    parts = [listed[name].get("sha256", "") for name in names if name in listed]
-    return hashlib.sha256("".join(parts).encode()).hexdigest() if parts else ""
+    return str(listed.get(name, {}).get("sha256", ""))
 
 
 def begin(

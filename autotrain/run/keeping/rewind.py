@@ -14,8 +14,8 @@ from autotrain.run.keeping.keeper import POINTERS, pointed
 _STEP = re.compile(r"(?:step-)?0*([0-9]{1,18})")
 
 
-def named(directory: Path, name: str) -> int:
-    """The step that a person means by `step-1200`, `1200` or `best`.
+def named(directory: Path, name: str, flag: str = "--from") -> int:
+    """The step that a person means by `step-1200`, `1200` or `best`, said with that flag.
 
     Raises AutotrainError where no checkpoint there has that name, or it is torn.
     """
@@ -26,7 +26,7 @@ def named(directory: Path, name: str) -> int:
         there = [f"{each} (step-{points[each]})" for each in POINTERS if each in points]
         there += [f"step-{each}" for each in known]
         raise AutotrainError(
-            f"--from {name}: no such checkpoint in {checkpoint.checkpoints(directory)}",
+            f"{flag} {name}: no such checkpoint in {checkpoint.checkpoints(directory)}",
             f"there are {', '.join(there)}" if there else "there is none at all",
         )
     checkpoint.verify(checkpoint.folder(directory, step))

@@ -62,11 +62,16 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
     return Written(count, digest.hexdigest())
 
 
-def tensor_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file of contiguous CPU tensors, largest items first."""
+def tensor_chunks(
+    tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file of contiguous CPU tensors, largest items first.
+
+    `notes`: its metadata.
+    """
     # The format wants every tensor aligned to its item size, which this order gives for free.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {} if notes is None else {"__metadata__": {**notes}}
     offset = 0
     for name, value in ordered:
         end = offset + value.numel() * value.element_size()

@@ -46,10 +46,10 @@ def split(task: Task, plan: Plan) -> Split:
     Raises AutotrainError for a dataset that is empty or has no length.
     """
     if task.valid is not None:
-        sizes = _count(task.train, "train"), _count(task.valid, "valid")
+        sizes = count_of(task.train, "train"), count_of(task.valid, "valid")
         return Split(task.train, task.valid, *sizes, task.length)
     share = plan.data.valid_share or VALID_SHARE
-    train, valid = hold_out(_count(task.train, "train"), share, plan.run.seed)
+    train, valid = hold_out(count_of(task.train, "train"), share, plan.run.seed)
     parts = subset(task.train, train), subset(task.train, valid)
     costs, sizes = task.length, (len(train), len(valid))
     if costs is None:
@@ -57,7 +57,8 @@ def split(task: Task, plan: Plan) -> Split:
     return Split(*parts, *sizes, lambda i: costs(train[i]), lambda i: costs(valid[i]))
 
 
-def _count(dataset: Any, name: str) -> int:
+def count_of(dataset: Any, name: str) -> int:
+    """How many samples. Raises AutotrainError for none, and for a dataset without a length."""
     try:
         count = len(dataset)
     except TypeError:

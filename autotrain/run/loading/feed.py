@@ -62,7 +62,7 @@ class Feed:
         self.waited = 0.0
         self.news: list[Event] = []
         self._device = device
-        self._moved = mover(device, pin=section.pin_memory)
+        self.moved = mover(device, pin=section.pin_memory)
         self._shelves: Shelves | None = None
         self._requests: Iterator[Request] | None = None
         self._workers: Workers | None = None
@@ -93,7 +93,7 @@ class Feed:
             self._note(request, made)
         if made.left < 2 and self._too_few(request, made.left):
             return NOTHING
-        batch = self._moved(made.batch)
+        batch = self.moved(made.batch)
         if self._shelves is not None and (why := self._shelves.keep(request, made, batch)):
             epoch = self.itinerary.cadence.epoch(request.step)
             self.news.append(Warned(step=request.step, epoch=epoch, message=why))
@@ -120,7 +120,7 @@ class Feed:
         if self.section.keep == "device" and self._shelves is None:
             free = KEPT_SHARE * psutil.virtual_memory().available
             most = free if self._device.type == "cpu" else math.inf
-            self._shelves = Shelves(self.source, self.aside.counts, most, self._moved)
+            self._shelves = Shelves(self.source, self.aside.counts, most, self.moved)
         if seconds is not None and not self.section.workers:
             self._watchdog = Watchdog(seconds, self._at, self._tell_stuck)
         return iter(self.itinerary)

@@ -6,9 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from autotrain.run.cadence import Cadence
 from autotrain.run.loading.bucketed import BucketedOrder
-from autotrain.run.loading.order import Order
+from autotrain.run.loading.data import Split
+from autotrain.run.loading.order import Order, dealt, in_micro_batches
+from autotrain.schema import Plan
 
 
 class Request(NamedTuple):
@@ -54,3 +59,26 @@ class Itinerary:
     def validation(self) -> list[Sequence[int]]:
         """The validation set's micro-batches."""
         return self.valid
+
+
+def refuses_one(model: nn.Module) -> bool:
+    """Whether it cannot train on one sample."""
+    return any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+
+
+def ordered(
+    plan: Plan, parts: Split, model: nn.Module, *, world: int = 1
+) -> tuple[Order | BucketedOrder, list[Sequence[int]]]:
+    """The order of the training samples, and the validation set's micro-batches."""
+    batch, seed, lengths = plan.batch, plan.run.seed, parts.lengths
+    no_single = refuses_one(model)
+    split = batch.split or 1
+    micro = -(-batch.micro_batch // split)
+    valid = in_micro_batches(parts.valid_count, micro)
+    if lengths is None or batch.buckets is None or batch.target_items is None:
+        count = parts.train_count
+        micro = dealt(micro, batch.global_batch, world, no_single=no_single)
+        return Order(count, batch.global_batch, micro, seed, no_single, lengths), valid
+    order = BucketedOrder(lengths, batch.buckets, batch.target_items, seed, no_single, split)
+    known = parts.valid_lengths
+    return order, valid if known is None else order.in_turn(known)
