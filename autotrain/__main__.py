@@ -31,12 +31,19 @@ def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
     _open_what_is_closed()
     _complain_into_the_void()
-    arguments = [a for a in sys.argv[1:] if a != "--verbose"]
-    verbose = len(arguments) < len(sys.argv) - 1
+    given = sys.argv[1:]
+    arguments = [a for a in given if a != "--verbose"]
+    typed = given[:1] == ["completion"] and given[2:3] == ["--"]
+    verbose = len(arguments) < len(given)
     try:
-        from autotrain.cli import app
+        from autotrain.cli import app, offer
 
-        code = app(arguments, prog_name="autotrain", standalone_mode=False)
+        # A shell asks at every TAB, and to parse a command line Typer loads pydantic.
+        code = (
+            offer(given[1], given[3:])
+            if typed
+            else app(arguments, prog_name="autotrain", standalone_mode=False)
+        )
         sys.stdout.flush()
     except BrokenPipeError:
         code = _nobody_reads()

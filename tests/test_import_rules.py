@@ -74,7 +74,8 @@ def rooms(*names: str) -> tuple[str, ...]:
 # all, must answer without torch, and so imports them inside functions.
 TRACING = rooms(
     "probe.model", "probe.steps", "probe.trial", "probe.trace", "probe.draws", "probe.range_test",
-    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay",
+    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay", "probe.ways",
+    "probe.taking",
 )  # fmt: skip
 TORCHSIDE = rooms(
     "averaging",
@@ -88,7 +89,7 @@ TORCHSIDE = rooms(
     "repeats",
     "sparse",
 )  # of the run, and of a trial of it
-UPSTAIRS = rooms("cli", "__main__", "commands")
+UPSTAIRS = rooms("cli", "cli_bench", "__main__", "commands")
 RULES = [
     Rule("autotrain/errors.py", may=STANDARD),
     Rule("autotrain/units.py", may=STANDARD),
@@ -141,7 +142,7 @@ RULES = [
         for name in ("arrays", "confine", "media", "nvml", "sensors")
     ),
     Rule("autotrain/bench", never=UPSTAIRS),
-    Rule("autotrain/commands", never=rooms("cli", "__main__")),
+    Rule("autotrain/commands", never=rooms("cli", "cli_bench", "__main__")),
 ]
 
 
@@ -216,9 +217,9 @@ def test_templates_come_in_by_the_users_own_door() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "flags"])
+@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "cli_bench", "flags"])
 def test_the_command_line_imports_nothing_heavy_at_module_level(name: str) -> None:
-    ours = rooms("__version__", "cli", "errors", "flags")
+    ours = rooms("__version__", "cli", "cli_bench", "errors", "flags")
     light = (*STANDARD, "typer", *ours)
     early = [i for i in imports_of(PACKAGE / f"{name}.py") if i.at_module_level]
     assert not [i.name for i in early if not i.typing_only and not i.of(*light)]

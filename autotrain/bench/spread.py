@@ -1,0 +1,72 @@
+"""What rounds of the same steps took: the middle, and how far another measurement may lie from it.
+
+Rounds of one process scatter less than processes do: where memory lies, and what the machine does
+beside, stays for a while. So rounds are spread over several processes, one after another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+# The share of the rounds that lies within, and what is to each side at least: of the same code two
+# processes differ by about that much on a quiet machine.
+WITHIN, LEAST = 0.9, 0.03
+# The middle is known when 95 % of its doubt is within this share of it, and rounds are not few.
+KNOWN, FEW = 0.02, 6
+
+
+class Spread(NamedTuple):
+    """Of `rounds` in `processes`: their median, and where another one's is expected to lie."""
+
+    low: float
+    middle: float
+    high: float
+    rounds: int
+    processes: int
+
+    def agrees(self, other: Spread) -> bool:
+        """Whether each of the two middles lies within the other one's spread."""
+        return self.low <= other.middle <= self.high and other.low <= self.middle <= other.high
+
+    def of(self, value: float) -> tuple[float, float, float]:
+        """The same spread around another middle."""
+        return value * self.low / self.middle, value, value * self.high / self.middle
+
+
+def spread(processes: Sequence[Sequence[float]]) -> Spread:
+    """Of what each round took, in each process: the median of all rounds.
+
+    From `low` to `high` lie nine of ten rounds, the median of each process, and LEAST to each side.
+    """
+    heard = [rounds for rounds in processes if rounds]
+    every = sorted(taken for rounds in heard for taken in rounds)
+    middle, own = median(every), [median(rounds) for rounds in heard]
+    outside = (1 - WITHIN) / 2
+    return Spread(
+        low=min(quantile(every, outside), *own, middle * (1 - LEAST)),
+        middle=middle,
+        high=max(quantile(every, 1 - outside), *own, middle * (1 + LEAST)),
+        rounds=len(every),
+        processes=len(heard),
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Along straight lines between the ordered values."""
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def known(rounds: Sequence[float]) -> bool:
+    """Whether more of these would hardly move the median: its 95 % interval, by ranks."""
+    if len(rounds) < FEW:
+        return False
+    ordered, half = sorted(rounds), 0.98 * math.sqrt(len(rounds))
+    low = ordered[max(math.floor(len(rounds) / 2 - half), 0)]
+    high = ordered[min(math.ceil(len(rounds) / 2 + half), len(rounds) - 1)]
+    return high - low <= 2 * KNOWN * median(ordered)

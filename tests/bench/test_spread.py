@@ -1,0 +1,73 @@
+"""Rounds of the same steps: their middle, and how far another measurement may lie from it."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotrain.bench.spread import LEAST, known, quantile, spread
+
+seconds = st.floats(1e-6, 1e3)
+sittings = st.lists(st.lists(seconds, min_size=1, max_size=9), min_size=1, max_size=4)
+
+
+def test_nine_of_ten_rounds_lie_within_and_the_median_is_the_middle():
+    found = spread([[*range(1, 101)]])
+    assert found.middle == 50.5
+    assert (found.low, found.high) == (pytest.approx(5.95), pytest.approx(95.05))
+    assert (found.rounds, found.processes) == (100, 1)
+
+
+def test_rounds_that_are_all_alike_have_the_doubt_of_a_quiet_machine():
+    found = spread([[2.0] * 20])
+    assert (found.low, found.high) == (2 * (1 - LEAST), 2 * (1 + LEAST))
+
+
+def test_a_process_that_is_slower_as_a_whole_widens_the_spread():
+    """Of 3 x 50 rounds its own are few enough to lie outside of nine of ten."""
+    alike = [1.0, 1.001] * 50
+    found = spread([alike, alike, [1.2] * 5])
+    assert found.high == 1.2
+    assert spread([alike, alike]).high < 1.04
+
+
+def test_one_hiccup_among_many_rounds_changes_nothing():
+    found = spread([[1.0] * 40 + [9.0]])
+    assert (found.middle, found.high) == (1.0, 1 + LEAST)
+
+
+@given(sittings)
+def test_the_middle_and_every_process_lie_within(rounds):
+    found = spread(rounds)
+    every = sorted(x for process in rounds for x in process)
+    assert found.low <= found.middle <= found.high
+    assert every[0] * (1 - LEAST) <= found.low
+    for process in rounds:
+        assert found.low <= quantile(sorted(process), 0.5) * 1.000001
+        assert found.high >= quantile(sorted(process), 0.5) * 0.999999
+
+
+@given(st.integers(0, 1000))
+def test_two_measurements_of_one_machine_agree(seed):
+    """Rounds as a shared machine gives them: some scatter, now and then a much longer one."""
+    chance = random.Random(seed)
+
+    def round_():
+        return chance.gauss(1.0, 0.05) + (chance.random() < 0.1) * chance.random()
+
+    one, other = (spread([[round_() for _ in range(9)] for _ in range(3)]) for _ in range(2))
+    assert one.agrees(other)
+    assert not one.agrees(spread([[3.0] * 9]))
+
+
+def test_a_spread_goes_around_another_middle():
+    low, middle, high = spread([[1.0, 2.0, 3.0]]).of(20.0)
+    assert (low, middle, high) == (pytest.approx(11.0), 20.0, pytest.approx(29.0))
+
+
+def test_a_median_is_known_when_more_rounds_would_hardly_move_it():
+    assert not known([1.0] * 3)
+    assert known([1.0] * 8)
+    assert not known([1.0, 1.5] * 5)
+    assert known([1.0, 1.03] * 3000 + [5.0] * 10) == known([1.0, 1.03] * 3000)
