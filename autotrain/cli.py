@@ -52,7 +52,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with `autotrain plan DATA`, or `autotrain new my-task`.",
 )
-app.add_typer(bench, name="bench", help="Measure here how good the predictions are.")
+app.add_typer(
+    bench,
+    name="bench",
+    help="Measure here: devices, predictions, loading, the loop.",
+)
 
 
 def _version(asked: bool) -> None:

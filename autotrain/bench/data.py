@@ -75,15 +75,20 @@ def best(rows: Sequence[Row]) -> Row:
     )
 
 
-def better(rows: Sequence[Row]) -> Row | None:
-    """What to change the plan to; None where it is as good."""
+def better(rows: Sequence[Row], keep: str | None = None) -> Row | None:
+    """What to change the plan to; None where it is as good, or samples are kept once read."""
+    if keep is not None:
+        return None
     own, other = next((each for each in rows if each.chosen), None), best(rows)
     return None if own is not None and own.trains >= (1 - WORTH) * other.trains else other
 
 
-def advice(rows: Sequence[Row], model: float, *, on_cpu: bool) -> str:
-    """One sentence: whether loading keeps up, and what to set where it does not."""
-    own, other = next((each for each in rows if each.chosen), None), better(rows)
+def advice(rows: Sequence[Row], model: float, keep: str | None = None, *, on_cpu: bool) -> str:
+    """One sentence: whether loading keeps up, and what to set where it does not.
+
+    `keep`: where the plan has samples stay once they were read.
+    """
+    own, other = next((each for each in rows if each.chosen), None), better(rows, keep)
     cores = ", if cores are left: on a CPU workers take them from the model" if on_cpu else ""
     if other is not None:
         now = f"{own.waits:.0%} of a step" if own is not None else "an unknown share of a step"
@@ -92,6 +97,12 @@ def advice(rows: Sequence[Row], model: float, *, on_cpu: bool) -> str:
             f"and for {other.waits:.0%} then{cores if other.workers else ''}"
         )
     assert own is not None
+    if keep is not None:
+        where = "in RAM" if keep == "ram" else "where the model computes"
+        return (
+            f"keep the plan: samples stay {where} once they were read, and the model waits for "
+            f"{own.waits:.0%} of a step in the first epoch alone"
+        )
     said = f"keep loader.workers={own.workers}"
     read = own.samples_per_second.expected
     if own.waits > WORTH:

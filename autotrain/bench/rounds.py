@@ -82,11 +82,12 @@ def measure(
     seconds: float,
     *,
     processes: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Fill the tallies, one for each contender's name, in about `seconds` and some starts.
 
     What was measured is in them whenever this ends, be it by an interrupt. `processes`: how many of
-    each contender, one after another.
+    each contender, one after another; `tell` hears when each has done its part.
     """
     spent, processes = 0.0, processes or PROCESSES
     for number in range(processes):
@@ -103,6 +104,7 @@ def measure(
                 _round(seats, backwards=bool(rounds % 2))
                 rounds += 1
             spent += monotonic() - begun
+        tell(f"process {number + 1} of {processes}: {rounds} rounds")
 
 
 def _round(seats: Sequence[_Seat], *, backwards: bool) -> None:

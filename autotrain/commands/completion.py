@@ -33,8 +33,8 @@ _autotrain() {
         elif [[ -n $each ]]; then whole+=("$each")
         fi
     done
-    if (( $#open )); then _describe -o 'setting' open -S ''; fi
-    if (( $#whole )); then _describe -o 'value' whole; fi
+    if (( $#open )); then _describe 'setting' open -S ''; fi
+    if (( $#whole )); then _describe 'value' whole; fi
     if (( ! $#open && ! $#whole )); then _files; fi
 }
 if [[ ${funcstack[1]} == _autotrain ]]; then

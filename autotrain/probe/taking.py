@@ -55,11 +55,10 @@ class Taker:
         device = device_of(plan.device)
         self._before = used_bytes_of(device)  # before this process is known to the driver
         task = load_task(self._path, request.data, plan.task.options)
-        stepper = Stepper(request, task, device)
+        self._stepper = stepper = Stepper(request, task, device)
         self._stack.enter_context(settings(plan))
         stepper.build()
         optimizers.set_rate(stepper.optimizer, RATE * plan.optimizer.lr)
-        self._stepper = stepper
         return self._told(stepper)
 
     def _taken(self, stepper: Stepper, turn: Turn) -> Took:
@@ -80,9 +79,10 @@ class Taker:
 
     def _failed(self, said: dict[str, Any]) -> Took:
         """What a step that failed had made is let go: a smaller one may be asked for next."""
-        if self._stepper is not None:
-            self._stepper.optimizer.zero_grad(set_to_none=True)
-            _let_go(self._stepper.device)
+        stepper = self._stepper
+        if stepper is not None and hasattr(stepper, "optimizer"):
+            stepper.optimizer.zero_grad(set_to_none=True)
+            _let_go(stepper.device)
         return Took.model_validate(said)
 
 

@@ -83,7 +83,6 @@ def data(
     rows: Sequence[feeds.Row],
     alone: feeds.Slowest | None,
     model: float,
-    keep: str | None,
     about: str,
     last: Sequence[str],
     out: IO[str],
@@ -101,9 +100,6 @@ def data(
         f"{SCATTER}"
     ]
     texts += [feeds.said_of(alone)] if alone is not None else []
-    if keep is not None:
-        where = "in RAM" if keep == "ram" else "where the model computes"
-        texts.append(f"the plan keeps samples {where}: they are read in the first epoch alone")
     page(about, lines, [*texts, *last], out)
 
 

@@ -39,6 +39,14 @@ def test_where_no_number_of_workers_helps_the_samples_are_to_blame():
     assert "make a sample cheaper to read" in advice(rows, 100.0, on_cpu=False)
 
 
+def test_samples_that_are_kept_need_no_workers():
+    rows = [read(0, 50.0, chosen=True), read(2, 500.0)]
+    assert better(rows, "device") is None
+    said = advice(rows, 100.0, "device", on_cpu=True)
+    assert said.startswith("keep the plan: samples stay where the model computes")
+    assert "67% of a step in the first epoch alone" in said
+
+
 def test_a_sample_that_stands_out_is_named():
     usual = [(index, 0.002) for index in range(20)]
     assert said_of(slowest(usual)) == "a sample takes 2 ms to read (median of 20)"

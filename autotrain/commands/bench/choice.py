@@ -93,7 +93,7 @@ def _rows(here: Planned, grid: Grid, seconds: float) -> tuple[list[Row], bool]:
         fast = sorted((way for way in ways if found[way]), key=lambda w: spread(found[w]).middle)
         final = {*fast[:FINALISTS], grid.own, grid.plain} - first.lost.keys()
         best = _contender(here, final, grid.own)
-        measure([best], {here.name: last}, (1 - FIRST_SHARE) * seconds)
+        measure([best], {here.name: last}, (1 - FIRST_SHARE) * seconds, tell=devices.progress)
     except KeyboardInterrupt:
         stopped = True
     rows = []

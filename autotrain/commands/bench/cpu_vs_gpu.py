@@ -206,7 +206,7 @@ def _measured(every: Sequence[Planned], tallies: dict[str, Tally], seconds: floa
     names = " and ".join("the CPU" if h.device.kind == "cpu" else h.device.name for h in able)
     print(f"measuring on {names}, about {seconds_text(seconds)} ...", file=sys.stderr, flush=True)
     try:
-        measure([devices.contender(here) for here in able], tallies, seconds)
+        measure([devices.contender(here) for here in able], tallies, seconds, tell=devices.progress)
     except KeyboardInterrupt:
         return True
     return False

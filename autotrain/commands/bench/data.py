@@ -43,7 +43,7 @@ def data(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int
             print("\nstopped: nothing had been compared yet", file=sys.stderr)
             return 130
         _show(here, rows, alone, model, about, quiet.disturbed(), out, as_json=as_json)
-    other = figures.better(rows)
+    other = figures.better(rows, here.plan.loader.keep)
     changed = [] if other is None else [f"loader.workers={other.workers}"]
     print(f"\nnext        {next_run(named, *changed)}", file=sys.stderr)
     return 0
@@ -99,12 +99,11 @@ def _show(
 ) -> None:
     from autotrain.report import bench_text
 
-    advice = figures.advice(rows, model, on_cpu=here.device.kind == "cpu")
+    keep = here.plan.loader.keep
+    advice = figures.advice(rows, model, keep, on_cpu=here.device.kind == "cpu")
     if not as_json:
-        keep = here.plan.loader.keep
-        bench_text.data(
-            rows, alone, model, keep, about, [*bench_text.disturbed(others), advice], out
-        )
+        last = [*bench_text.disturbed(others), advice]
+        bench_text.data(rows, alone, model, about, last, out)
         return
     said = {
         "bench": "data",
@@ -112,7 +111,7 @@ def _show(
         "model_samples_per_second": model,
         "rows": [row.model_dump(mode="json") for row in rows],
         "alone": alone.model_dump(mode="json") if alone is not None else None,
-        "keep": here.plan.loader.keep,
+        "keep": keep,
         "advice": advice,
         "others_cpu": others,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -173,6 +174,11 @@ def contender(here: Planned) -> Contender:
     )
     most = here.device.free_bytes if here.device.kind == "cpu" else None
     return Contender(here.name, request, here.ways, here.main, most)
+
+
+def progress(text: str) -> None:
+    """For a person who waits."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def row(here: Planned, tally: Tally) -> Row:
