@@ -156,6 +156,8 @@ class Stepper:
         """Seconds, when the device has done what it was told."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return perf_counter()
 
 

@@ -129,6 +129,7 @@ def test_two_calls_agree_within_their_stated_spread(tmp_path, home, monkeypatch)
         assert found[0].agrees(found[1]), (what, found)
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_too_small_is_a_row_with_the_reason(here, at):
     whole = (files.shipped("profiles") / "rtx-3050-laptop-4gb.toml").read_text()
     small = whole.replace("4294967296", "200000000").replace("3671064576", "200000000")
@@ -137,8 +138,8 @@ def test_a_machine_that_is_too_small_is_a_row_with_the_reason(here, at):
     assert said.code == 0
     (row,) = [line for line in said.out.splitlines() if line.startswith("tiny.toml  ")]
     assert row.split()[1:4] == ["predicted", "-", "-"]
-    assert "tiny.toml: " in said.out
-    assert "the budget on NVIDIA GeForce RTX 3050 Laptop GPU is" in " ".join(said.out.split())
+    (why,) = [line for line in said.out.splitlines() if line.startswith("tiny.toml: ")]
+    assert "MiB" in why
 
 
 @pytest.mark.parametrize(
@@ -192,12 +193,18 @@ def test_a_task_whose_step_fails_is_told_as_such(here, at):
     assert said.out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_an_interrupt_shows_what_was_measured_until_then(planned_once, home, tmp_path):
-    command = [sys.executable, "-m", "autotrain", *BENCH, str(planned_once[0] / "plan.toml"),
-               "--seconds", "3", "--json"]  # fmt: skip
+    # Whoever runs tests in the background has them ignore it.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from autotrain.__main__ import main; main()"
+    )
     process = subprocess.Popen(
-        command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code, *BENCH, planned_once[0] / "plan.toml", "--seconds", "3",
+         "--json"],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"AUTOTRAIN_HOME": str(home)},
     )  # fmt: skip
     assert process.stderr is not None

@@ -12,12 +12,11 @@ from autotrain.bench import choice as figures
 from autotrain.bench.choice import Row, advice
 from autotrain.bench.rounds import Contender, Tally, Way, measure, step_seconds
 from autotrain.bench.spread import spread
-from autotrain.commands.bench import devices
+from autotrain.commands.bench import devices, outcome
 from autotrain.commands.bench.asked import Named, at_size, look_up, next_run, told
 from autotrain.commands.bench.devices import Planned
 from autotrain.commands.plan import hardware_of
 from autotrain.commands.streams import data_only
-from autotrain.errors import AutotrainError
 from autotrain.plan import race as races
 from autotrain.schema import Variant
 from autotrain.sensors import Quiet
@@ -88,12 +87,12 @@ def _rows(here: Planned, grid: Grid, seconds: float) -> tuple[list[Row], bool]:
     try:
         everything = _contender(here, ways, grid.own)
         measure([everything], {here.name: first}, FIRST_SHARE * seconds, processes=1)
-        _insist(first, grid.own)
+        outcome.insist(first, grid.own)
         found = {way: _taken(first, way, here, grid) for way in ways}
         fast = sorted((way for way in ways if found[way]), key=lambda w: spread(found[w]).middle)
         final = {*fast[:FINALISTS], grid.own, grid.plain} - first.lost.keys()
         best = _contender(here, final, grid.own)
-        measure([best], {here.name: last}, (1 - FIRST_SHARE) * seconds, tell=devices.progress)
+        measure([best], {here.name: last}, (1 - FIRST_SHARE) * seconds, tell=outcome.progress)
     except KeyboardInterrupt:
         stopped = True
     rows = []
@@ -122,13 +121,6 @@ def _accum(way: Way, here: Planned, grid: Grid) -> int:
     cut = here.plan.batch
     whole = cut.micro_batch * cut.accum_steps
     return grid.accum_steps.get(way) or -(-whole // way.micro_batch)
-
-
-def _insist(tally: Tally, own: Way) -> None:
-    """Raise AutotrainError where not even the plan's own way works."""
-    lost = tally.lost.get(own)
-    if lost is not None:
-        raise AutotrainError(f"in the bench: {lost.message}", lost.hint)
 
 
 def _changed(rows: Sequence[Row]) -> list[str]:

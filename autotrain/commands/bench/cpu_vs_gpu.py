@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from autotrain.bench import cpu_vs_gpu as figures
 from autotrain.bench.cpu_vs_gpu import HERE, Point, Row, settings_of
 from autotrain.bench.rounds import Tally, measure
 from autotrain.commands import compare
-from autotrain.commands.bench import devices
+from autotrain.commands.bench import devices, outcome
 from autotrain.commands.bench.asked import Asked, Named, at_size, look_up, next_run, told
 from autotrain.commands.bench.devices import Planned
 from autotrain.commands.compare import Machine, mildest
@@ -141,8 +142,10 @@ def _free(path: Path) -> Path:
     """Where the picture goes. Raises AutotrainError where something else lies there."""
     if path.exists() and not (path.is_file() and path.read_bytes().startswith(_PNG)):
         raise AutotrainError(f"{path}: exists and is not a picture", "choose another name with -o")
-    if not path.resolve().parent.is_dir():
-        raise AutotrainError(f"{path.parent}: no such folder", "choose another place with -o")
+    folder = path.resolve().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        what = "not writable" if folder.is_dir() else "no such folder"
+        raise AutotrainError(f"{path.parent}: {what}", "choose another place with -o")
     return path
 
 
@@ -206,7 +209,7 @@ def _measured(every: Sequence[Planned], tallies: dict[str, Tally], seconds: floa
     names = " and ".join("the CPU" if h.device.kind == "cpu" else h.device.name for h in able)
     print(f"measuring on {names}, about {seconds_text(seconds)} ...", file=sys.stderr, flush=True)
     try:
-        measure([devices.contender(here) for here in able], tallies, seconds, tell=devices.progress)
+        measure([devices.contender(here) for here in able], tallies, seconds, tell=outcome.progress)
     except KeyboardInterrupt:
         return True
     return False

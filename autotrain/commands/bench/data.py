@@ -11,12 +11,11 @@ from autotrain.bench import data as figures
 from autotrain.bench.data import Row, Slowest
 from autotrain.bench.rounds import Tally, measure
 from autotrain.bench.spread import spread
-from autotrain.commands.bench import devices
+from autotrain.commands.bench import devices, outcome
 from autotrain.commands.bench.asked import Named, look_up, next_run, told
 from autotrain.commands.bench.devices import Planned
 from autotrain.commands.plan import hardware_of
 from autotrain.commands.streams import data_only
-from autotrain.errors import AutotrainError
 from autotrain.schema import HardwareProfile
 from autotrain.sensors import Quiet
 from autotrain.units import seconds_text
@@ -54,9 +53,7 @@ def _model(here: Planned, seconds: float) -> float:
     main, tally = here.main, Tally()
     contender = devices.contender(here._replace(ways=(main,)))
     measure([contender], {here.name: tally}, seconds, processes=1)
-    if main in tally.lost:
-        lost = tally.lost[main]
-        raise AutotrainError(f"in the bench: {lost.message}", lost.hint)
+    outcome.insist(tally, main)
     accum = here.plan.batch.accum_steps
     step = spread(tally.taken(main, lambda t: accum * t.micro + t.update)).middle
     return accum * main.micro_batch / step
@@ -67,7 +64,7 @@ def _read(
 ) -> tuple[list[Row], Slowest | None]:
     """By several numbers of workers, up to one a core."""
     from autotrain.bench.feeding import Fed, FeedRequest
-    from autotrain.child import Silence, ask
+    from autotrain.child import ask
 
     own = here.plan.loader.workers
     cores = min(hardware.cpu.cores, MOST_WORKERS)
@@ -76,14 +73,12 @@ def _read(
     request = FeedRequest(take=devices.contender(here).request, workers=counts, seconds=seconds)
     most = here.device.free_bytes if here.device.kind == "cpu" else None
     said = ask("autotrain.bench.feeding", request, Fed, seconds=10 * seconds + 180, most_bytes=most)
-    if isinstance(said, Silence) or said.outcome != "ok":
-        hint = "" if isinstance(said, Silence) else said.hint
-        raise AutotrainError(f"in the bench: {said.message}", hint)
+    found = outcome.answered(said)
     rows = [
         figures.row(many, spread([rates]), model, chosen=many == own)
-        for many, rates in said.rates.items()
+        for many, rates in found.rates.items()
     ]
-    return rows, figures.slowest(said.alone)
+    return rows, figures.slowest(found.alone)
 
 
 def _show(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -61,10 +60,15 @@ class Planned(NamedTuple):
 
 
 def planned(asked: Asked, hardware: HardwareProfile) -> list[Planned]:
-    """Every device of this machine. Raises AutotrainError for what is wrong with the task."""
+    """Every device of this machine, of equal ones the first.
+
+    Raises AutotrainError for what is wrong with the task.
+    """
     found: list[Planned] = []
     case: Case | None = None
     for device in hardware.devices:
+        if any((p.device.kind, p.device.name) == (device.kind, device.name) for p in found):
+            continue
         goal = _goal_for(asked, device)
         if case is None:
             case = Case.open(asked.source, hardware, goal)
@@ -174,11 +178,6 @@ def contender(here: Planned) -> Contender:
     )
     most = here.device.free_bytes if here.device.kind == "cpu" else None
     return Contender(here.name, request, here.ways, here.main, most)
-
-
-def progress(text: str) -> None:
-    """For a person who waits."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def row(here: Planned, tally: Tally) -> Row:

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 from autotrain.bench import loop as figures
-from autotrain.commands.bench import devices
+from autotrain.commands.bench import devices, outcome
 from autotrain.commands.bench.asked import Named, look_up, next_run, told
 from autotrain.commands.bench.devices import Planned
 from autotrain.commands.plan import hardware_of
 from autotrain.commands.streams import data_only
-from autotrain.errors import AutotrainError
 from autotrain.sensors import Quiet
 from autotrain.units import seconds_text
 
@@ -48,7 +47,7 @@ def loop(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int
 
 def _looped(here: Planned, seconds: float) -> figures.Added:
     from autotrain.bench.looping import Looped, LoopRequest
-    from autotrain.child import Silence, ask
+    from autotrain.child import ask
 
     step = here.plan.predicted.step_seconds.expected
     every = min(max(int(STRETCH_SECONDS / step), 1), MOST_STEPS)
@@ -58,10 +57,8 @@ def _looped(here: Planned, seconds: float) -> figures.Added:
     most = here.device.free_bytes if here.device.kind == "cpu" else None
     wait = 10 * (seconds + 6 * STRETCHES * every * step) + 180
     said = ask("autotrain.bench.looping", request, Looped, seconds=wait, most_bytes=most)
-    if isinstance(said, Silence) or said.outcome != "ok":
-        hint = "" if isinstance(said, Silence) else said.hint
-        raise AutotrainError(f"in the bench: {said.message}", hint)
-    return figures.added(said.bare, said.ours)
+    found = outcome.answered(said)
+    return figures.added(found.bare, found.ours)
 
 
 def _json(found: figures.Added, about: str, others: float | None) -> dict[str, object]:

@@ -44,6 +44,7 @@ def memory(
             ((name, wish),) = asked
             rows = _here(name, wish, tensors=tensors)
         _show(rows, out, as_json=as_json)
+    print("\nnext        autotrain plan DATA", file=sys.stderr)
     return 0 if any(row.outcome == "ok" for row in rows) else 1
 
 
@@ -129,19 +130,19 @@ def _sizes(case: Case, goal: Goal) -> Iterator[Decision]:
 
 
 def _show(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
-    """JSON, or a table and a line for each figure."""
+    """JSON, or a table, a line for each figure, and what follows."""
     found = figures.figures(rows)
     if as_json:
         said = {
+            "bench": "memory",
             "rows": [row.model_dump(mode="json") for row in rows],
             "figures": [figure.model_dump(mode="json") for figure in found],
+            "advice": figures.advice(rows),
         }
         print(json.dumps(said, indent=1), file=out)
         return
-    from rich.console import Console
+    from autotrain.report import bench_text
 
-    console = Console(file=out, width=None if out.isatty() else 160, highlight=False)
-    console.print(figures.table(rows))
-    console.print()
-    for figure in found:
-        console.print(figures.summary(figure))
+    about = "memory of a step: predicted without a trial, and measured by one"
+    texts = [*map(figures.summary, found), figures.advice(rows)]
+    bench_text.page(about, figures.lines(rows), texts, out)
