@@ -1,19 +1,22 @@
 """What rounds of the same steps took: the middle, and how far another measurement may lie from it.
 
 Rounds of one process scatter less than processes do: where memory lies, and what the machine does
-beside, stays for a while. So rounds are spread over several processes, one after another.
+beside, stays for a while. So rounds are spread over several processes, one after another, and how
+these differ says how far as many others may lie off.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
+from statistics import median, stdev
 from typing import NamedTuple
 
 # The share of the rounds that lies within, and what is to each side at least: of the same code two
 # processes differ by about that much on a quiet machine.
 WITHIN, LEAST = 0.9, 0.03
+# Student's t for 95 %, by how many processes there are beside the first; more count as these.
+_T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78}
 # The middle is known when 95 % of its doubt is within this share of it, and rounds are not few.
 KNOWN, FEW = 0.02, 6
 
@@ -39,19 +42,32 @@ class Spread(NamedTuple):
 def spread(processes: Sequence[Sequence[float]]) -> Spread:
     """Of what each round took, in each process: the median of all rounds.
 
-    From `low` to `high` lie nine of ten rounds, the median of each process, and LEAST to each side.
+    From `low` to `high` lie nine of ten rounds, the median of each process, 95 times in 100 the
+    middle of as many other processes, and LEAST to each side.
     """
     heard = [rounds for rounds in processes if rounds]
     every = sorted(taken for rounds in heard for taken in rounds)
     middle, own = median(every), [median(rounds) for rounds in heard]
-    outside = (1 - WITHIN) / 2
+    outside, apart = (1 - WITHIN) / 2, _apart(own)
     return Spread(
-        low=min(quantile(every, outside), *own, middle * (1 - LEAST)),
+        low=min(quantile(every, outside), *own, middle * (1 - LEAST), middle / apart),
         middle=middle,
-        high=max(quantile(every, 1 - outside), *own, middle * (1 + LEAST)),
+        high=max(quantile(every, 1 - outside), *own, middle * (1 + LEAST), middle * apart),
         rounds=len(every),
         processes=len(heard),
     )
+
+
+def _apart(own: Sequence[float]) -> float:
+    """By what factor the middle of as many other processes may lie off: 95 % of a t-distribution.
+
+    Of logarithms, as a machine that is disturbed is slower by factors. 1 where one process says
+    nothing about others.
+    """
+    if len(own) < 2:
+        return 1.0
+    scatter = stdev(map(math.log, own))
+    return math.exp(_T[min(len(own) - 1, 4)] * scatter * math.sqrt(2 / len(own)))
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -1,5 +1,6 @@
 """Rounds of the same steps: their middle, and how far another measurement may lie from it."""
 
+import math
 import random
 
 import pytest
@@ -28,8 +29,31 @@ def test_a_process_that_is_slower_as_a_whole_widens_the_spread():
     """Of 3 x 50 rounds its own are few enough to lie outside of nine of ten."""
     alike = [1.0, 1.001] * 50
     found = spread([alike, alike, [1.2] * 5])
-    assert found.high == 1.2
+    assert found.high > 1.2
     assert spread([alike, alike]).high < 1.04
+
+
+def test_processes_that_differ_say_how_far_others_may_lie_off():
+    """As Student's t for three has it: exp(4.30 x s x sqrt(2 / 3))."""
+    found = spread([[1.0], [1.1], [1.21]])
+    factor = math.exp(4.30 * math.log(1.1) * math.sqrt(2 / 3))
+    assert (found.low, found.high) == (pytest.approx(1.1 / factor), pytest.approx(1.1 * factor))
+    assert spread([[1.0], [1.1]]).high > 1.5
+    assert spread([[1.0, 1.1]]).high < 1.1
+
+
+@given(st.integers(0, 300), st.floats(0.0, 0.4))
+def test_calls_on_a_machine_that_drifts_agree_as_often_as_is_stated(seed, drift):
+    chance = random.Random(seed)
+
+    def call():
+        return spread(
+            [[chance.lognormvariate(at, 0.05) for _ in range(3)]
+             for at in (chance.gauss(0, drift) for _ in range(3))]
+        )  # fmt: skip
+
+    agreed = sum(call().agrees(call()) for _ in range(60))
+    assert agreed >= 48
 
 
 def test_one_hiccup_among_many_rounds_changes_nothing():
@@ -40,9 +64,7 @@ def test_one_hiccup_among_many_rounds_changes_nothing():
 @given(sittings)
 def test_the_middle_and_every_process_lie_within(rounds):
     found = spread(rounds)
-    every = sorted(x for process in rounds for x in process)
     assert found.low <= found.middle <= found.high
-    assert every[0] * (1 - LEAST) <= found.low
     for process in rounds:
         assert found.low <= quantile(sorted(process), 0.5) * 1.000001
         assert found.high >= quantile(sorted(process), 0.5) * 0.999999
@@ -69,5 +91,5 @@ def test_a_spread_goes_around_another_middle():
 def test_a_median_is_known_when_more_rounds_would_hardly_move_it():
     assert not known([1.0] * 3)
     assert known([1.0] * 8)
-    assert not known([1.0, 1.5] * 5)
+    assert not known([1.0, 1.1] * 10)
     assert known([1.0, 1.03] * 3000 + [5.0] * 10) == known([1.0, 1.03] * 3000)

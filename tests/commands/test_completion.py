@@ -39,7 +39,7 @@ def test_options_of_the_command_that_stands_there():
     assert offered("run --meas") == []
     assert "--no-trial" in offered("plan --no")
     assert "--help" in offered("bench cpu-vs-gpu --")
-    assert "--json" not in offered("plan --json --")
+    assert "--json" not in offered("plan --json --no-trial --")
     assert "--set" in offered("plan --set train.epochs=2 --")
 
 
@@ -99,6 +99,7 @@ def test_an_unknown_shell_is_refused_and_a_script_is_printed_for_a_known_one(cap
         ("autotrain plan --set batch.mi", "=:", ["batch.micro_batch="]),
         ("autotrain plan --set precision.dtype=b", "=:", ["bf16"]),
         ("autotrain plan --set precision.dtype=b", "", ["precision.dtype=bf16"]),
+        ("autotrain plan --set precision.dtype=b", ":", ["precision.dtype=bf16"]),
         ("autotrain plan --set 'precision.dtype=b", "=", ["bf16"]),
         ("autotrain plan --template ", "=:", None),
     ],

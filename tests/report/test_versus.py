@@ -1,6 +1,7 @@
 """Devices beside each other, as text and as a picture."""
 
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -70,3 +71,25 @@ def test_bars_that_are_far_apart_are_drawn_on_a_logarithmic_scale(rows, monkeypa
     drawn.clear()
     versus_picture.png([cpu(2.0), gpu(1.0)], "mine")
     assert [ax.get_xscale() for ax in drawn] == ["linear"]
+
+
+class Terminal(io.StringIO):
+    """Text for a person."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_a_terminal_of_any_width_shows_every_word(rows, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Terminal()
+    versus_text.show(rows, "mine: Net", None, out)
+    said = out.getvalue()
+    assert "\u2026" not in said
+    assert said.count("measured") >= 2
+    assert said.count("predicted") >= 3
+    lines = [re.sub(r"\x1b[^m]*m", "", line) for line in said.splitlines()]
+    assert max(map(len, lines)) <= columns
+    turned = any(line.startswith("samples a second ") for line in lines)
+    assert turned == (columns == 80)
