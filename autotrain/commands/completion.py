@@ -17,7 +17,8 @@ BASH = """\
 # In ~/.bashrc: eval "$(autotrain completion bash)"
 _autotrain_completion() {
     local IFS=$'\\n'
-    COMPREPLY=( $("$1" completion bash -- "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS") )
+    COMPREPLY=( $("$1" completion bash -- "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" \\
+        2> /dev/null) )
     if [[ ${COMPREPLY[0]} == *= ]]; then compopt -o nospace 2> /dev/null; fi
 }
 complete -o default -F _autotrain_completion autotrain
@@ -28,7 +29,8 @@ ZSH = """\
 _autotrain() {
     local each
     local -a whole open
-    for each in "${(@f)$("${words[1]}" completion zsh -- "${(@)words[2,CURRENT]}")}"; do
+    for each in "${(@f)$("${words[1]}" completion zsh -- "${(@)words[2,CURRENT]}" 2> /dev/null)}"
+    do
         if [[ ${each%%:*} == *= ]]; then open+=("$each")
         elif [[ -n $each ]]; then whole+=("$each")
         fi
@@ -49,7 +51,7 @@ FISH = """\
 function __autotrain_completion
     set -l before (commandline -opc)
     set -l word (commandline -ct)
-    set -l found ($before[1] completion fish -- $before[2..-1] "$word")
+    set -l found ($before[1] completion fish -- $before[2..-1] "$word" 2> /dev/null)
     if test (count $found) -gt 0
         printf '%s\\n' $found
     else

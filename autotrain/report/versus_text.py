@@ -103,5 +103,7 @@ def _notes(rows: Sequence[Row]) -> list[str]:
             "predicted to take, on measured devices too"
         )
     if all(row.kind == "cpu" for row in rows if row.machine == HERE):
-        found.append("no GPU was found here: what is said of GPUs is predicted")
+        others = any(row.kind != "cpu" for row in rows)
+        rest = ": what is said of GPUs is predicted" if others else ""
+        found.append(f"no GPU was found here{rest}")
     return found

@@ -152,6 +152,7 @@ def test_a_machine_that_is_too_small_is_a_row_with_the_reason(here, at):
         (("--price", "here=much"), "--price here= much: not a price for an hour", ""),
         (("--template", "starter", "plan.toml"), "a plan says itself which code it is for", ""),
         (("--set", "batch.micro=3"), "batch.micro: unknown key", ""),
+        (("plan.toml", "--set", "batch.world_size=2"), "a bench trains in one process", ""),
     ],
 )
 def test_what_is_wrong_with_the_command_line_is_said_before_anything_runs(

@@ -162,10 +162,10 @@ def _elsewhere(
         row = row.model_copy(update={"device": device.name, "kind": device.kind})
         case = _case(able[0].case if able else None, asked, hardware, goal)
         made = case.decide()
-    except (DoesNotFitError, UsageError) as error:
-        fits = isinstance(error, UsageError)
-        said = {"why": error.message, "remedy": mildest(error.hint)}
-        return row.model_copy(update={"outcome": "refused" if fits else "does_not_fit", **said})
+    except AutotrainError as error:
+        kind = "does_not_fit" if isinstance(error, DoesNotFitError) else "refused"
+        said = {"outcome": kind, "why": error.message, "remedy": mildest(error.hint)}
+        return row.model_copy(update=said)
     return _predicted(row, case, made, sizes)
 
 

@@ -14,7 +14,7 @@ from autotrain.commands.bench.asked import Asked, at_size
 from autotrain.commands.compare import mildest
 from autotrain.commands.decide import Case, Decision, wished
 from autotrain.commands.trying import RUN_IMPORTS
-from autotrain.errors import DoesNotFitError
+from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.plan import compute
 from autotrain.plan.choices import choose_device
 from autotrain.probe.child import Request, setup_of
@@ -97,6 +97,11 @@ def chosen(asked: Asked, hardware: HardwareProfile) -> Planned:
 def _on(asked: Asked, device: Device, case: Case) -> Planned:
     """By a race, as `plan` would, where a plan does not say already how the model runs there."""
     made = case.decide()
+    if made.plan.batch.world_size > 1:
+        raise AutotrainError(
+            f"a bench trains in one process, and this is for {made.plan.batch.world_size}",
+            "--set batch.world_size=1",
+        )
     if not _is_for(asked.plan, device) and wished(None) is not False:
         case = racing.raced(case, made, forced=False)
         made = case.decide()
@@ -222,7 +227,8 @@ def _nothing(here: Planned, tally: Tally) -> dict[str, Any]:
     took = tally.lost.get(here.main)
     if took is None:
         return {"outcome": "stopped", "why": "stopped before it was measured as planned"}
-    smaller = [w.micro_batch for w in here.ways if w not in tally.lost and tally.rounds.get(w)]
+    ran = [way for way in here.ways if any(tally.rounds.get(way, []))]
+    smaller = [way.micro_batch for way in ran if way not in tally.lost]
     micro = here.plan.batch.micro_batch
     if took.outcome == "out_of_memory":
         remedy = f"batch.micro_batch={max(smaller)} ran" if smaller else "a smaller model"
