@@ -86,6 +86,16 @@ def test_curves_share_their_sizes_and_say_from_which_on_a_gpu_wins(benched):
     assert {(each["least"], each["most"]) for each in said["wins"]} == {(1, 64)}
 
 
+def test_the_row_and_its_curve_tell_of_the_same_steps(benched):
+    _, said, _ = benched
+    for row in said["rows"]:
+        (point,) = [p for p in row["curve"] if p["micro_batch"] == row["micro_batch"]]
+        speed = point["samples_per_second"]["expected"]
+        assert row["samples_per_second"]["expected"] == pytest.approx(speed, rel=0.01), row[
+            "device"
+        ]
+
+
 def test_what_a_run_costs_is_its_time_at_the_price(benched):
     _, said, _ = benched
     own, t4, laptop = said["rows"]

@@ -48,6 +48,12 @@ class Planned(NamedTuple):
         return self.made.plan
 
     @property
+    def goal(self) -> Goal:
+        """What was wished there."""
+        assert self.case is not None
+        return self.case.goal
+
+    @property
     def main(self) -> Way:
         """As planned; two micro-batches stand for any number that accumulate."""
         cut = self.plan.batch
@@ -169,7 +175,7 @@ def with_ways(here: Planned, every: Sequence[int]) -> Planned:
     if here.made is None or here.case is None:
         return here
     variant, micro = variant_of(here.plan), here.plan.batch.micro_batch
-    fitting = [size for size in every if size <= micro or at_size(here.case, here.case.goal, size)]
+    fitting = [size for size in every if size <= micro or at_size(here.case, here.goal, size)]
     ways = {here.main, *(Way(variant, size) for size in {micro, *fitting})}
     return here._replace(ways=tuple(sorted(ways, key=lambda w: (w.micro_batch * w.parts, w.parts))))
 
@@ -199,7 +205,7 @@ def row(here: Planned, tally: Tally) -> Row:
     if not taken:
         return Row(**about | _nothing(here, tally))
     found, trial = spread(taken), _trial(here, tally)
-    known = here.case.decide((trial,)).plan.predicted
+    known = here.case.decide((trial,), _loading_alike(here)).plan.predicted
     step = Prediction.around(*found.of(known.step_seconds.expected))
     memory = float(_memory(tally.peaks[here.main]))
     return Row(
@@ -214,6 +220,13 @@ def row(here: Planned, tally: Tally) -> Row:
         rounds=found.rounds,
         processes=found.processes,
     )
+
+
+def _loading_alike(here: Planned) -> Goal:
+    """What was wished, and the loader as it is planned: what was measured is not to change it."""
+    loader, goal = here.plan.loader, here.goal
+    same = {"loader.workers": loader.workers, "loader.keep": loader.keep}
+    return goal.model_copy(update={"user": goal.user | same})
 
 
 def _widened(run: Prediction, found: Spread) -> Prediction:
