@@ -34,6 +34,18 @@ class Spread(NamedTuple):
         """Whether each of the two middles lies within the other one's spread."""
         return self.low <= other.middle <= self.high and other.low <= self.middle <= other.high
 
+    def beside(self, others: float | None) -> Spread:
+        """The same where other programs took that share of the cores, and another call may find
+        none of them, or twice as many.
+
+        Of w of our own work and o of others', others = o / (w + o): alone the same takes
+        1 - others times as long, beside twice as many (w + 2 o) / (w + o) = 1 + others times.
+        """
+        if others is None:
+            return self
+        low, high = self.middle * (1 - others), self.middle * (1 + others)
+        return self._replace(low=min(self.low, low), high=max(self.high, high))
+
     def of(self, value: float) -> tuple[float, float, float]:
         """The same spread around another middle."""
         return value * self.low / self.middle, value, value * self.high / self.middle

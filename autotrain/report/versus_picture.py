@@ -51,7 +51,7 @@ def _draw(figure: Any, rows: Sequence[Row], about: str) -> None:
     able = [row for row in rows if row.run_seconds is not None]
     panels = [
         ("Memory", lambda value, _: bytes_text(value), [row.memory_bytes for row in able]),
-        ("Time for the whole run", lambda value, _: seconds_text(value),
+        ("Time for the run", lambda value, _: seconds_text(value),
          [row.run_seconds for row in able]),
         ("Cost of the run", lambda value, row: money_text(value, row.currency),
          [row.cost for row in able]),
@@ -126,7 +126,7 @@ def _bars(
     known = [said for said in figures if said is not None]
     least, most = min(s.low for s in known), max(s.high for s in known)
     wide = least > 0 and most > WIDE * min(s.expected for s in known)
-    ax.set_title(f"{heading}, logarithmic" if wide else heading)
+    ax.set_title(f"{heading} (log scale)" if wide else heading)
     if wide:
         ax.set_xscale("log")
     start = least / 2 if wide else 0.0

@@ -17,7 +17,8 @@ def show(rows: Sequence[Row], about: str, others: float | None, out: IO[str]) ->
     page(about, _table(rows), [], out)
     if curved:
         page("\nsamples a second, in micro-batches of", _curves(curved), [], out)
-    sentences(_lost(rows) + _wins(rows) + _notes(rows) + disturbed(others) + [advice(rows)], out)
+    texts = [*_lost(rows), *_wins(rows), *_notes(rows), *_beside(others), advice(rows)]
+    sentences(texts, out)
 
 
 def _table(rows: Sequence[Row]) -> list[list[str]]:
@@ -87,6 +88,14 @@ def _faster(crossed: Crossing, than: str) -> str:
         where = f"at every micro_batch from {start} to {crossed.most}"
     doubt = {None: "though nowhere surely", start: "surely"}.get(sure, f"surely from {sure} on")
     return f"faster than {than} {where}, {doubt}"
+
+
+def _beside(others: float | None) -> list[str]:
+    """What other programs did to what was measured, and to its brackets."""
+    return [
+        f"{said}; the brackets reach from none of them to twice as many"
+        for said in disturbed(others)
+    ]
 
 
 def _notes(rows: Sequence[Row]) -> list[str]:

@@ -92,7 +92,7 @@ def _found(
     quiet, tallies = Quiet(), dict[str, Tally]()
     stopped = _measured(every, tallies, seconds)
     others = quiet.disturbed()
-    measured = [devices.row(here, tallies.get(here.name, Tally())) for here in every]
+    measured = [devices.row(here, tallies.get(here.name, Tally()), others) for here in every]
     about = told(asked, able[0].made.model) if able and able[0].made else asked.name
     return Found(about, [*measured, *predicted], others, stopped)
 

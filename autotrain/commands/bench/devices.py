@@ -191,20 +191,20 @@ def contender(here: Planned) -> Contender:
     return Contender(here.name, request, here.ways, here.main, most)
 
 
-def row(here: Planned, tally: Tally) -> Row:
-    """What was measured on a device."""
+def row(here: Planned, tally: Tally, others: float | None) -> Row:
+    """What was measured on a device, while other programs took that share of the cores."""
     about: dict[str, Any] = {
         "machine": HERE, "device": here.device.name, "kind": here.device.kind,
         "source": "measured",
     }  # fmt: skip
     if here.made is None or here.case is None:
         return Row(**about, outcome="does_not_fit", why=here.why, remedy=here.remedy)
-    about |= {**settings_of(here.plan), "curve": _curve(here, tally)}
+    about |= {**settings_of(here.plan), "curve": _curve(here, tally, others)}
     plan, accum = here.plan, here.plan.batch.accum_steps
     taken = tally.taken(here.main, lambda t: step_seconds(t, plan.loader, accum))
     if not taken:
         return Row(**about | _nothing(here, tally))
-    found, trial = spread(taken), _trial(here, tally)
+    found, trial = spread(taken).beside(others), _trial(here, tally)
     known = here.case.decide((trial,), _loading_alike(here)).plan.predicted
     step = Prediction.around(*found.of(known.step_seconds.expected))
     memory = float(_memory(tally.peaks[here.main]))
@@ -250,13 +250,13 @@ def _nothing(here: Planned, tally: Tally) -> dict[str, Any]:
     return {"outcome": took.outcome, "why": took.message, "remedy": took.hint}
 
 
-def _curve(here: Planned, tally: Tally) -> tuple[Point, ...]:
+def _curve(here: Planned, tally: Tally, others: float | None) -> tuple[Point, ...]:
     loader = here.plan.loader
     points = []
     for way in here.ways:
         taken = tally.taken(way, lambda t: step_seconds(t, loader, 1)) if way.parts == 1 else []
         if taken:
-            found = spread(taken)
+            found = spread(taken).beside(others)
             each = Prediction.around(found.low, found.middle, found.high)
             speed = rate(way.micro_batch, each)
             points.append(Point(micro_batch=way.micro_batch, samples_per_second=speed))
