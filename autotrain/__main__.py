@@ -33,7 +33,7 @@ def main() -> None:
     _complain_into_the_void()
     given = sys.argv[1:]
     arguments = [a for a in given if a != "--verbose"]
-    typed = given[:1] == ["completion"] and given[2:3] == ["--"]
+    typed = given[:1] == ["completion"] and given[2:3] == ["--"] and len(given) > 3
     verbose = len(arguments) < len(given)
     try:
         from autotrain.cli import app, offer

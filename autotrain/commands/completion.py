@@ -85,8 +85,8 @@ def offer(shell: str, words: Sequence[str], root: Any) -> int:
     Bash sends the line as it is typed in place of the words, and what it breaks words at.
     """
     if shell == "bash":
-        line, breaks = words[0], words[1]
-        typed = _split(line)[1:]
+        line, breaks = words[0], "".join(words[1:])
+        typed = _split(line)[1:] or [""]
         shown = [_beyond(each.word, typed[-1], breaks) for each in candidates(typed, root)]
     else:
         told = candidates(words, root)

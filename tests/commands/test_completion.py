@@ -102,6 +102,7 @@ def test_an_unknown_shell_is_refused_and_a_script_is_printed_for_a_known_one(cap
         ("autotrain plan --set precision.dtype=b", ":", ["precision.dtype=bf16"]),
         ("autotrain plan --set 'precision.dtype=b", "=", ["bf16"]),
         ("autotrain plan --template ", "=:", None),
+        ("", "=:", [*typer.main.get_command(app).commands]),
     ],
 )
 def test_bash_gets_what_follows_its_own_break_of_words(line, breaks, shown, capsys):
