@@ -31,10 +31,11 @@ def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
     _open_what_is_closed()
     _complain_into_the_void()
-    arguments = [a for a in sys.argv[1:] if a != "--verbose"]
-    verbose = len(arguments) < len(sys.argv) - 1
+    given = sys.argv[1:]
+    arguments = [a for a in given if a != "--verbose"]
+    verbose = len(arguments) < len(given)
     try:
-        code = _carry_out(arguments)
+        code = _carry_out(given, arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _nobody_reads()
@@ -56,11 +57,14 @@ def main() -> None:
     _end(code if isinstance(code, int) else 0)
 
 
-def _carry_out(arguments: list[str]) -> Any:
+def _carry_out(given: list[str], arguments: list[str]) -> Any:
     """The command's exit code; the doctor's too where what reads command lines does not load."""
     try:
-        from autotrain.cli import app
+        from autotrain.cli import app, offer
 
+        # A shell asks at every TAB, and to parse a command line Typer loads pydantic.
+        if given[:1] == ["completion"] and given[2:3] == ["--"] and len(given) > 3:
+            return offer(given[1], given[3:])
         return app(arguments, prog_name="autotrain", standalone_mode=False)
     except ImportError:
         if arguments[:1] != ["doctor"]:

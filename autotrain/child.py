@@ -1,13 +1,15 @@
-"""A process that is asked one thing, watched, and ended: what goes wrong in it stays there.
+"""A process that is asked one thing, or one after another: what goes wrong in it stays there.
 
 A crash, memory running out, a hang: each becomes a `Silence`.
 """
 
 from __future__ import annotations
 
+import queue
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from typing import IO, Literal, TypeVar
@@ -19,9 +21,9 @@ from autotrain.offspring import end, start
 from autotrain.schema import Record
 from autotrain.units import bytes_text, seconds_text
 
-__all__ = ["Silence", "ask", "end", "start"]
+__all__ = ["Dialogue", "Silence", "ask", "end", "start"]
 
-_LOOK_EVERY_SECONDS = 0.05
+_LOOK_EVERY_SECONDS, _LAST_SECONDS = 0.05, 2.0
 
 
 class Silence(Record):
@@ -62,6 +64,59 @@ def ask(
         return _without_answer(process.returncode, ended, complaints)
 
 
+class Dialogue:
+    """A process that answers each line with a line, watched as `ask` watches it, until its `end`.
+
+    After a Silence it is of no more use.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._complaints: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = start(module, subprocess.PIPE, self._complaints)
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def ask(self, line: bytes, *, seconds: float, most_bytes: int | None = None) -> bytes | Silence:
+        """The line by which it answers."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        deadline, peak = time.monotonic() + seconds, 0
+        while True:
+            peak = max(peak, _resident(self.pid))
+            if most_bytes is not None and peak > most_bytes:
+                return _too_large(peak, most_bytes)
+            with suppress(queue.Empty):
+                said = self._lines.get(timeout=_LOOK_EVERY_SECONDS)
+                return said or self._ended(peak)
+            if time.monotonic() > deadline:
+                return _too_slow(seconds, peak)
+
+    def end(self) -> None:
+        """It and all that it started."""
+        end(self._process)
+        self._complaints.close()
+
+    def _ended(self, peak: int) -> Silence:
+        with suppress(subprocess.TimeoutExpired):  # one that only says no more is ended
+            self._process.wait(_LAST_SECONDS)
+        end(self._process)
+        return _without_answer(self._process.returncode, peak, self._complaints)
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as out:
+            for line in out:
+                self._lines.put(line)
+        self._lines.put(b"")
+
+
 def _start(
     module: str, request: Record, answer: IO[bytes], complaints: IO[bytes]
 ) -> subprocess.Popen[bytes]:
@@ -82,14 +137,22 @@ def _wait(
     while True:
         peak = max(peak, _resident(process.pid))
         if most_bytes is not None and peak > most_bytes:
-            message = f"it held {bytes_text(peak)}, and {bytes_text(most_bytes)} were free"
-            return Silence(outcome="out_of_memory", message=message, peak=peak)
+            return _too_large(peak, most_bytes)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_LOOK_EVERY_SECONDS)
             return peak
         if time.monotonic() > deadline:
-            message = f"it had not finished after {seconds_text(seconds)}"
-            return Silence(outcome="timed_out", message=message, peak=peak)
+            return _too_slow(seconds, peak)
+
+
+def _too_large(peak: int, most_bytes: int) -> Silence:
+    message = f"it held {bytes_text(peak)}, and {bytes_text(most_bytes)} were free"
+    return Silence(outcome="out_of_memory", message=message, peak=peak)
+
+
+def _too_slow(seconds: float, peak: int) -> Silence:
+    message = f"it had not finished after {seconds_text(seconds)}"
+    return Silence(outcome="timed_out", message=message, peak=peak)
 
 
 def _resident(pid: int) -> int:

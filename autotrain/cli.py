@@ -1,12 +1,13 @@
 """The command line: signatures only. Bodies import what they need; `commands` does the work."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from autotrain import using
+from autotrain import cli_use
+from autotrain.cli_bench import bench
 from autotrain.flags import (
+    Commands,
     Compare,
     Data,
     Endpoint,
@@ -45,18 +46,6 @@ from autotrain.flags import (
     Within,
 )
 
-
-class Commands(TyperGroup):
-    """A `--help` that is not asked for is False: for a None, Typer 0.29 loads pydantic (100 ms)."""
-
-    def get_help_option(self, ctx: Any) -> Any:
-        """The option `--help` of the group itself."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.default = False
-        return option
-
-
 app = typer.Typer(
     name="autotrain",
     cls=Commands,
@@ -67,8 +56,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Start with `autotrain plan DATA`, or `autotrain new my-task`.",
 )
-bench = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(bench, name="bench", help="Measure here how good the predictions are.")
+app.add_typer(
+    bench,
+    name="bench",
+    help="Measure here: devices, predictions, loading, the loop.",
+)
 
 
 def _version(asked: bool) -> None:
@@ -237,7 +229,7 @@ def report(
     return command.report(directory, as_json=as_json)
 
 
-for each in (using.evaluate, using.predict, using.export):
+for each in (cli_use.evaluate, cli_use.predict, cli_use.export):
     app.command()(each)
 
 
@@ -254,29 +246,18 @@ def new(
     return command.new(name, template)
 
 
-@bench.command("memory")
-def bench_memory(
-    data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="Data for the one task or template named.")
-    ] = None,
-    template: Annotated[
-        list[str] | None,
-        typer.Option("--template", metavar="NAME", help="A template (by default: all of them)."),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", metavar="FILE", help="Your own task file (trusts it).")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting.")
-    ] = None,
-    tensors: Annotated[
-        bool, typer.Option("--tensors", help="Follow the CPU's allocator too: slower.")
-    ] = False,
-    as_json: Json = False,
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
 ) -> int:
-    """Print predicted beside measured memory: a few real steps of each model, at a few sizes."""
-    from autotrain.commands import bench as command
+    """Print what has a shell complete autotrain's words: eval "$(autotrain completion bash)"."""
+    from autotrain.commands import completion as command
 
-    return command.memory(
-        data, template or (), task, settings or (), tensors=tensors, as_json=as_json
-    )
+    return command.completion(shell)
+
+
+def offer(shell: str, words: list[str]) -> int:
+    """What a shell offers for the last of these words: `completion SHELL -- WORD...`."""
+    from autotrain.commands import completion as command
+
+    return command.offer(shell, words, typer.main.get_command(app))

@@ -33,6 +33,12 @@ def shipped_names(folder: str) -> list[str]:
     return folders or [e.stem for e in entries if e.suffix == ".toml"]
 
 
+def own_names(folder: str) -> list[str]:
+    """Names of the user's own `NAME.toml` files in that folder of their settings."""
+    place = config_directory() / folder
+    return sorted(path.stem for path in place.glob("*.toml")) if place.is_dir() else []
+
+
 def config_directory() -> Path:
     """The user's own settings (trust, ...): AUTOTRAIN_HOME, else the platform's place."""
     return _home("AUTOTRAIN_HOME", "XDG_CONFIG_HOME", ".config", "APPDATA")

@@ -47,7 +47,7 @@ def own_folder() -> Path:
 
 def names() -> list[str]:
     """All that `--recipe NAME` finds."""
-    return sorted({*files.shipped_names(_FOLDER), *_own_names()})
+    return sorted({*files.shipped_names(_FOLDER), *files.own_names(_FOLDER)})
 
 
 def read_recipe(name: str) -> Wanted:
@@ -58,15 +58,10 @@ def read_recipe(name: str) -> Wanted:
     return _read(_find(name), ())
 
 
-def _own_names() -> list[str]:
-    folder = own_folder()
-    return sorted(path.stem for path in folder.glob("*.toml")) if folder.is_dir() else []
-
-
 def _find(name: str) -> Path:
     if name.endswith(".toml"):
         return Path(name).expanduser()
-    if name in _own_names():
+    if name in files.own_names(_FOLDER):
         return own_folder() / f"{name}.toml"
     if name in files.shipped_names(_FOLDER):
         return _shipped(name)

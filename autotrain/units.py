@@ -54,6 +54,17 @@ def mean_text(count: float) -> str:
     return f"{count:.0f}" if count == round(count) or count >= 10 else f"{count:.1f}"
 
 
+def money_text(amount: float, currency: str = "$") -> str:
+    """`0.0123` -> `$0.012`, `12.3` -> `$12.30`, `1234` -> `$1,234`, `1e-5` -> `under $0.0001`."""
+    if amount >= 100:
+        return f"{currency}{amount:,.0f}"
+    if amount >= 1:
+        return f"{currency}{amount:.2f}"
+    if amount == 0:
+        return f"{currency}0"
+    return f"{currency}{amount:.2g}" if amount >= 1e-4 else f"under {currency}0.0001"
+
+
 def _scaled(count: float, base: int, units: tuple[str, ...]) -> str:
     """`count` in the smallest unit in which it prints below 1000, else in the last one."""
     value, place = float(count), 0

@@ -12,6 +12,17 @@ from autotrain import __version__
 from autotrain.__main__ import main
 from autotrain.cli import app
 
+# What several benches take.
+MEASURED = {
+    "[what]": "",
+    "template": "--template",
+    "task": "--task",
+    "settings...": "--set",
+    "seconds": "--seconds",
+    "no_calibrate": "--no-calibrate",
+    "trust": "--trust",
+    "as_json": "--json",
+}
 # command -> parameter -> its flags; an argument has none, and stands in brackets if optional.
 FROZEN = {
     "": {"version": "--version", "verbose": "--verbose"},
@@ -95,7 +106,24 @@ FROZEN = {
         "as_json": "--json",
     },
     "new": {"name": "", "template": "--template"},
+    "completion": {"shell": ""},
     "bench": {},
+    "bench cpu-vs-gpu": {
+        "[what]": "",
+        "template": "--template",
+        "task": "--task",
+        "machines...": "--machine",
+        "prices...": "--price",
+        "settings...": "--set",
+        "seconds": "--seconds",
+        "picture": "-o --output",
+        "no_calibrate": "--no-calibrate",
+        "trust": "--trust",
+        "as_json": "--json",
+    },
+    "bench loop": MEASURED,
+    "bench data": MEASURED,
+    "bench choice": MEASURED,
     "bench memory": {
         "[data]": "",
         "template...": "--template",
@@ -152,7 +180,8 @@ def words(*arguments, code=0):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["plan", "--help"], ["run", "--help"], ["bench", "memory", "--help"]]
+    "arguments",
+    [["--help"], ["plan", "--help"], ["run", "--help"], ["bench", "cpu-vs-gpu", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     """Which keeps it under 150 ms; modules are counted, not this machine's milliseconds."""

@@ -74,7 +74,8 @@ def rooms(*names: str) -> tuple[str, ...]:
 # all, must answer without torch, and so imports them inside functions.
 TRACING = rooms(
     "probe.model", "probe.steps", "probe.trial", "probe.trace", "probe.draws", "probe.range_test",
-    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay",
+    "probe.noise", "probe.timings", "probe.zoo", "probe.race", "probe.replay", "probe.ways",
+    "probe.taking",
 )  # fmt: skip
 TORCHSIDE = rooms(
     "averaging",
@@ -88,7 +89,7 @@ TORCHSIDE = rooms(
     "repeats",
     "sparse",
 )  # of the run, and of a trial of it
-UPSTAIRS = rooms("cli", "using", "__main__", "commands")
+UPSTAIRS = rooms("cli", "cli_bench", "cli_use", "__main__", "commands")
 RULES = [
     Rule("autotrain/errors.py", may=STANDARD),
     Rule("autotrain/units.py", may=STANDARD),
@@ -148,7 +149,7 @@ RULES = [
     ),
     Rule("autotrain/exporting", never=(*rooms("plan", "probe", "report"), *UPSTAIRS)),
     Rule("autotrain/bench", never=UPSTAIRS),
-    Rule("autotrain/commands", never=rooms("cli", "using", "__main__")),
+    Rule("autotrain/commands", never=rooms("cli", "cli_bench", "cli_use", "__main__")),
 ]
 
 
@@ -222,9 +223,9 @@ def test_templates_come_in_by_the_users_own_door() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "flags", "using"])
+@pytest.mark.parametrize("name", ["__init__", "__main__", "cli", "cli_bench", "flags", "cli_use"])
 def test_the_command_line_imports_nothing_heavy_at_module_level(name: str) -> None:
-    ours = rooms("__version__", "cli", "errors", "flags", "using")
+    ours = rooms("__version__", "cli", "cli_bench", "errors", "flags", "cli_use")
     light = (*STANDARD, "typer", *ours)
     early = [i for i in imports_of(PACKAGE / f"{name}.py") if i.at_module_level]
     assert not [i.name for i in early if not i.typing_only and not i.of(*light)]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from autotrain.schema import Plan, Prediction, Record, Trial
 from autotrain.units import bytes_text
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 PICTURES, CLASSES, SIDE = 48, 4, 64
 LANDMARKS = (51, 2)
@@ -101,20 +97,11 @@ def _figures(what: str, known: Sequence[tuple[Prediction, int]]) -> Figures:
     )
 
 
-def table(rows: Sequence[Row]) -> Table:
+def lines(rows: Sequence[Row]) -> list[list[str]]:
     """All rows for a person: errors are of what was predicted, over what was measured."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    made.add_column("model")
-    made.add_column("setup")
     shown = [w for w in ("tensor", "reserved") if any(getattr(r, f"{w}_measured") for r in rows)]
-    for what in shown:
-        made.add_column(f"{what} peak", justify="right")
-        made.add_column("measured", justify="right")
-        made.add_column("error", justify="right")
-    for title in ("device peak", "between", "measured", "error"):
-        made.add_column(title, justify="right")
+    titles = [title for what in shown for title in (f"{what} peak", "measured", "error")]
+    found = [["model", "setup", *titles, "device peak", "between", "measured", "error"]]
     for each in rows:
         cells = [each.model, _setup(each)]
         for what in shown:
@@ -124,8 +111,27 @@ def table(rows: Sequence[Row]) -> Table:
         said, took = each.device_predicted, each.device_measured
         between = f"{bytes_text(said.low)} to {bytes_text(said.high)}"
         ending = each.outcome.replace("_", " ") if each.outcome != "ok" else _error(said, took)
-        made.add_row(*cells, bytes_text(said.expected), between, _bytes(took), ending)
-    return made
+        found.append([*cells, bytes_text(said.expected), between, _bytes(took), ending])
+    return found
+
+
+def advice(rows: Sequence[Row]) -> str:
+    """One sentence: whether to believe the predictions here, and why."""
+    known = [each for each in rows if each.device_measured]
+    if not known:
+        return "nothing could be measured"
+    said = [(each.device_predicted, each.device_measured or 0) for each in known]
+    outside = sum(not p.low <= took <= p.high for p, took in said)
+    worst = max(abs(p.expected / took - 1) for p, took in said)
+    if outside:
+        return (
+            f"let a plan be tried (autotrain plan --trial): {outside} of {len(known)} lie outside "
+            f"of what was predicted, the worst {worst:.1%} off"
+        )
+    return (
+        f"believe what is predicted of memory here: all {len(known)} lie in their intervals, the "
+        f"worst {worst:.1%} off"
+    )
 
 
 def _setup(each: Row) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> 
     pairs, own = stages.apart(wish.settings)
     settings, options = parse_settings(pairs)
     with data_only() as out:
-        asked = _asked(machines, calibrate)
+        asked = named(machines.split(","), calibrate, flag="--compare")
         source = source_of(wish)
         goal = goal_of(wish, source, settings, options, Path("plan.toml"))
         several = Several(stages.asked(source, wish.recipe, wish.stages), options, own)
@@ -67,12 +68,12 @@ def alone(others: dict[str, bool]) -> None:
         raise UsageError(*faults, hint="--compare writes no plan: compare, then plan for one")
 
 
-def _asked(machines: str, calibrate: bool) -> list[Machine]:
+def named(machines: Iterable[str], calibrate: bool, *, flag: str) -> list[Machine]:
     """Every machine named, once. Raises UsageError with all faults."""
     found: dict[str, Machine] = {}
     faults: list[str] = []
     hints: list[str] = []
-    for item in filter(None, (part.strip() for part in machines.split(","))):
+    for item in filter(None, (part.strip() for part in machines)):
         try:
             machine = _one(item, calibrate)
             found[machine.called] = _same(found.get(machine.called, machine), machine)
@@ -83,7 +84,7 @@ def _asked(machines: str, calibrate: bool) -> list[Machine]:
         alike = len(set(hints)) == 1
         raise UsageError(*faults, hint=hints[0] if alike else "--machine NAME says more of each")
     if not found:
-        raise UsageError("--compare: no machine is named", hint="--compare here,t4-16gb,rtx-4090")
+        raise UsageError(f"{flag}: no machine is named", hint=f"{flag} t4-16gb, or rtx-4090")
     return list(found.values())
 
 
@@ -131,7 +132,7 @@ def _rows(asked: list[Machine], source: Source, goals: list[Goal]) -> list[Row]:
                 plans.append(case.decide().plan)
             rows.append(row._replace(plan=_whole(plans)))
         except DoesNotFitError as error:
-            rows.append(row._replace(why=error.message, remedy=_mildest(error.hint)))
+            rows.append(row._replace(why=error.message, remedy=mildest(error.hint)))
         except UsageError as error:
             errors.append(error)
             rows.append(row._replace(why=error.message, remedy=error.hint))
@@ -162,7 +163,7 @@ def _at_price(goal: Goal, price: float | None) -> Goal:
     return goal.model_copy(update={"user": {k: v for k, v in goal.user.items() if k != _PRICE}})
 
 
-def _mildest(hint: str) -> str:
+def mildest(hint: str) -> str:
     """The first of the remedies that a plan names."""
     return hint.partition(", or ")[0]
 

@@ -262,7 +262,7 @@ def decide(
     `here`: it is known to be this machine; else that is compared. `measures`: real steps for these
     are taken before a trial (its size follows from the noise) and after it.
     """
-    wish = _wish(trial)
+    wish = wished(trial)
     this = here or ((wish is not False or any(measures)) and _is_here(hardware))
     measures.insist_here(hardware, here=this)
     here = wish is not False and this
@@ -283,7 +283,7 @@ def decide(
     return measuring.rate_found(case, made) if measures.find_lr else made
 
 
-def _wish(trial: bool | None) -> bool | None:
+def wished(trial: bool | None) -> bool | None:
     """What the command line says, or else the environment."""
     word = os.environ.get("AUTOTRAIN_TRIAL", "")
     if word not in ("", "on", "off"):

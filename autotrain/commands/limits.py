@@ -16,6 +16,11 @@ _UNITS = {
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PART = re.compile(rf"({_NUMBER})\s*([a-z]+)\s*")
 _MONEY = re.compile(rf"(?:\$|usd\s*)?({_NUMBER})\s*(?:\$|usd|dollars?)?(?:\s*/\s*h(?:our)?)?")
+_PRICE = re.compile(
+    rf"(?P<before>[$€£]|[a-z]{{3}})?\s*(?P<amount>{_NUMBER})\s*(?P<after>[$€£]|[a-z]{{3}})?"
+    r"(?:\s*/\s*h(?:our)?)?"
+)
+_SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
 _KEYS = {
     "--within": "train.within_seconds",
     "--for": "train.spend_dollars",
@@ -70,3 +75,19 @@ def dollars(text: str, flag: str, least: float | None = None) -> float:
             "plain numbers",
         )
     return amount
+
+
+def price(text: str, flag: str) -> tuple[float, str]:
+    """`0.35`, `0.35EUR/h`, `€0.35`: what an hour costs, and in what; dollars unless it says.
+
+    Raises UsageError.
+    """
+    match = _PRICE.fullmatch(text.strip().lower())
+    amount = float(match["amount"]) if match else float("inf")
+    said = [word for word in (match["before"], match["after"]) if word] if match else []
+    if amount == float("inf") or len(said) > 1:
+        raise UsageError(
+            f"{flag} {text}: not a price for an hour", hint="such as 0.35, or 0.35EUR/h"
+        )
+    word = said[0] if said else "$"
+    return amount, _SIGNS.get(word, word if len(word) == 1 else f"{word.upper()} ")

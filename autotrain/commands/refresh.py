@@ -187,10 +187,15 @@ def _named(plan: Plan, path: Path, wish: Wish, *, trust: bool) -> Wish:
 
     Raises AutotrainError where its code is not trusted: a plan makes no code trusted.
     """
+    if plan.task.template is None and not trust:
+        _insist_on_trust(trusting.task_path(plan.task, path.resolve().parent), path)
+    return wish_of(plan, path, wish)
+
+
+def wish_of(plan: Plan, path: Path, wish: Wish) -> Wish:
+    """`wish`, with the code, data, recipe and stages that the plan was made of."""
     folder = path.resolve().parent
     file = trusting.task_path(plan.task, folder)
-    if plan.task.template is None and not trust:
-        _insist_on_trust(file, path)
     return wish._replace(
         data=located(plan.task.data, folder),
         template=plan.task.template,

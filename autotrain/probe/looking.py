@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import queue
-import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from autotrain.arrays import Frames, look_at_features
 from autotrain.confine import confine
@@ -25,6 +22,9 @@ from autotrain.errors import AutotrainError
 from autotrain.media import UnreadableError
 from autotrain.probe.media import Picture, Recording, look_at_image, look_at_recording
 from autotrain.units import bytes_text, seconds_text
+
+if TYPE_CHECKING:
+    from autotrain.child import Dialogue, Silence
 
 LOOKS: dict[str, tuple[Callable[[Path, bool], Any], type[Any]]] = {
     "image": (look_at_image, Picture),
@@ -49,8 +49,7 @@ class Looker(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.lost: list[str] = []
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._process: Dialogue | None = None
 
     def __enter__(self) -> Looker[T]:
         """Within, files can be looked at."""
@@ -67,54 +66,31 @@ class Looker(Generic[T]):
 
     def __call__(self, path: Path, decode: bool) -> T:
         """What is seen of a file."""
-        started = self._process is not None
-        line = self._asked(json.dumps([self.kind, str(path), decode]).encode(), started=started)
-        if line is None or not line.strip():
-            hung = line is None
+        line = self._asked(json.dumps([self.kind, str(path), decode]).encode())
+        if not isinstance(line, bytes) or not line.strip():
             self._end()
-            self._lose(path, hung=hung)
-        assert line is not None
+            self._lose(path, hung=not isinstance(line, bytes) and line.outcome == "timed_out")
+        assert isinstance(line, bytes)
         said = json.loads(line)
         if "problem" in said:
             raise UnreadableError(said["problem"])
         seen: T = LOOKS[self.kind][1](**said)
         return seen
 
-    def _asked(self, question: bytes, *, started: bool) -> bytes | None:
-        """The process's answer: empty where it has ended, None where it takes too long."""
-        process = self._process or self._begin()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(question + b"\n")
-            process.stdin.flush()
-            return self._lines.get(timeout=SECONDS if started else START_SECONDS)
-        except BrokenPipeError:
-            return b""
-        except queue.Empty:
-            return None
+    def _asked(self, question: bytes) -> bytes | Silence:
+        limit = SECONDS if self._process is not None else START_SECONDS
+        return self._begin().ask(question, seconds=limit)
 
-    def _begin(self) -> subprocess.Popen[bytes]:
-        from autotrain import child
+    def _begin(self) -> Dialogue:
+        # Here, as the process that looks imports this module and is to stay small.
+        from autotrain.child import Dialogue
 
-        process = child.start(__name__, subprocess.PIPE, subprocess.DEVNULL)
-        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-        def read() -> None:
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    lines.put(line)
-            lines.put(b"")
-
-        threading.Thread(target=read, daemon=True).start()
-        self._process, self._lines = process, lines
-        return process
+        self._process = self._process or Dialogue(__name__)
+        return self._process
 
     def _end(self) -> None:
-        from autotrain import child
-
         if self._process is not None:
-            child.end(self._process)
+            self._process.end()
             self._process = None
 
     def _lose(self, path: Path, *, hung: bool) -> None:

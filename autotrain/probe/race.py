@@ -7,21 +7,17 @@ in fewer bits or in another order is only timed here, and what it learns is thro
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
-from autotrain.device import Precision, device_of, settings
-from autotrain.prepare import run_as
+from autotrain.device import device_of, settings
+from autotrain.probe import ways
 from autotrain.probe.child import Request
 from autotrain.probe.steps import Stepper, longest_samples
 from autotrain.probe.trial import fault, serve
-from autotrain.schema import ModelSection, Plan, Race, Raced, Record, Variant, clear_winner
+from autotrain.schema import Race, Raced, Record, Variant, clear_winner
 from autotrain.task import load_task
 
 # The first round warms every way up and does not count; of the others the median does.
@@ -43,11 +39,7 @@ class RaceRequest(Record):
 
 
 _Way = tuple[Variant, int]  # and the size of its micro-batches
-
-
-class _Round(NamedTuple):
-    micro_seconds: float
-    update_seconds: float
+_Rounds = dict[_Way, list[ways.Seconds]]
 
 
 def raced(request: RaceRequest) -> Race:
@@ -70,39 +62,36 @@ def raced(request: RaceRequest) -> Race:
 def _held(stepper: Stepper, request: RaceRequest) -> dict[str, Any]:
     """Ways to run the model, and then sizes of micro-batch in the fastest of them."""
     whole = request.take.plan.batch.micro_batch
-    ways = [(variant, whole) for variant in request.variants]
-    found = _rounds(stepper, request, ways)
+    found = _rounds(stepper, request, [(variant, whole) for variant in request.variants])
     runs = [
-        Raced(way[0], *map(statistics.median, zip(*rounds, strict=True)))
+        Raced(way[0], median(s.micro for s in rounds), median(s.update for s in rounds))
         for way, rounds in found.items()
     ]
     sizes = [size for size in request.cuts if size < whole]
-    cuts: dict[_Way, list[_Round]] = {}
+    cuts: _Rounds = {}
     if sizes:
         best = clear_winner(runs, request.take.plan.batch.accum_steps, request.margin)
         cuts = _rounds(stepper, request, [(best.variant, size) for size in (whole, *sizes)])
     return {
         "rounds": max(len(rounds) for rounds in found.values()),
         "runs": tuple(runs),
-        "cuts": tuple(
-            (way[1], statistics.median(r.micro_seconds for r in of)) for way, of in cuts.items()
-        ),
+        "cuts": tuple((way[1], median(s.micro for s in rounds)) for way, rounds in cuts.items()),
     }
 
 
-def _rounds(stepper: Stepper, request: RaceRequest, ways: list[_Way]) -> dict[_Way, list[_Round]]:
+def _rounds(stepper: Stepper, request: RaceRequest, entered: list[_Way]) -> _Rounds:
     """Rounds until half of the time is up; a way other than the first that fails is out."""
     plan = request.take.plan
     samples = longest_samples(stepper.task, plan.batch.micro_batch)
     deadline = monotonic() + request.seconds / 2
-    found: dict[_Way, list[_Round]] = {way: [] for way in ways}
+    found: _Rounds = {way: [] for way in entered}
     for number in range(1 + MOST_ROUNDS):
         for variant, size in tuple(found):
             window = [samples[at : at + size] for at in range(0, len(samples), size)]
             try:
-                taken = _one(stepper, plan, variant, window)
+                taken = ways.step(stepper, variant, window)
             except Exception:
-                if (variant, size) == ways[0]:
+                if (variant, size) == entered[0]:
                     raise
                 del found[variant, size]
                 continue
@@ -111,32 +100,6 @@ def _rounds(stepper: Stepper, request: RaceRequest, ways: list[_Way]) -> dict[_W
         if number >= LEAST_ROUNDS and monotonic() > deadline:
             break
     return found
-
-
-def _one(stepper: Stepper, plan: Plan, variant: Variant, window: list[list[int]]) -> _Round:
-    """One optimizer step in that way. Raises what the task's code raises."""
-    stepper.micro_seconds.clear()
-    stepper.update_seconds.clear()
-    form = plan.model.model_copy(update={"memory_format": variant.memory_format})
-    with _running(stepper, variant, form):
-        stepper.step(window)
-    return _Round(sum(stepper.micro_seconds), stepper.update_seconds[-1])
-
-
-@contextmanager
-def _running(stepper: Stepper, variant: Variant, form: ModelSection) -> Iterator[None]:
-    before, request, threads = stepper.precision, stepper.request, torch.get_num_threads()
-    stepper.precision = Precision(variant.dtype, stepper.device)
-    stepper.request = request.model_copy(
-        update={"plan": request.plan.model_copy(update={"model": form})}
-    )
-    torch.set_num_threads(variant.threads)
-    try:
-        with run_as(stepper.model, form):
-            yield
-    finally:
-        stepper.precision, stepper.request = before, request
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":

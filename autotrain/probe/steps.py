@@ -43,6 +43,7 @@ class Stepper:
     memory: Memory | None = None
     average: Average | None = None
     losses: list[float] = field(default_factory=list)
+    load_seconds: list[float] = field(default_factory=list)
     micro_seconds: list[float] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
 
@@ -90,8 +91,10 @@ class Stepper:
         `window`: the samples of each micro-batch. Raises NotFiniteError.
         """
         for number, indices in enumerate(window):
+            asked = self.now()
             batch = self.batch(self.task.train, indices, "training")
             begun = self.now()
+            self.load_seconds.append(begun - asked)
             self.doing = "the loss: "
             with self.precision.autocast():
                 loss = self.task.loss(self.model, batch)
@@ -153,6 +156,8 @@ class Stepper:
         """Seconds, when the device has done what it was told."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
         return perf_counter()
 
 

@@ -37,17 +37,32 @@ def main() -> None:
 
 def serve(work: Callable[[bytes], Record]) -> None:
     """A child's life: one line from stdin, its answer to stdout; what it prints meets stderr."""
-    answer, lifeline = os.dup(1), os.dup(0)
-    os.dup2(2, 1)
+    lifeline, answer = _apart()
     line = _line(lifeline)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    with suppress(OSError):  # Linux: where memory runs out, this process is to go first
-        Path("/proc/self/oom_score_adj").write_text("1000")
     said = work(line)
     with open(answer, "wb") as out:
         out.write(said.model_dump_json().encode())
+
+
+def converse(work: Callable[[bytes], Record]) -> None:
+    """The same of one that is asked again and again, until stdin ends."""
+    asked, answer = _apart()
+    with open(asked, "rb") as lines, open(answer, "wb") as out:
+        for line in lines:
+            out.write(work(line).model_dump_json().encode() + b"\n")
+            out.flush()
+
+
+def _apart() -> tuple[int, int]:
+    """What stdin and stdout were: to the task the one is empty, the other leads to stderr."""
+    asked, answer = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    with suppress(OSError):  # Linux: where memory runs out, this process is to go first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    return asked, answer
 
 
 def tried(request: Request) -> Trial:
@@ -58,7 +73,7 @@ def tried(request: Request) -> Trial:
         task = load_task(path, request.data, request.plan.task.options)
         device = device_of(request.plan.device)
         stepper = Stepper(request, task, device)
-        before = _used(device)  # before this process is known to the driver
+        before = used_bytes_of(device)  # before this process is known to the driver
         with settings(request.plan):
             measured = _measured(stepper, before)
         return Trial.model_validate({**setup, "outcome": "ok", **measured})
@@ -103,7 +118,7 @@ def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
     assert stepper.memory is not None
     peak, tensors = stepper.memory.now_and_peak()[1], stepper.memory.tensor_peak()
     copies.clear()
-    lent = _lent(before, _used(device)) if device.type == "cuda" else peak
+    lent = lent_bytes(before, used_bytes_of(device)) if device.type == "cuda" else peak
     insist_on_input(stepper, batch)
     if request.tensors and on_cpu:
         tensors = most_alive(
@@ -142,14 +157,15 @@ def _window(plan: Plan, task: Task) -> list[list[int]]:
     return [longest] * min(plan.batch.accum_steps, 2)
 
 
-def _used(device: torch.device) -> int | None:
+def used_bytes_of(device: torch.device) -> int | None:
     """Bytes in use on an NVIDIA GPU, by everyone."""
     if device.type != "cuda" or torch.version.hip is not None:
         return None
     return used_bytes(str(torch.cuda.get_device_properties(device).uuid))
 
 
-def _lent(before: int | None, after: int | None) -> int | None:
+def lent_bytes(before: int | None, after: int | None) -> int | None:
+    """What the driver lent meanwhile; None where it does not tell."""
     return None if before is None or after is None else max(after - before, 0)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import IO, Any, NamedTuple
 
-from autotrain.report.text import clean, columns, interval, page_width
+from autotrain.report.table import show_table, wrapped
+from autotrain.report.text import clean, interval
 from autotrain.schema import Plan, Prediction
-from autotrain.units import bytes_text, seconds_text
+from autotrain.units import bytes_text, money_text, seconds_text
 
 
 class Row(NamedTuple):
@@ -99,7 +99,7 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
 def show(rows: Sequence[Row], out: IO[str]) -> None:
     """Print the table: Rich's on a terminal, plain lines in a pipe."""
     lines = _lines(ordered(rows))
-    (_on_terminal if out.isatty() else _plain)(lines, out)
+    show_table(lines, out)
     print("\n".join(_beneath(rows)), file=out)
 
 
@@ -154,37 +154,8 @@ def _with_interval(seconds: Prediction) -> str:
 def _money_interval(dollars: Prediction | None) -> str:
     if dollars is None:
         return ""
-    return f"{money(dollars.expected)} ({money(dollars.low)} to {money(dollars.high)})"
-
-
-def money(dollars: float) -> str:
-    """`0.0123` -> `$0.012`, `12.3` -> `$12.30`, `1234` -> `$1,234`."""
-    if dollars >= 100:
-        return f"${dollars:,.0f}"
-    if dollars >= 1:
-        return f"${dollars:.2f}"
-    if dollars == 0:
-        return "$0"
-    return f"${dollars:.2g}" if dollars >= 1e-4 else "under $0.0001"
-
-
-def _plain(lines: list[list[str]], out: IO[str]) -> None:
-    print("\n".join(columns(lines)), file=out)
-
-
-def _on_terminal(lines: list[list[str]], out: IO[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    names = max(len(line[0]) for line in lines)
-    table.add_column(lines[0][0], min_width=names, no_wrap=True)
-    for heading in lines[0][1:]:
-        table.add_column(heading, justify="right")
-    for line in lines[1:]:
-        table.add_row(*(Text(cell.replace(" (", "\n(")) for cell in line))
-    Console(file=out, force_terminal=True, highlight=False).print(table)
+    low, expected, high = map(money_text, _ends(dollars))
+    return f"{expected} ({low} to {high})"
 
 
 def _beneath(rows: Sequence[Row]) -> list[str]:
@@ -193,9 +164,9 @@ def _beneath(rows: Sequence[Row]) -> list[str]:
     for row in ordered(rows):
         if row.plan is None:
             remedy = f"; {row.remedy}" if row.remedy else ""
-            lines += ["", *_wrapped(f"{row.machine}: {row.why}{remedy}")]
+            lines += ["", *wrapped(f"{row.machine}: {row.why}{remedy}")]
     words = _words(best(rows))
-    return [*lines, *(["", *_wrapped("; ".join(words))] if words else [])]
+    return [*lines, *(["", *wrapped("; ".join(words))] if words else [])]
 
 
 def _words(found: Best) -> list[str]:
@@ -208,14 +179,10 @@ def _words(found: Best) -> list[str]:
     if limited:
         words = [f"most epochs within the limit: {row.machine}, {epochs} in {seconds}"]
     if found.cheapest is not None:
-        dollars = money(_price(found.cheapest, limited=limited))
+        dollars = money_text(_price(found.cheapest, limited=limited))
         what = "cheapest epoch" if limited else "cheapest"
         words.append(f"{what}: {found.cheapest.machine}, {dollars}")
     return [*words, "by what is expected: intervals that overlap leave it open"]
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(clean(text), page_width(), break_long_words=False, break_on_hyphens=False)
 
 
 def _json(row: Row) -> dict[str, Any]:

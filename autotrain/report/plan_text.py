@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 from autotrain import planfile
-from autotrain.report.compare_text import money
 from autotrain.report.text import (
     LABEL,
     clean,
@@ -26,7 +25,7 @@ from autotrain.schema import (
     Reason,
     whole,
 )
-from autotrain.units import bytes_text, count_text, seconds_text
+from autotrain.units import bytes_text, count_text, money_text, seconds_text
 
 FAULTS_SHOWN = 5
 
@@ -92,7 +91,7 @@ def _stages(plan: Plan) -> list[list[str]]:
     said = f"about {seconds_text(run.expected)} ({interval('seconds', run)})"
     spent = [_cost(own) for _, own in parts]
     if all(cost is not None for cost in spent):
-        low, cost, high = (money(sum(part)) for part in zip(*filter(None, spent), strict=True))
+        low, cost, high = (money_text(sum(part)) for part in zip(*filter(None, spent), strict=True))
         said += f", about {cost} ({low} to {high})"
     return [*blocks, [labelled("in all", f"{plural(len(parts), 'stage')}: {said}")]]
 
@@ -228,8 +227,8 @@ def _limit(plan: Plan) -> list[str]:
     train, spent = plan.train, _cost(plan)
     lines = []
     if spent is not None and train.price_per_hour is not None:
-        low, cost, high = map(money, spent)
-        said = f"about {cost} ({low} to {high}) at {money(train.price_per_hour)} an hour"
+        low, cost, high = map(money_text, spent)
+        said = f"about {cost} ({low} to {high}) at {money_text(train.price_per_hour)} an hour"
         lines.append(labelled("cost", said))
     for key in ("within_seconds", "spend_dollars"):
         reason = plan.because.get("train", {}).get(key)

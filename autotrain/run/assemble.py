@@ -56,7 +56,7 @@ def assemble(
         form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
     shards = None if divides is None else _divided(plan, model, blocks, divides)
     parts = data.split(task, plan)
-    feed, cadence = _feed(plan, parts, task, model, task_file, directory, max_steps, ranks)
+    feed, cadence = feed_of(plan, parts, task, model, task_file, directory, max_steps, ranks)
     precision = Precision(plan.precision.dtype, device)
     if ranks is not None:
         _refuse_shared(plan, model)
@@ -158,16 +158,17 @@ def _refuse_shared(plan: Plan, model: torch.nn.Module) -> None:
         )
 
 
-def _feed(
+def feed_of(
     plan: Plan, parts: data.Split, task: Task, model: torch.nn.Module, task_file: Path,
-    directory: Path, max_steps: int | None, ranks: Ranks | None,
+    directory: Path, max_steps: int | None, ranks: Ranks | None = None,
 ) -> tuple[Feed, Cadence]:  # fmt: skip
+    """What hands the run its micro-batches, and when what is due."""
     share = _share(ranks)
     order, valid = ordered(plan, parts, model, world=share[1])
     cadence = Cadence.of(plan, order.steps_per_epoch)
     last = cadence.total_steps if max_steps is None else min(max_steps, cadence.total_steps)
     source = Source(parts, task, plan.run.seed, task_file)
-    way = Itinerary(order, cadence, valid, last, share=share)
+    way = Itinerary(order, cadence, valid, last, share=_share(ranks))
     aside = Aside(source, (parts.train_count, parts.valid_count), plan.heal.bad_samples)
     feed = Feed(source, way, plan.loader, device_of(plan.device), aside, directory)
     return feed, cadence

@@ -37,6 +37,7 @@ from autotrain.schema.machine import (
 from autotrain.schema.measured import (
     NoiseTest,
     NoiseWindow,
+    Outcome,
     Race,
     Raced,
     RangeTest,
@@ -132,6 +133,7 @@ __all__ = [
     "Number",
     "OptimizerName",
     "OptimizerSection",
+    "Outcome",
     "ParallelSection",
     "Percentiles",
     "Plan",

@@ -63,6 +63,11 @@ class Prediction(Record):
     expected: WholeFloat
     high: WholeFloat
 
+    @classmethod
+    def around(cls, low: float, expected: float, high: float) -> Prediction:
+        """These three."""
+        return cls(low=low, expected=expected, high=high)
+
     def plus(self, more: float) -> Prediction:
         """The same, and so much more."""
         return Prediction(low=self.low + more, expected=self.expected + more, high=self.high + more)

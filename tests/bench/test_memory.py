@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from autotrain.bench.memory import Row, figures, summary, table, write_pictures
+from autotrain.bench.memory import Row, advice, figures, lines, summary, write_pictures
+from autotrain.report.table import show_table
 from autotrain.schema import Prediction
 
 MIB = 2**20
@@ -52,10 +53,8 @@ def test_what_was_not_measured_counts_nowhere():
 
 
 def text(rows):
-    from rich.console import Console
-
     out = io.StringIO()
-    Console(file=out, width=200).print(table(rows))
+    show_table(lines(rows), out)
     return out.getvalue()
 
 
@@ -66,6 +65,15 @@ def test_the_table_has_a_column_for_what_was_measured_and_no_other():
     assert "out of memory" in plain
     assert "tensor peak" in text([made(tensor_measured=10 * MIB)])
     assert "CPU fp32 adamw 8 x 4" in text([made(accum_steps=4)])
+
+
+def test_the_sentence_says_whether_to_believe_it():
+    assert advice([made(100, 100), made(105, 100)]) == (
+        "believe what is predicted of memory here: all 2 lie in their intervals, the worst 5.0% off"
+    )
+    assert advice([made(100, 100), made(100, 50)]).startswith("let a plan be tried")
+    assert "1 of 2 lie outside" in advice([made(100, 100), made(100, 50)])
+    assert advice([made(measured=None)]) == "nothing could be measured"
 
 
 def test_pictures_are_those_of_an_image_folder(tmp_path):

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from autotrain.plan.planner import make_plan
-from autotrain.report.compare_text import Row, as_json, best, cost, money, ordered, show
+from autotrain.report.compare_text import Row, as_json, best, cost, ordered, show
+from autotrain.units import money_text
 from tests.plan.profiles import GIB, dataset, device, goal, machine, model, rates
 
 
@@ -70,7 +71,7 @@ def test_runs_that_a_limit_cuts_to_different_lengths_are_ranked_by_epochs():
     assert found.cheapest.machine == min(each, key=each.get)
     text = printed([cheap, dear])
     assert f"most epochs within the limit: dear, {done} in " in text
-    assert f"cheapest epoch: {found.cheapest.machine}, {money(min(each.values()))}" in text
+    assert f"cheapest epoch: {found.cheapest.machine}, {money_text(min(each.values()))}" in text
     assert "fastest" not in text
     assert as_json([cheap, dear])["limited"] is True
     same = [row(name, speed, train__within_seconds=1e9) for name, speed in (("a", 1), ("b", 9))]
@@ -146,4 +147,4 @@ def test_a_machines_name_cannot_play_tricks_on_a_terminal(rows):
     ],
 )  # fmt: skip
 def test_money_is_said_as_people_say_it(dollars, text):
-    assert money(dollars) == text
+    assert money_text(dollars) == text

@@ -13,11 +13,12 @@ from typing import TextIO
 from autotrain import files
 from autotrain.bench import memory as figures
 from autotrain.bench.memory import Row
+from autotrain.commands.bench.asked import at_size
 from autotrain.commands.decide import Case, Decision, Source
 from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
 from autotrain.commands.streams import data_only
 from autotrain.commands.trying import take
-from autotrain.errors import AutotrainError, DoesNotFitError
+from autotrain.errors import AutotrainError
 from autotrain.goal import parse_settings
 from autotrain.schema import Goal, HardwareProfile
 
@@ -43,6 +44,7 @@ def memory(
             ((name, wish),) = asked
             rows = _here(name, wish, tensors=tensors)
         _show(rows, out, as_json=as_json)
+    print("\nnext        autotrain plan DATA", file=sys.stderr)
     return 0 if any(row.outcome == "ok" for row in rows) else 1
 
 
@@ -123,35 +125,24 @@ def _sizes(case: Case, goal: Goal) -> Iterator[Decision]:
     for size in (1, micro, MORE * micro):
         if size == micro:
             yield planned
-        elif not fixed and (made := _at(case, goal, size)) is not None:
+        elif not fixed and (made := at_size(case, goal, size)) is not None:
             yield made
 
 
-def _at(case: Case, goal: Goal, size: int) -> Decision | None:
-    """Planned with that micro_batch, no accumulation; None where it is over the budget."""
-    parts = {"batch.micro_batch": size, "batch.accum_steps": 1, "batch.global_batch": size}
-    try:
-        made = case.decide(goal=goal.model_copy(update={"user": goal.user | parts}))
-    except DoesNotFitError:
-        return None
-    within = made.plan.predicted.device_peak_bytes.high <= made.plan.memory.budget_bytes
-    return made if within else None
-
-
 def _show(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
-    """JSON, or a table and a line for each figure."""
+    """JSON, or a table, a line for each figure, and what follows."""
     found = figures.figures(rows)
     if as_json:
         said = {
+            "bench": "memory",
             "rows": [row.model_dump(mode="json") for row in rows],
             "figures": [figure.model_dump(mode="json") for figure in found],
+            "advice": figures.advice(rows),
         }
         print(json.dumps(said, indent=1), file=out)
         return
-    from rich.console import Console
+    from autotrain.report import bench_text
 
-    console = Console(file=out, width=None if out.isatty() else 160, highlight=False)
-    console.print(figures.table(rows))
-    console.print()
-    for figure in found:
-        console.print(figures.summary(figure))
+    about = "memory of a step: predicted without a trial, and measured by one"
+    texts = [*map(figures.summary, found), figures.advice(rows)]
+    bench_text.page(about, figures.lines(rows), texts, out)

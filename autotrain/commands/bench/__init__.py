@@ -1,0 +1,1 @@
+"""`autotrain bench`: each module is one of its commands."""
