@@ -144,3 +144,15 @@ NodeRank = Annotated[
     typer.Option("--node-rank", metavar="N", min=0, help="With --nnodes: this one; 0 writes."),
 ]
 Events = Annotated[bool, typer.Option("--json", help="Print one event a line.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/my-task.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="A run's folder; several are compared.")
+]
+Page = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="A page that compares runs: x.html."),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", metavar="NAME", help="Send figures to wandb or mlflow too."),
+]

@@ -138,7 +138,7 @@ RULES = [
             f"autotrain/{name}.py",
             never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS, *TORCH),
         )
-        for name in ("arrays", "confine", "media", "nvml", "sensors")
+        for name in ("arrays", "confine", "media", "nvml", "rates", "sensors", "trends")
     ),
     Rule("autotrain/bench", never=UPSTAIRS),
     Rule("autotrain/commands", never=rooms("cli", "__main__")),
