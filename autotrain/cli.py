@@ -27,12 +27,15 @@ from autotrain.flags import (
     NodeRank,
     NProc,
     Output,
+    Page,
     Paste,
     PlanFile,
     Price,
     RecipeName,
     Refresh,
     Resume,
+    Run,
+    Runs,
     Settings,
     StageName,
     Stages,
@@ -40,6 +43,7 @@ from autotrain.flags import (
     Steps,
     TaskFile,
     TemplateName,
+    Track,
     Trial,
     Trust,
     TrustRefreshed,
@@ -187,6 +191,7 @@ def run(
     nnodes: NNodes = None,
     rdzv_endpoint: Endpoint = None,
     node_rank: NodeRank = None,
+    track: Track = None,
     as_json: Events = False,
 ) -> int:
     """Carry out a plan."""
@@ -195,7 +200,7 @@ def run(
 
     asked = Asked(
         plan_file, resume, fresh, max_steps, trust, as_json, stage, back_to=back_to,
-        import_weights=import_weights,
+        import_weights=import_weights, track=tuple(track or ()),
     )  # fmt: skip
     processes = Processes(nproc, nnodes, rdzv_endpoint, node_rank)
     if processes.asked:
@@ -219,14 +224,19 @@ def verify(
 
 
 @app.command()
-def report(
-    directory: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")],
-    as_json: Json = False,
-) -> int:
-    """Write a run's picture and figures again; print its summary."""
+def report(directories: Runs, output: Page = None, as_json: Json = False) -> int:
+    """Say what a run came to and what to change; of several, how they differ."""
     from autotrain.commands import report as command
 
-    return command.report(directory, as_json=as_json)
+    return command.report(directories, output, as_json=as_json)
+
+
+@app.command()
+def watch(directory: Run, track: Track = None, as_json: Events = False) -> int:
+    """Show a run while it goes on elsewhere."""
+    from autotrain.commands import watch as command
+
+    return command.watch(directory, track or (), as_json=as_json)
 
 
 for each in (cli_use.evaluate, cli_use.predict, cli_use.export):

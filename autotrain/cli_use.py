@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from autotrain.flags import Checkpoint, Device, Json, Lines, RunFolder, Trust, WhichStage
+from autotrain.flags import Checkpoint, Device, Json, Lines, Run, Trust, WhichStage
 
 
 def evaluate(
-    directory: RunFolder,
+    directory: Run,
     split: Annotated[
         str, typer.Option("--split", metavar="NAME", help="valid, test, or train.")
     ] = "valid",
@@ -27,7 +27,7 @@ def evaluate(
 
 
 def predict(
-    directory: RunFolder,
+    directory: Run,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -55,7 +55,7 @@ def predict(
 
 
 def export(
-    directory: RunFolder,
+    directory: Run,
     to: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help="onnx, torchscript, or state-dict.")
     ],

@@ -32,7 +32,7 @@ class Started(_Stamped):
 
     `weights_from`: the checkpoint of another run, or the file, whose weights this one begins
     with, and `weights_taken` what of it fits; `weights_sha256` is the file's. `stage`: of a plan
-    with stages, the one that this is.
+    with stages, the one that this is. `process`: the process that trains, see `presence`.
     """
 
     name: ClassVar = "started"
@@ -50,6 +50,7 @@ class Started(_Stamped):
     weights_taken: str | None = None
     weights_sha256: str | None = None
     stage: str | None = None
+    process: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,15 +178,18 @@ def _names(value: Any) -> bool:
 
 def _floats(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `_finite`: the fields that hold floats get their NaN and infinity back."""
-    for item in fields(kind):
-        value = data.get(item.name)
-        if "float" not in str(item.type):
-            continue
+    for name in _float_names(kind):
+        value = data.get(name)
         if isinstance(value, dict):
-            data[item.name] = {k: float(str(v)) if _names(v) else v for k, v in value.items()}
+            data[name] = {k: float(str(v)) if _names(v) else v for k, v in value.items()}
         elif _names(value):
-            data[item.name] = float(str(value))
+            data[name] = float(str(value))
     return data
+
+
+@cache
+def _float_names(kind: type) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(kind) if "float" in str(item.type))
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -167,9 +167,6 @@ Paste = Annotated[
     bool, typer.Option("--paste", help="Print a block for an issue, with nothing private in it.")
 ]
 Lines = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
-RunFolder = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/my-task.")
-]
 Checkpoint = Annotated[
     str,
     typer.Option("--checkpoint", metavar="STEP", help="best, latest, or one such as step-1200."),
@@ -201,4 +198,16 @@ MeasuredSeconds = Annotated[
 ]
 Picture = Annotated[
     str, typer.Option("-o", "--output", metavar="FILE", help="Where the picture goes (PNG).")
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, such as runs/my-task.")]
+Runs = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="A run's folder; several are compared.")
+]
+Page = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="A page that compares runs: x.html."),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", metavar="NAME", help="Send figures to wandb or mlflow too."),
 ]

@@ -16,7 +16,9 @@ from typing import IO
 _WINDOWS = sys.platform == "win32"
 
 
-def start(module: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
+def start(
+    module: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int, *arguments: str
+) -> subprocess.Popen[bytes]:
     """`python -m module` in a process group of its own, with its stdin to write to; see `end`."""
     package = Path(__file__).parents[1]
     installed = package.name in ("site-packages", "dist-packages")
@@ -25,7 +27,7 @@ def start(module: str, stdout: IO[bytes] | int, stderr: IO[bytes] | int) -> subp
     if not installed:
         more["PYTHONPATH"] = os.pathsep.join(paths)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

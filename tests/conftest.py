@@ -1,5 +1,7 @@
 import gc
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ os.environ["COLUMNS"] = ""
 del os.environ["COLUMNS"]
 os.environ["AUTOTRAIN_TRIAL"] = "off"  # seconds each: tests of it turn it on
 os.environ["AUTOTRAIN_BUSY"] = "ignore"  # tests run beside one another
+os.environ["AUTOTRAIN_REPORTS"] = "off"  # a process each, at evaluations: tests of it turn it on
 
 # Shared, busy machines: a slow example is no failure.
 settings.register_profile("autotrain", deadline=None)
@@ -111,8 +114,18 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "root" in item.keywords and (not hasattr(os, "geteuid") or os.geteuid() != 0):
             item.add_marker(no_root)
+        if "browser" in item.keywords and chromium() is None:
+            item.add_marker(pytest.mark.skip(reason="needs Chromium and playwright"))
         if "gpu" in item.keywords and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def chromium():
+    """The program, where it is installed and can be driven."""
+    if importlib.util.find_spec("playwright") is None:
+        return None
+    found = map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))
+    return next(filter(None, found), None)
 
 
 def _has_gpu():

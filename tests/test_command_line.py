@@ -73,10 +73,12 @@ FROZEN = {
         "nnodes": "--nnodes",
         "rdzv_endpoint": "--rdzv-endpoint",
         "node_rank": "--node-rank",
+        "track...": "--track",
         "as_json": "--json",
     },
     "verify": {"plan_file": "", "steps": "--steps", "trust": "--trust", "as_json": "--json"},
-    "report": {"directory": "", "as_json": "--json"},
+    "report": {"directories": "", "output": "-o --output", "as_json": "--json"},
+    "watch": {"directory": "", "track...": "--track", "as_json": "--json"},
     "evaluate": {
         "directory": "",
         "split": "--split",

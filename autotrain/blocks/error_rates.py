@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jiwer
 
 from autotrain.blocks.repeating import repeated_share
+from autotrain.rates import BANDS, Band, band
+
+__all__ = ["BANDS", "Band", "band", "character_errors", "recognised", "word_errors"]
 
 Text = str | Sequence[str]
 
@@ -55,29 +57,3 @@ def recognised(
         "wer": word_errors(references, hypotheses),
         "repeated": repeated_share([_words(text) for text in hypotheses]),
     }
-
-
-class Band(NamedTuple):
-    """What an error rate up to `most` means. `name`: in a word or two; `advice`: what to do."""
-
-    most: float
-    name: str
-    advice: str
-
-
-BANDS = (
-    Band(0.15, "production", "good enough to use"),
-    Band(0.25, "usable", "a person can correct its outputs; more data, or a longer run"),
-    Band(0.50, "rough", "it has learned something: train on, then look at what it confuses"),
-    Band(1.00, "early", "it has hardly begun: more epochs, or a higher rate; recipe overfit"),
-    Band(float("inf"), "stop and look", "more errors than words: outputs that repeat, tokens that "
-         "do not fit the texts, or a decoder that never stops"),
-)  # fmt: skip
-
-
-def band(rate: float) -> Band:
-    """The band of an error rate: over 100 %, to 100, to 50, to 25, to 15 % (production).
-
-    A rate that is not a number is for a person to look at.
-    """
-    return next((each for each in BANDS if rate <= each.most), BANDS[-1])

@@ -13,6 +13,7 @@ from autotrain.commands.opened import Opened, Wanted, explained, open_run
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.events import Healed, Warned
+from autotrain.rates import band, is_error_rate
 from autotrain.report.evaluation import Confusion, Evaluation
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def _made(
     opened: Opened, trained: Trained, figures: Figures, matrix: Confusion | None, seconds: float
 ) -> Evaluation:
     from autotrain.run.keeping.keeper import pointed
-    from autotrain.run.watching.learning import is_error_rate
 
     return Evaluation(
         name=opened.name,
@@ -92,8 +92,6 @@ def _made(
 
 
 def _band(rate: float) -> tuple[str, str]:
-    from autotrain.blocks.error_rates import band
-
     found = band(rate)
     return found.name, found.advice
 

@@ -224,7 +224,7 @@ def _free() -> None:
 def _summary(plan: Plan, root: Path, name: str) -> str:
     """Write `report.json` of all stages so far; what it says. One that fails hides nothing."""
     try:
-        return report.summarise(plan, root, name)[1]
+        return report.summarise(plan, root, Path(name))[1]
     except Exception as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         return f"warning: no report of the stages: {why}; `autotrain report {root}` retries"

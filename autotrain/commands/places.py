@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     `stage`: of a plan with stages, the one that is to be carried out; `later`: it is not the
     first that this process trains. `ranks`: the processes that train together, this one first.
     `back_to`: the checkpoint that a resume goes on from, where it is not the newest.
-    `import_weights`: the file whose weights a new run begins with.
+    `import_weights`: the file whose weights a new run begins with. `track`: who is sent figures.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Asked(NamedTuple):
     ranks: Ranks | None = None
     back_to: str | None = None
     import_weights: str | None = None
+    track: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:

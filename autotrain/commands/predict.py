@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from autotrain.commands.opened import Opened, Wanted, explained, open_run
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.report.summary import finite
+from autotrain.report.document import finite
 from autotrain.report.text import clean, literal, number
 
 if TYPE_CHECKING:

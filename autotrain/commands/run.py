@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from autotrain import amending, earlier, files, planfile
+from autotrain import amending, earlier, files, planfile, presence
 from autotrain import trust as trusting
 from autotrain.commands import member, present, remember, report, waiting
 from autotrain.commands.places import (
@@ -52,6 +52,10 @@ def _run(asked: Asked) -> int:
             "--import-weights is for a run that begins; --resume has the weights of its checkpoint",
             hint="leave it out, or begin anew: --fresh --import-weights",
         )
+    if asked.track:
+        from autotrain.report import tracking
+
+        tracking.check(asked.track)
     plan = planfile.load(asked.path)
     if plan.stage or asked.stage is not None:
         from autotrain.commands import in_turn
@@ -104,7 +108,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
             started = _of_stage(next(events), asked)
             stack.enter_context(_summary(plan, directory, asked.name, quiet=asked.as_json))
             shown = out if asked.as_json else None
-            consumers = _consumers(plan, directory, stack, shown, asked.max_steps)
+            consumers = _consumers(plan, directory, stack, shown, asked)
             keep_plan(plan, directory, task_file, data)
         told = _told(plan, started, here, asked.path)
         for event in chain([started], told, events):
@@ -181,7 +185,10 @@ def _insist_on_imported(directory: Path) -> None:
 
 
 def _of_stage(event: Event, asked: Asked) -> Event:
-    return replace(event, stage=asked.stage) if isinstance(event, Started) else event
+    """With what the loop does not know: the stage, and which process this is to others."""
+    if not isinstance(event, Started):
+        return event
+    return replace(event, stage=asked.stage, process=presence.mark())
 
 
 def _look(plan: Plan, task: Task, task_file: Path, data: str | None) -> Present | None:
@@ -224,7 +231,7 @@ def _report(plan: Plan, directory: Path, plan_file: str, *, quiet: bool) -> None
     from autotrain.report.stream import Tolerant
 
     try:
-        text = f"\n{report.write(plan, directory, plan_file)[1]}"
+        text = f"\n{report.write(plan, directory, Path(plan_file))[1]}"
     except Exception as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         text, quiet = f"warning: no report: {why}; `autotrain report {directory}` retries", False
@@ -240,9 +247,11 @@ def code_of(task: TaskSection, folder: Path, *, accept: bool) -> Path:
 
 
 def _consumers(
-    plan: Plan, directory: Path, stack: ExitStack, out: TextIO | None, max_steps: int | None
+    plan: Plan, directory: Path, stack: ExitStack, out: TextIO | None, asked: Asked
 ) -> list[Callable[[Event], None]]:
     """Who sees every event: the log, TensorBoard, and a person, or a program that reads `out`."""
+    from autotrain.commands.reporting import reports
+    from autotrain.commands.tracking import tracked
     from autotrain.report.console import viewer
     from autotrain.report.log import event_log
     from autotrain.report.scalars import scalars
@@ -250,6 +259,8 @@ def _consumers(
 
     log = stack.enter_context(event_log(directory / "events.jsonl"))
     board = stack.enter_context(scalars(directory / "metrics"))
+    written = stack.enter_context(reports(directory))
+    sent = stack.enter_context(tracked(directory, asked.track))
 
     def amend(event: Event) -> None:
         if isinstance(event, Healed) and event.amends:
@@ -260,6 +271,8 @@ def _consumers(
 
     if out is not None:
         lines = Tolerant(out)
-        return [amend, log, board.write, lambda event: lines.line(to_json(event))]
-    show = stack.enter_context(viewer(plan, sys.stderr, max_steps=max_steps))
-    return [amend, log, board.write, show]
+        told = [amend, log, board.write, lambda event: lines.line(to_json(event))]
+    else:
+        told = [amend, log, board.write]
+        told.append(stack.enter_context(viewer(plan, sys.stderr, max_steps=asked.max_steps)))
+    return [*told, written.see, sent.see]

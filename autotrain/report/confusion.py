@@ -10,8 +10,7 @@ import numpy as np
 
 from autotrain.files import write_atomic
 from autotrain.report.evaluation import Confusion
-from autotrain.report.figures import STYLE
-from autotrain.report.panels import INK, SOFT
+from autotrain.report.figures import INK, SOFT, STYLE
 from autotrain.report.text import clean
 
 NAMED, NUMBERED = 60, 20  # classes up to which the axes have names, and cells have numbers

@@ -25,15 +25,17 @@ Show = Callable[[Event], None]
 
 @contextmanager
 def viewer(
-    plan: Plan, stream: TextIO | None = None, *, max_steps: int | None = None
+    plan: Plan | None, stream: TextIO | Tolerant | None = None, *, max_steps: int | None = None
 ) -> Iterator[Show]:
     """A function that shows one event on `stream` (default: stderr); it never raises OSError.
 
-    `max_steps`: where the run is to end, if before its last epoch. A terminal gets the live
+    `plan`: None where it is not known. `max_steps`: where the run is to end, if before its last
+    epoch. A terminal gets the live
     view, which is taken down on leaving, also by an exception.
     """
     progress = Progress(plan, max_steps)
-    out = Tolerant(sys.stderr if stream is None else stream)
+    given = sys.stderr if stream is None else stream
+    out = given if isinstance(given, Tolerant) else Tolerant(given)
     if not out.isatty() or os.environ.get("TERM") == "dumb":
         yield plain(progress, out)
         return

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autotrain.report.summary import finite
+from autotrain.report.document import finite
 from autotrain.report.text import clean, columns, labelled, literal, number, plural
 
 SCHEMA = 1

@@ -18,7 +18,7 @@ from autotrain.events import Evaluated, Event, Healed, Saved, Step, Stopped, War
 from autotrain.report.lines import line
 from autotrain.report.progress import Progress
 from autotrain.report.stream import Tolerant
-from autotrain.report.text import percent, watched_memory
+from autotrain.report.text import percent
 
 REFRESH_SECONDS = 0.1
 INDENT = "    "
@@ -79,15 +79,7 @@ def _picture(progress: Progress, width: int) -> Group:
     bar = ProgressBar(total=1.0, completed=progress.share)
     head.add_row(Text(progress.position(), style="bold"), bar, Text(percent(progress.share)))
     memory, left = progress.memory(), progress.left()
-    foot = Text(memory, style=_alarm(progress), no_wrap=True, overflow="ellipsis")
+    style = "red" if progress.above() else ""
+    foot = Text(memory, style=style, no_wrap=True, overflow="ellipsis")
     foot.append("   " if len(memory) + len(left) + 3 <= width else "\n").append(left, style="none")
     return Group(head, Text(progress.figures(), no_wrap=True, overflow="ellipsis"), foot)
-
-
-def _alarm(progress: Progress) -> str:
-    """Red once the peak is above what the plan said it could be."""
-    above = (
-        progress.point is not None
-        and progress.point.peak_bytes > watched_memory(progress.plan).high
-    )
-    return "red" if above else ""

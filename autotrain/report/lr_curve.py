@@ -6,8 +6,7 @@ import csv
 import io
 from typing import Any
 
-from autotrain.report.figures import STYLE
-from autotrain.report.panels import BLUE, GREEN, INK, RED, SOFT
+from autotrain.report.figures import BLUE, GREEN, INK, RED, SOFT, STYLE
 from autotrain.report.text import shorten
 from autotrain.schema import RangeTest, Suggestion
 

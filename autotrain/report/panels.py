@@ -1,58 +1,99 @@
-"""The six panels of a run's picture. Each draws on the matplotlib axes it is given."""
+"""The six panels of a run, as data: what is drawn, with its axes. `figures` and `page` draw it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autotrain.rates import BANDS, is_error_rate
 from autotrain.report.convergence import convergence
+from autotrain.report.curves import Curve, Series, curve, plain, reach
 from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
-from autotrain.report.text import clean, number, watched_memory
+from autotrain.report.text import clean, number, plural, watched_memory
 from autotrain.schema import Plan
-from autotrain.units import count_text
 
-INK, SOFT, GRID = "#1f2933", "#6b7785", "#e6e9ed"
-BLUE, ORANGE, GREEN, RED = "#2f6fdb", "#e07b39", "#2c9c69", "#c94f4f"
-MOST_POINTS = 1500
-Series = NDArray[np.float64]
-
-
-def thin(x: Series, y: Series) -> tuple[Series, Series]:
-    """At most `MOST_POINTS` points: means of neighbours, leaving out what is not finite."""
-    kept = np.isfinite(y)
-    x, y = x[kept], y[kept]
-    every = math.ceil(len(x) / MOST_POINTS)
-    if every <= 1:
-        return x, y
-    starts = np.arange(0, len(x), every)
-    counts = np.diff(np.append(starts, len(x)))
-    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+# Names of colours; what they look like is said by whoever draws.
+BLUE, ORANGE, GREEN, RED, INK = "blue", "orange", "green", "red", "ink"
+# From so much more than the least on, gradient norms are drawn on a logarithmic scale.
+WIDE_NORMS = 30.0
+MOST_NOTES = 100
+# The normal distribution's 95 %.
+SURE = 1.96
 
 
-def smooth(y: Series) -> Series:
-    """A centred running mean over a fortieth of the curve."""
-    half = len(y) // 80
-    if half < 1:
-        return y
-    total = np.concatenate([[0.0], np.cumsum(y)])
-    index = np.arange(len(y))
-    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(y))
-    means: Series = (total[high] - total[low]) / (high - low)
-    return means
+class Line(NamedTuple):
+    """A curve with its name; `held`: each value holds until the next one."""
+
+    name: str
+    colour: str
+    curve: Curve
+    held: bool = False
 
 
-def _points(result: RunResult, name: str, scale: float = 1.0) -> tuple[Series, Series]:
-    x = np.array([p.step for p in result.points], dtype=float)
-    y = np.array([getattr(p, name) for p in result.points], dtype=float) * scale
-    return thin(x, y)
+class Level(NamedTuple):
+    """A horizontal line."""
+
+    value: float
+    name: str
+    colour: str
 
 
-def _evaluations(result: RunResult) -> tuple[Series, Series, Series]:
+class Zone(NamedTuple):
+    """A horizontal band."""
+
+    low: float
+    high: float
+    name: str
+    colour: str
+
+
+class Note(NamedTuple):
+    """What happened at a step; `line`: it is drawn from top to bottom, else a mark at the foot."""
+
+    step: float
+    text: str
+    colour: str
+    line: bool = False
+
+
+class Panel(NamedTuple):
+    """One panel. `low`, `high` and `log` are its vertical axis; `share`: percentages behind it."""
+
+    key: str
+    title: str
+    lines: Sequence[Line] = ()
+    levels: Sequence[Level] = ()
+    zones: Sequence[Zone] = ()
+    notes: Sequence[Note] = ()
+    share: Line | None = None
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    empty: str = ""
+
+
+def panels(result: RunResult, plan: Plan) -> list[Panel]:
+    """All six, in their order. One with nothing to show says so in `empty`."""
+    said = "no finite value" if result.not_finite else "nothing recorded"
+    made = (each(result, plan) for each in PANELS)
+    return [p if p.lines else Panel(p.key, p.title, empty=said) for p in made]
+
+
+def figure(result: RunResult, name: str, scale: float = 1.0) -> tuple[Series, Series]:
+    """Steps, and a figure of the log points at each."""
+    steps, values = (np.array(result.points.column(key)) for key in ("step", name))
+    return steps, values * scale
+
+
+def _lines(*lines: Line) -> list[Line]:
+    return [line for line in lines if len(line.curve.x)]
+
+
+def evaluations(result: RunResult) -> tuple[Series, Series, Series]:
     """Steps, validation losses, monitored figures."""
     monitor = result.started.monitor if result.started else "loss"
     rows = [(e.step, e.loss, monitored(e, monitor)) for e in result.evaluations]
@@ -60,193 +101,132 @@ def _evaluations(result: RunResult) -> tuple[Series, Series, Series]:
     return steps, losses, figures
 
 
-def _draw(ax: Any, x: Series, y: Series, color: str, label: str = "", **more: Any) -> None:
-    """A line; with markers where there are too few points to see one."""
-    marker = {"marker": "o", "markersize": 4} if len(x) <= 30 else {}
-    ax.plot(x, y, color=color, label=label or None, **{**marker, **more})
-
-
-def _frame(ax: Any, title: str, result: RunResult) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ax.set_title(title)
-    ax.set_xlabel("step")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: count_text(x)))
-    ax.set_xlim(0, max(result.steps, 1) * 1.02)
-    ax.tick_params(length=0)
-    if not ax.has_data():
-        ax.set_yticks([])
-        said = "no finite value" if result.not_finite else "nothing recorded"
-        ax.text(0.5, 0.5, said, transform=ax.transAxes, ha="center", color=SOFT)
-
-
-def _mark_best(ax: Any, result: RunResult) -> None:
+def _best(result: RunResult) -> list[Note]:
     if result.best is None:
-        return
+        return []
     step = result.best.step
-    ax.axvline(step, color=GREEN, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-    right = step < 0.6 * result.steps
-    ax.annotate(
-        f"best: epoch {result.epoch(step):,}",
-        (step, 0.97),
-        xycoords=("data", "axes fraction"),
-        xytext=(6 if right else -6, 0),
-        textcoords="offset points",
-        ha="left" if right else "right",
-        va="top",
-        color=GREEN,
-        size=10,
+    return [Note(step, f"best: epoch {result.epoch(step):,}", GREEN, line=True)]
+
+
+def _happened(result: RunResult) -> list[Note]:
+    """Losses that are no number, what was mended, and where a run went on."""
+    steps, losses = figure(result, "loss")
+    bad = steps[~np.isfinite(losses)]
+    notes = [Note(float(step), "the loss is not a finite number", RED) for step in bad]
+    notes += [Note(e.step, f"mended: {clean(e.fault)}", ORANGE) for e in result.healed]
+    notes += [Note(step, "resumed here", INK) for step in result.resumed]
+    return notes[:MOST_NOTES]
+
+
+def _losses(result: RunResult, _plan: Plan) -> Panel:
+    steps, losses, _ = evaluations(result)
+    lines = _lines(
+        Line("training", BLUE, curve(*figure(result, "loss"))),
+        Line("validation", ORANGE, plain(steps, losses)),
     )
+    notes = [*_best(result), *_happened(result)]
+    return Panel("loss", "Loss", lines, (), (), notes, None, *reach(_shown(lines)))
 
 
-def _losses(ax: Any, result: RunResult, _plan: Plan) -> None:
-    x, y = _points(result, "loss")
-    steps, losses, _ = _evaluations(result)
-    if len(x):
-        smoothed = smooth(y)
-        if smoothed is not y:
-            ax.plot(x, y, color=BLUE, alpha=0.25, linewidth=1)
-        _draw(ax, x, smoothed, BLUE, "training")
-    if np.isfinite(losses).any():
-        _draw(ax, *thin(steps, losses), ORANGE, "validation")
-    shown = np.concatenate([y, losses[np.isfinite(losses)]])
-    if len(shown) and shown.min() > 0 and shown.max() > 10 * shown.min():
-        _log_scale(ax)
-    _frame(ax, "Loss", result)
-    _mark_best(ax, result)
-    if ax.has_data():
-        ax.legend(loc="lower left")
+def _shown(lines: Sequence[Line]) -> Series:
+    return np.concatenate([line.curve.shown for line in lines]) if lines else np.array([])
 
 
-def _log_scale(ax: Any) -> None:
-    """Logarithmic, with plain numbers on the axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+def _rates(result: RunResult, _plan: Plan) -> Panel:
+    lines = _lines(Line("learning rate", BLUE, plain(*figure(result, "lr"))))
+    top = float(_shown(lines).max()) * 1.1 if lines else 1.0
+    return Panel("lr", "Learning rate", lines, high=top or 1.0)
 
 
-def _rates(ax: Any, result: RunResult, _plan: Plan) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    x, y = _points(result, "lr")
-    if len(x):
-        _draw(ax, x, y, BLUE)
-        ax.set_ylim(0, y.max() * 1.1 or 1)
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
-    _frame(ax, "Learning rate", result)
-
-
-def _gradients(ax: Any, result: RunResult, plan: Plan) -> None:
-    x, y = _points(result, "grad_norm")
-    if len(x):
-        smoothed = smooth(y)
-        if smoothed is not y:
-            ax.plot(x, y, color=BLUE, alpha=0.25, linewidth=1)
-        _draw(ax, x, smoothed, BLUE)
-        clip = plan.optimizer.clip_norm
-        if clip is not None and clip < 3 * y.max():
-            ax.axhline(clip, color=ORANGE, linewidth=1.2, linestyle=(0, (4, 3)))
-            ax.annotate(
-                f"cut at {clip:g}",
-                (0.99, clip),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="right",
-                color=ORANGE,
-                size=10,
-            )
-        if y.min() > 0 and y.max() > 30 * y.min():
-            _log_scale(ax)
-    _frame(ax, "Gradient norm", result)
+def _gradients(result: RunResult, plan: Plan) -> Panel:
+    lines = _lines(Line("gradient norm", BLUE, curve(*figure(result, "grad_norm"))))
+    shown, clip, levels = _shown(lines), plan.optimizer.clip_norm, []
+    if len(shown) and clip is not None and clip < 3 * shown.max():
+        levels = [Level(clip, f"cut at {clip:g}", ORANGE)]
+        shown = np.append(shown, clip)
+    axis = reach(shown, wide=WIDE_NORMS)
+    return Panel("gradients", "Gradient norm", lines, levels, (), (), None, *axis)
 
 
-def _memory(ax: Any, result: RunResult, plan: Plan) -> None:
+def _memory(result: RunResult, plan: Plan) -> Panel:
     said, budget = watched_memory(plan), plan.memory.budget_bytes
     unit, scale = ("GiB", 2**-30) if said.high >= 2**30 else ("MiB", 2**-20)
-    x, now = _points(result, "device_bytes", scale)
-    _, peak = _points(result, "peak_bytes", scale)
-    if len(x):
-        ax.axhspan(said.low * scale, said.high * scale, color=GREEN, alpha=0.13, linewidth=0)
-        ax.axhline(said.expected * scale, color=GREEN, linewidth=1.2, linestyle=(0, (4, 3)))
-        ax.plot([], [], color=GREEN, alpha=0.4, linewidth=7, label="predicted peak")
-        _draw(ax, x, now, BLUE, "now", alpha=0.55)
-        _draw(ax, x, peak, INK, "peak")
-        top = max(said.high * scale, float(peak.max()), float(now.max()))
-        if budget * scale < 1.5 * top:
-            ax.axhline(budget * scale, color=RED, linewidth=1.4, label="budget")
-            top = max(top, budget * scale)
-        ax.set_ylim(0, top * 1.15)
-        ax.legend(loc="lower right", ncols=2)
-    _frame(ax, f"Memory ({unit})", result)
+    lines = _lines(
+        Line("now", BLUE, plain(*figure(result, "device_bytes", scale))),
+        Line("peak", INK, plain(*figure(result, "peak_bytes", scale))),
+    )
+    zone = Zone(said.low * scale, said.high * scale, "predicted peak", GREEN)
+    levels = [Level(said.expected * scale, "", GREEN)]
+    top = max(said.high * scale, float(_shown(lines).max()) if lines else 0.0)
+    if budget * scale < 1.5 * top:
+        levels.append(Level(budget * scale, "budget", RED))
+        top = max(top, budget * scale)
+    title = f"Memory ({unit})"
+    return Panel("memory", title, lines, levels, (zone,), high=top * 1.15)
 
 
-def _throughput(ax: Any, result: RunResult, _plan: Plan) -> None:
-    timed = [
-        (p.step, p.samples / (p.step_seconds * steps), 100 * p.wait_seconds / p.step_seconds)
-        for p, steps in zip(result.points, result.windows, strict=True)
-        if p.step_seconds > 0
-    ]
-    steps, rates, waits = np.array(timed, dtype=float).reshape(-1, 3).T
-    if len(steps):
-        x, rate = thin(steps, rates)
-        rate = smooth(rate)
-        _draw(ax, x, rate, BLUE, "samples a second")
-        ax.set_ylim(0, float(rate.max()) * 1.35 or 1)
-        _shares(ax, *thin(steps, np.clip(waits, 0, 100)))
-        ax.plot([], [], color=ORANGE, alpha=0.4, linewidth=7, label="waiting for data")
-        ax.legend(loc="upper right", ncols=2)
-    _frame(ax, "Samples a second, time waiting for data", result)
+def _throughput(result: RunResult, _plan: Plan) -> Panel:
+    steps, seconds = figure(result, "step_seconds")
+    _, samples = figure(result, "samples")
+    _, waits = figure(result, "wait_seconds")
+    _, windows = figure(result, "window")
+    timed = seconds > 0
+    steps, seconds, waits = steps[timed], seconds[timed], waits[timed]
+    rates = curve(steps, samples[timed] / (seconds * windows[timed])).bare()
+    lines = _lines(Line("samples a second", BLUE, rates))
+    shares = curve(steps, np.clip(100 * waits / seconds, 0, 100)).bare()
+    top = float(rates.y.max()) * 1.35 if len(rates.y) else 1.0
+    title = "Samples a second, time waiting for data"
+    share = Line("waiting for data", ORANGE, shares)
+    return Panel("throughput", title, lines, share=share, high=top or 1.0)
 
 
-def _shares(ax: Any, x: Series, share: Series) -> None:
-    """Percentages as an area behind `ax`, on an axis of their own at the right."""
-    behind = ax.twinx()
-    behind.fill_between(x, smooth(share), color=ORANGE, alpha=0.25, linewidth=0)
-    behind.set_ylim(0, 100)
-    behind.set_yticks([0, 25, 50, 75, 100], [f"{y} %" for y in (0, 25, 50, 75, 100)])
-    behind.grid(visible=False)
-    behind.tick_params(length=0)
-    ax.set_zorder(behind.get_zorder() + 1)
-    ax.patch.set_visible(False)
-
-
-def _mark_most(ax: Any, result: RunResult) -> None:
-    """Where nine tenths of what was gained had been."""
-    way = convergence(result)
-    if way is not None and way.most_epoch and result.started is not None:
-        step = min(way.most_epoch * result.started.steps_per_epoch, result.steps)
-        label = f"90 % of the gain: epoch {way.most_epoch:,}"
-        ax.axvline(step, color=SOFT, linewidth=1.2, linestyle=(0, (1, 2)), zorder=1, label=label)
-
-
-def _metric(ax: Any, result: RunResult, _plan: Plan) -> None:
-    """The monitored figure, and the best so far."""
+def _metric(result: RunResult, _plan: Plan) -> Panel:
+    """The monitored figure, the best so far, and what its values mean."""
     monitor = result.started.monitor if result.started else "loss"
     better = result.started.better if result.started else "lower"
-    steps, _, figures = _evaluations(result)
-    finite = np.isfinite(figures)
-    steps, figures = steps[finite], figures[finite]
-    if len(steps):
-        best = (np.minimum if better == "lower" else np.maximum).accumulate(figures)
-        ax.step(steps, best, color=GREEN, where="post", label="best so far")
-        _draw(ax, steps, figures, ORANGE, "each evaluation", linewidth=1.2, alpha=0.8)
-        if result.best is not None and math.isfinite(result.best.value):
-            label = f"best {number(result.best.value)}"
-            ax.plot(
-                result.best.step, result.best.value, "o", color=GREEN, markersize=7, label=label
-            )
-        _mark_most(ax, result)
-        ax.legend(loc="upper right" if better == "lower" else "lower right")
+    steps, _, figures = evaluations(result)
+    kept = np.isfinite(figures)
+    steps, figures = steps[kept], figures[kept]
+    best = (np.minimum if better == "lower" else np.maximum).accumulate(figures)
+    lines = _lines(
+        Line("best so far", GREEN, plain(steps, best), held=True),
+        Line("each evaluation", ORANGE, plain(steps, figures)),
+    )
+    low, high, log = reach(figures, wide=math.inf)
+    zones = _bands(monitor, result)
+    if is_error_rate(monitor):
+        low, high = 0.0, max(high, 0.2)
+    zones = [z for z in zones if z.low < high and z.high > low]
+    notes = []
+    if result.best is not None and math.isfinite(result.best.value):
+        text = f"best {number(result.best.value)}"
+        notes = [Note(result.best.step, text, GREEN, line=True)]
+    if (way := convergence(result)) is not None and result.started is not None:
+        step = min(way.most_epoch * result.started.steps_per_epoch, result.steps)
+        notes.append(Note(step, f"90 % of the gain: epoch {way.most_epoch:,}", INK, line=True))
     name = "validation loss" if monitor == "loss" else clean(monitor)
-    _frame(ax, f"{name[:1].upper()}{name[1:]} ({better} is better)", result)
+    name = name.upper() if is_error_rate(name) else f"{name[:1].upper()}{name[1:]}"
+    title = f"{name} ({better} is better)"
+    return Panel("metric", title, lines, (), zones, notes, None, low, high, log)
 
 
-PANELS: Sequence[Callable[[Any, RunResult, Plan], None]] = (
+def _bands(monitor: str, result: RunResult) -> list[Zone]:
+    """Of an error rate what its values are good for; of another rate how sure the best one is."""
+    if is_error_rate(monitor):
+        edges = [0.0, *(band.most for band in BANDS)]
+        colours = (GREEN, GREEN, ORANGE, RED, RED)
+        pairs = zip(edges, BANDS, colours, strict=False)
+        return [Zone(low, band.most, band.name, colour) for low, band, colour in pairs]
+    best, count = result.best, result.started.valid_count if result.started else 0
+    if best is None or best.metric == "loss" or not count or not 0 <= best.value <= 1:
+        return []
+    half = SURE * math.sqrt(max(best.value * (1 - best.value), 0.25 / count) / count)
+    name = f"95 % of chance, of {plural(count, 'sample')}"
+    return [Zone(max(best.value - half, 0.0), min(best.value + half, 1.0), name, GREEN)]
+
+
+PANELS: Sequence[Callable[[RunResult, Plan], Panel]] = (
     _losses,
     _rates,
     _gradients,

@@ -27,10 +27,11 @@ def window_of(step: int, log_every_steps: int) -> int:
 class Progress:
     """`see` every event in order; the other methods say where the run is.
 
-    `max_steps`: where the run is to end, if before its last epoch.
+    `plan`: None where it is not known; then nothing is said of what was predicted. `max_steps`:
+    where the run is to end, if before its last epoch.
     """
 
-    def __init__(self, plan: Plan, max_steps: int | None = None) -> None:
+    def __init__(self, plan: Plan | None, max_steps: int | None = None) -> None:
         self.plan = plan
         self.max_steps = max_steps
         self.started: Started | None = None
@@ -52,10 +53,17 @@ class Progress:
         self.step, self.now = event.step, event.time
 
     def _measure(self, point: Step) -> None:
-        seconds = point.step_seconds * window_of(point.step, self.plan.run.log_every_steps)
+        seconds = point.step_seconds * self._window(point)
         self.rate = point.samples / seconds if seconds > 0 else 0.0
         wait = point.wait_seconds / point.step_seconds if point.step_seconds > 0 else 0.0
         self.wait_share = min(wait, 1.0)
+
+    def _window(self, point: Step) -> int:
+        """The steps that a log point is the mean of."""
+        if self.plan is not None:
+            return window_of(point.step, self.plan.run.log_every_steps)
+        before = self.point.step if self.point else self.started.step if self.started else 0
+        return max(point.step - before, 1)
 
     @property
     def last(self) -> int:
@@ -94,23 +102,35 @@ class Progress:
 
     def memory(self) -> str:
         """Bytes now and at the peak, beside what the plan predicted."""
-        predicted = interval("bytes", watched_memory(self.plan))
+        predicted = interval("bytes", watched_memory(self.plan)) if self.plan else ""
         if self.point is None:
-            return f"memory peak predicted {predicted}"
+            return f"memory peak predicted {predicted}" if predicted else ""
         now, peak = bytes_text(self.point.device_bytes), bytes_text(self.point.peak_bytes)
-        return f"memory {now}, peak {peak} (predicted {predicted})"
+        return f"memory {now}, peak {peak}" + (f" (predicted {predicted})" if predicted else "")
 
     def left(self) -> str:
         """Time left, beside what the plan predicted for the same steps; at the end, time taken."""
         if self.took is not None:
             return f"took {seconds_text(self.took)}"
+        predicted, measured = self._predicted_left(), self.left_seconds()
+        if measured is None:
+            return f"{predicted} left as predicted" if predicted else ""
+        said = f" (predicted {predicted})" if predicted else ""
+        return f"{seconds_text(measured)} left{said}"
+
+    def _predicted_left(self) -> str:
+        """What the plan said that the steps to come would take; empty where there is none."""
+        if self.plan is None:
+            return ""
         steps = self.started.total_steps if self.started else 0
         part = max(self.last - self.step, 0) / steps if steps else 1.0
-        predicted = self.plan.predicted.run_seconds.expected * part
-        measured = self.left_seconds()
-        if measured is None:
-            return f"{seconds_text(predicted)} left as predicted"
-        return f"{seconds_text(measured)} left (predicted {seconds_text(predicted)})"
+        return seconds_text(self.plan.predicted.run_seconds.expected * part)
+
+    def above(self) -> bool:
+        """Whether memory is above what the plan thought possible."""
+        if self.point is None or self.plan is None:
+            return False
+        return self.point.peak_bytes > watched_memory(self.plan).high
 
 
 def sensed(point: Step) -> str:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from autotrain.errors import AutotrainError
-from autotrain.events import (
-    Evaluated,
-    Event,
-    Healed,
-    Saved,
-    Started,
-    Step,
-    Stopped,
-    Warned,
-    from_json,
-)
+from autotrain.events import Evaluated, Event, Healed, Saved, Started, Step, Stopped, Warned
+from autotrain.report.points import FIGURES, Block, Points, finite, read, row_of
 from autotrain.report.progress import epoch_of, monitored, window_of
 from autotrain.schema import CUDA_LIKE, Plan
 
 # No event's line is longer; what is, was not written by a run.
 LINE_LENGTH = 1 << 20
+PEAK, TIME = FIGURES.index("peak_bytes"), FIGURES.index("time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +34,13 @@ class Best:
 class RunResult:
     """Log points and evaluations in the order of their steps, and what was measured.
 
-    `started` is the last session, `begun` the first.
-    `windows[i]` is the number of steps that `points[i]` is the mean of. `seconds` adds up all
-    sessions. `stopped` is None for a run that was killed or still goes on. The tensor and
-    reserved peaks are known on a GPU only, from its allocator.
+    `started` is the last session, `begun` the first; `resumed` are the steps that further ones
+    began at. `seconds` adds up all sessions. `stopped` is None for a run that was killed or still
+    goes on. The tensor and reserved peaks are known on a GPU only, from its allocator.
     """
 
     started: Started | None = None
-    points: list[Step] = field(default_factory=list)
-    windows: list[int] = field(default_factory=list)
+    points: Points = field(default_factory=Points)
     evaluations: list[Evaluated] = field(default_factory=list)
     saves: list[Saved] = field(default_factory=list)
     healed: list[Healed] = field(default_factory=list)
@@ -57,6 +48,7 @@ class RunResult:
     begun: Started | None = None
     stopped: Stopped | None = None
     sessions: int = 0
+    resumed: list[int] = field(default_factory=list)
     seconds: float = 0.0
     device_peak_bytes: int | None = None
     tensor_peak_bytes: int | None = None
@@ -65,8 +57,8 @@ class RunResult:
     @cached_property
     def steps(self) -> int:
         """Optimizer steps that the final weights have seen."""
-        last = max((e.step for e in (*self.points[-1:], *self.evaluations[-1:])), default=0)
-        return self.stopped.step if self.stopped else last
+        ends = [*self.points.column("step")[-1:], *(e.step for e in self.evaluations[-1:])]
+        return self.stopped.step if self.stopped else int(max(ends, default=0))
 
     @cached_property
     def full_steps(self) -> int:
@@ -91,17 +83,21 @@ class RunResult:
     @cached_property
     def first_loss(self) -> float:
         """Mean training loss of the first epoch, by weight; NaN if there is none."""
-        return self._epoch_loss(self.points[0].step) if self.points else math.nan
+        return self._epoch_loss(self.points.column("step")[:1])
 
     @cached_property
     def last_loss(self) -> float:
         """Mean training loss of the last epoch, by weight; NaN if there is none."""
-        return self._epoch_loss(self.points[-1].step) if self.points else math.nan
+        return self._epoch_loss(self.points.column("step")[-1:])
 
-    def _epoch_loss(self, step: int) -> float:
-        epoch = self.epoch(step)
-        finite = (p for p in self.points if self.epoch(p.step) == epoch and math.isfinite(p.loss))
-        held = [(p.loss * p.weight, p.weight) for p in finite]
+    def _epoch_loss(self, at: Sequence[float]) -> float:
+        if not at:
+            return math.nan
+        per_epoch = self.started.steps_per_epoch if self.started else 1
+        last = self.epoch(int(at[0])) * per_epoch
+        columns = (self.points.between(x, last - per_epoch + 1, last) for x in ("loss", "weight"))
+        pairs = zip(*columns, strict=True)
+        held = [(loss * weight, weight) for loss, weight in pairs if math.isfinite(loss)]
         weight = sum(w for _, w in held)
         return sum(total for total, _ in held) / weight if weight > 0 else math.nan
 
@@ -111,7 +107,8 @@ class RunResult:
 
         None within one epoch, and where a mean is not finite.
         """
-        if not self.points or self.epoch(self.points[0].step) == self.epoch(self.points[-1].step):
+        steps = self.points.column("step")
+        if not steps or self.epoch(int(steps[0])) == self.epoch(int(steps[-1])):
             return None
         if not math.isfinite(self.first_loss) or not math.isfinite(self.last_loss):
             return None
@@ -122,51 +119,34 @@ class RunResult:
     @cached_property
     def step_seconds(self) -> float | None:
         """Median over the log points."""
-        return statistics.median(p.step_seconds for p in self.points) if self.points else None
+        seconds = self.points.column("step_seconds")
+        return statistics.median(seconds) if seconds else None
 
     @cached_property
     def samples_per_second(self) -> float | None:
         """All samples over the time of all steps; evaluations and saves are not counted."""
-        seconds = self._total("step_seconds")
-        return sum(p.samples for p in self.points) / seconds if seconds > 0 else None
+        seconds = self.points.total("step_seconds")
+        return sum(self.points.column("samples")) / seconds if seconds > 0 else None
 
     @cached_property
     def wait_share(self) -> float | None:
         """The part of the steps' time that was spent waiting for data."""
-        seconds = self._total("step_seconds")
-        return min(self._total("wait_seconds") / seconds, 1.0) if seconds > 0 else None
-
-    def _total(self, name: str) -> float:
-        pairs = zip(self.points, self.windows, strict=True)
-        return float(sum(getattr(point, name) * steps for point, steps in pairs))
+        seconds, waited = map(self.points.total, ("step_seconds", "wait_seconds"))
+        return min(waited / seconds, 1.0) if seconds > 0 else None
 
     @cached_property
-    def sensed(self) -> dict[str, float | dict[str, float] | None]:
+    def sensed(self) -> dict[str, Any]:
         """Means over the steps, the highest temperature, and in which share of them the GPU was
         slowed down for which reason; None where nobody told.
         """
-        heats = [p.gpu_celsius for p in self.points if p.gpu_celsius is not None]
+        heats = finite(self.points.column("gpu_celsius"))
         return {
-            "gpu_utilisation": self._mean("gpu_utilisation"),
+            "gpu_utilisation": self.points.mean("gpu_utilisation"),
             "gpu_celsius_highest": max(heats, default=None),
-            "gpu_watts": self._mean("gpu_watts"),
-            "gpu_slowed": self._slowed() if heats else None,
-            "others_cpu": self._mean("others_cpu"),
+            "gpu_watts": self.points.mean("gpu_watts"),
+            "gpu_slowed": self.points.slowed_shares() if heats else None,
+            "others_cpu": self.points.mean("others_cpu"),
         }
-
-    def _mean(self, name: str) -> float | None:
-        """Of the log points that have it, each weighed by its steps."""
-        pairs = zip(self.points, self.windows, strict=True)
-        known = [(value, n) for p, n in pairs if (value := getattr(p, name)) is not None]
-        return sum(v * n for v, n in known) / sum(n for _, n in known) if known else None
-
-    def _slowed(self) -> dict[str, float]:
-        """Why -> share of the steps."""
-        steps: dict[str, int] = {}
-        for point, window in zip(self.points, self.windows, strict=True):
-            if point.gpu_slowed:
-                steps[point.gpu_slowed] = steps.get(point.gpu_slowed, 0) + window
-        return {why: count / sum(self.windows) for why, count in steps.items()}
 
     @cached_property
     def checkpoint_bytes(self) -> int | None:
@@ -176,7 +156,8 @@ class RunResult:
     @cached_property
     def not_finite(self) -> int:
         """Log points whose loss is NaN or infinite."""
-        return sum(not math.isfinite(p.loss) for p in self.points)
+        losses = self.points.column("loss")
+        return len(losses) - len(finite(losses))
 
 
 def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
@@ -201,14 +182,10 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
     )
 
 
-def _read(path: Path) -> Iterator[Event]:
+def _read(path: Path) -> Iterator[Event | Block]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            while line := file.readline(LINE_LENGTH):
-                try:
-                    yield from_json(line)
-                except ValueError:
-                    continue
+            yield from read(iter(lambda: file.readline(LINE_LENGTH), ""))
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name a run's own folder") from None
 
@@ -224,10 +201,10 @@ class _Fold:
         self.stopped: Stopped | None = None
         self.sessions = 0
         self.seconds = 0.0
-        self.peak: int | None = None
+        self.peak = -math.inf
         self.now = 0.0
 
-    def see(self, event: Event) -> None:
+    def see(self, event: Event | Block) -> None:
         match event:
             case Step():
                 self._point(event)
@@ -245,29 +222,37 @@ class _Fold:
             case Stopped():
                 self.stopped = event
                 if event.peak_bytes is not None:
-                    self.peak = max(self.peak or 0, event.peak_bytes)
+                    self.peak = max(self.peak, event.peak_bytes)
+            case _ if not isinstance(event, Event):
+                self._points(event)
+                return
         self.now = max(self.now, event.time)
 
     def _session(self, event: Started) -> None:
         self._end_session()
         self.started, self.stopped, self.now = event, None, event.time
         self.begun = self.begun or event
+        if self.sessions:
+            self.found.resumed.append(event.step)
         self.sessions += 1
-        self._forget(self.found.points, event.step)
+        self.found.points.forget(event.step)
         self._forget(self.found.evaluations, event.step)
-        del self.found.windows[len(self.found.points) :]
 
     def _point(self, event: Step) -> None:
-        points, windows = self.found.points, self.found.windows
         window = window_of(event.step, self.log_every_steps)
-        self._forget(points, event.step - window)
-        del windows[len(points) :]
-        points.append(event)
-        windows.append(window)
-        self.peak = max(self.peak or 0, event.peak_bytes)
+        self.found.points.add(row_of(event), window)
+        if event.gpu_slowed:
+            self.found.points.slowed[event.step] = event.gpu_slowed
+        self.peak = max(self.peak, event.peak_bytes)
+
+    def _points(self, block: Block) -> None:
+        """Many log points at once."""
+        self.found.points.extend(block, self.log_every_steps)
+        self.peak = max(self.peak, float(block[:, PEAK].max()))
+        self.now = max(self.now, float(block[:, TIME].max()))
 
     @staticmethod
-    def _forget(events: list[Step] | list[Evaluated], step: int) -> None:
+    def _forget(events: list[Evaluated], step: int) -> None:
         """Drop what lies after `step`: it was lost with a kill, and is done again."""
         while events and events[-1].step > step:
             events.pop()
@@ -285,5 +270,5 @@ class _Fold:
             stopped=self.stopped,
             sessions=self.sessions,
             seconds=self.seconds,
-            device_peak_bytes=self.peak,
+            device_peak_bytes=int(self.peak) if math.isfinite(self.peak) else None,
         )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from autotrain import planfile
-from autotrain.report import result, summary
+from autotrain.report import document, result
+from autotrain.report.diagnosis import NAMES, Place
+from autotrain.report.document import StageReport, StagesReport
 from autotrain.report.lines import STOPS
 from autotrain.report.text import labelled, literal, number, plural
 from autotrain.schema import Plan
@@ -15,7 +18,6 @@ from autotrain.units import seconds_text
 
 # A stage that ended so has gone its whole way.
 DONE = ("finished", "early_stop")
-_KEPT = ("stopped", "steps", "planned_steps", "epochs", "seconds", "best", "checkpoint")
 
 
 def places(plan: Plan, root: Path) -> list[Path]:
@@ -23,23 +25,28 @@ def places(plan: Plan, root: Path) -> list[Path]:
     return [root / f"{number}-{stage.name}" for number, stage in enumerate(plan.stage, start=1)]
 
 
-def report_json(plan: Plan, root: Path) -> dict[str, Any]:
-    """What `report.json` of a run with stages holds: of each stage that has begun the outcome."""
+def report_json(plan: Plan, root: Path, place: Place) -> dict[str, Any]:
+    """What `report.json` of a run with stages holds: of each stage that has begun the outcome.
+
+    `place` is what commands call the whole plan.
+    """
     stages = []
-    for (stage, own), place in zip(planfile.stages(plan), places(plan, root), strict=True):
-        if not (place / "events.jsonl").is_file():
+    for (stage, own), folder in zip(planfile.stages(plan), places(plan, root), strict=True):
+        if not (folder / "events.jsonl").is_file():
             continue
-        found = summary.report_json(result.collect(place / "events.jsonl", own), own)
-        kept = {key: found[key] for key in _KEPT}
-        stages.append({"stage": stage.name, "path": place.name, **kept})
-    return {
-        "schema": summary.REPORT_SCHEMA,
-        "name": plan.run.name,
-        "made_by": plan.made_by,
-        "planned_stages": len(plan.stage),
-        "seconds": sum(stage["seconds"] for stage in stages),
-        "stages": stages,
-    }
+        found = result.collect(folder / "events.jsonl", own)
+        said = document.report(found, own, place._replace(stage=stage.name))
+        kept = {each.name: getattr(said, each.name) for each in fields(StageReport)[2:]}
+        stages.append(StageReport(stage.name, folder.name, **kept))
+    content = StagesReport(
+        document.REPORT_SCHEMA,
+        plan.run.name,
+        plan.made_by,
+        len(plan.stage),
+        sum(stage.seconds for stage in stages),
+        stages,
+    )
+    return document.as_json(content)
 
 
 def text(data: dict[str, Any], root: Path, path: str = "plan.toml") -> str:
@@ -52,7 +59,7 @@ def text(data: dict[str, Any], root: Path, path: str = "plan.toml") -> str:
         said += f" in {seconds_text(stage['seconds'])}"
         if best and best["value"] is not None:
             said += f", best {best['metric']} {number(best['value'])} at step {best['step']:,}"
-        lines.append(f"{said} ({root / stage['path']})")
+        lines.append(f"{said} ({root / stage['path']}): {NAMES[stage['diagnosis']['verdict']]}")
     left = data["planned_stages"] - len(data["stages"])
     if left:
         lines.append(f"{plural(left, 'stage')} not begun")

@@ -21,6 +21,11 @@ class Tolerant(io.TextIOBase):
         """The wrapped stream's; rich chooses its characters by it."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._stream is None
+
     def isatty(self) -> bool:
         """Whether a person is likely to be looking."""
         try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from autotrain.report.convergence import convergence
+from autotrain.report.diagnosis import NAMES as KINDS
+from autotrain.report.document import Comparison, Found, RunReport
 from autotrain.report.lines import STOPS
-from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
 from autotrain.report.text import (
     columns,
@@ -25,7 +22,6 @@ from autotrain.report.text import (
 from autotrain.schema import Plan, Prediction
 from autotrain.units import seconds_text
 
-REPORT_SCHEMA = 1
 LISTED = 6
 NAMES = {
     "tensor_peak_bytes": "tensor peak",
@@ -35,143 +31,39 @@ NAMES = {
     "run_seconds": "whole run",
     "checkpoint_bytes": "checkpoint",
 }
+# Of these nothing has to be done.
+WELL = ("converged", "improving", "too_short")
 RESUMABLE = {"max_steps", "interrupted", "terminated", "error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A prediction beside what was measured; `measured` is None where it cannot be known."""
-
-    low: float
-    expected: float
-    high: float
-    measured: float | None
-    ratio: float | None
-    inside: bool | None
-    note: str
-
-
-def comparisons(result: RunResult, plan: Plan) -> dict[str, Comparison]:
-    """Every prediction of the plan beside the run's own figure.
-
-    A run that took fewer steps than planned is held against that share of the run's time.
-    """
-    share = min(result.steps / result.full_steps, 1.0) if result.full_steps else 1.0
-    part = f"for {result.steps:,} of {result.full_steps:,} steps" if share < 1 else ""
-    unknown = "measured on a GPU only" if plan.device.kind in ("cpu", "mps") else "not recorded"
-    measured: dict[str, float | None] = {
-        "tensor_peak_bytes": result.tensor_peak_bytes,
-        "reserved_peak_bytes": result.reserved_peak_bytes,
-        "device_peak_bytes": result.device_peak_bytes,
-        "step_seconds": result.step_seconds,
-        "run_seconds": result.seconds if result.points else None,
-        "checkpoint_bytes": result.checkpoint_bytes,
-    }
-    found = {}
-    for key, value in measured.items():
-        scale = share if key == "run_seconds" else 1.0
-        note = (part if key == "run_seconds" else "") if value is not None else unknown
-        found[key] = _compare(getattr(plan.predicted, key), value, scale, note)
-    return found
-
-
-def _compare(said: Prediction, measured: float | None, scale: float, note: str) -> Comparison:
-    low, expected, high = (scale * part for part in (said.low, said.expected, said.high))
-    if measured is None or not math.isfinite(measured):
-        return Comparison(low, expected, high, None, None, None, note)
-    ratio = measured / expected if expected > 0 else None
-    return Comparison(low, expected, high, measured, ratio, low <= measured <= high, note)
-
-
-def report_json(result: RunResult, plan: Plan) -> dict[str, Any]:
-    """What `report.json` holds. Bytes and seconds; null where something is not known."""
-    stopped, best = result.stopped, result.best
-    content = {
-        "schema": REPORT_SCHEMA,
-        "name": plan.run.name,
-        "made_by": plan.made_by,
-        "device": result.started.device if result.started else None,
-        "weights": _weights(result),
-        "stopped": {"reason": stopped.reason, "detail": stopped.detail} if stopped else None,
-        "steps": result.steps,
-        "planned_steps": result.full_steps,
-        "epochs": result.epoch(result.steps) if result.steps else 0,
-        "sessions": result.sessions,
-        "seconds": result.seconds,
-        "loss": {
-            "first_epoch": result.first_loss,
-            "last_epoch": result.last_loss,
-            "change_percent": None if result.loss_change is None else 100 * result.loss_change,
-            "not_finite_points": result.not_finite,
-        },
-        "best": asdict(best) if best else None,
-        "convergence": asdict(way) if (way := convergence(result)) else None,
-        "measured": {
-            "device_peak_bytes": result.device_peak_bytes,
-            "step_seconds": result.step_seconds,
-            "samples_per_second": result.samples_per_second,
-            "data_wait_share": result.wait_share,
-            "checkpoint_bytes": result.checkpoint_bytes,
-            **result.sensed,
-        },
-        "predictions": {k: asdict(c) for k, c in comparisons(result, plan).items()},
-        "evaluations": _evaluations(result),
-        "healed": [asdict(event) for event in result.healed],
-        "warnings": [asdict(event) for event in result.warned],
-        "checkpoint": stopped.checkpoint if stopped else None,
-    }
-    return {key: finite(value) for key, value in content.items()}
-
-
-def _weights(result: RunResult) -> dict[str, str | None] | None:
-    """Whose weights the run began with; None where they were its own."""
-    begun = result.begun
-    if begun is None or begun.weights_from is None:
-        return None
-    return {
-        "from": begun.weights_from, "taken": begun.weights_taken, "sha256": begun.weights_sha256,
-    }  # fmt: skip
-
-
-def _evaluations(result: RunResult) -> list[dict[str, Any]]:
-    monitor = result.started.monitor if result.started else "loss"
-    return [
-        {
-            "step": e.step,
-            "epoch": result.epoch(e.step),
-            "loss": e.loss,
-            "metrics": e.metrics,
-            "monitored": monitored(e, monitor),
-            "best": e.best,
-        }
-        for e in result.evaluations
-    ]
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def summary_text(result: RunResult, plan: Plan, directory: Path, path: str = "plan.toml") -> str:
+def summary_text(
+    said: RunReport, result: RunResult, plan: Plan, directory: Path, path: str = "plan.toml"
+) -> str:
     """The last thing `autotrain run` prints: the outcome, the comparison, the next command.
 
     `directory` is the run's own folder, `path` the plan it was started from.
     """
     blocks = [
-        _outcome(result, plan),
-        _table(result, plan),
+        _outcome(said, result, plan),
+        _table(said),
+        *map(_finding, said.diagnosis.findings),
         _places(directory),
-        _next(result, directory, path),
+        _next(said, directory, path),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
-def _outcome(result: RunResult, plan: Plan) -> list[str]:
+def _finding(found: Found) -> list[str]:
+    """What it is, why, what to do, and the line that does it."""
+    since = f" since epoch {found.since_epoch}" if found.since_epoch is not None else ""
+    lines = [
+        labelled("diagnosis", f"{KINDS[found.kind]}{since}: {found.evidence}"),
+        labelled("advice", found.advice),
+    ]
+    return [*lines, literal("try", found.command)] if found.command else lines
+
+
+def _outcome(said: RunReport, result: RunResult, plan: Plan) -> list[str]:
     ended = STOPS[result.stopped.reason] if result.stopped else "no end recorded: killed or running"
     again = f", in {result.sessions} sessions" if result.sessions > 1 else ""
     lines = [
@@ -183,8 +75,8 @@ def _outcome(result: RunResult, plan: Plan) -> list[str]:
         best = result.best
         at = f"at step {best.step:,}, epoch {result.epoch(best.step):,}"
         lines.append(labelled("best", f"{best.metric} {number(best.value)} {at}"))
-    if (way := convergence(result)) is not None:
-        lines.append(labelled("convergence", way.text))
+    if said.convergence is not None:
+        lines.append(labelled("convergence", said.convergence.text))
     if result.samples_per_second is not None and result.wait_share is not None:
         waited = f"{percent(result.wait_share)} of the time spent waiting for data"
         lines.append(labelled("speed", f"{result.samples_per_second:,.3g} samples/s, {waited}"))
@@ -222,10 +114,10 @@ def _loss(result: RunResult) -> str:
     return text
 
 
-def _table(result: RunResult, plan: Plan) -> list[str]:
+def _table(content: RunReport) -> list[str]:
     """Fits 80 columns; what does not fit a column is said below."""
     rows, notes = [["", "predicted", "between", "measured", "ratio", ""]], []
-    for key, found in comparisons(result, plan).items():
+    for key, found in content.predictions.items():
         said = Prediction(low=found.low, expected=found.expected, high=found.high)
         measured = "-" if found.measured is None else quantity(key, found.measured)
         ratio = "-" if found.ratio is None else _ratio(found.ratio)
@@ -249,13 +141,14 @@ def _verdict(found: Comparison) -> str:
 def _places(directory: Path) -> list[str]:
     return [
         literal("checkpoints", f"{directory / 'checkpoints'}"),
+        literal("page", f"{directory / 'report.html'}"),
         literal("picture", f"{directory / 'report.png'}"),
         literal("figures", f"{directory / 'report.json'}"),
     ]
 
 
-def _next(result: RunResult, directory: Path, path: str) -> list[str]:
-    reason = result.stopped.reason if result.stopped else "error"
+def _next(said: RunReport, directory: Path, path: str) -> list[str]:
+    reason = said.stopped.reason if said.stopped else "error"
     resume = f"autotrain run {shlex.quote(path)} --resume"
     if reason in RESUMABLE:
         return [literal("next", resume)]
@@ -263,8 +156,9 @@ def _next(result: RunResult, directory: Path, path: str) -> list[str]:
         return [literal("next", f"lower batch.micro_batch in {path}, then {resume}")]
     if reason == "not_finite":
         return [literal("next", f"lower optimizer.lr in {path}, then {resume}")]
+    better = said.diagnosis.findings[0].command
+    if better is not None and said.diagnosis.verdict not in WELL:
+        return [literal("next", better)]
     curves = f"tensorboard --logdir {shlex.quote(str(directory / 'metrics'))}"
-    return [
-        literal("curves", curves),
-        literal("next", f"autotrain evaluate {shlex.quote(str(directory))}"),
-    ]
+    following = f"autotrain evaluate {shlex.quote(str(directory))}"
+    return [literal("curves", curves), literal("next", following)]

@@ -29,7 +29,8 @@ def clean(text: object) -> str:
 
 def number(value: float) -> str:
     """`0.123456` -> `0.1235`, `1e-05` -> `1e-05`: four significant digits."""
-    return f"{value:.4g}" if abs(value) < 1e4 or not math.isfinite(value) else f"{value:,.0f}"
+    plain = 1e4 <= abs(value) < 1e12
+    return f"{value:,.0f}" if plain else f"{value:.4g}"
 
 
 def percent(share: float) -> str:

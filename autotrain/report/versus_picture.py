@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from autotrain.bench.cpu_vs_gpu import Row, advice, crossings
-from autotrain.report.figures import STYLE
-from autotrain.report.panels import BLUE, GREEN, INK, ORANGE, RED, SOFT
+from autotrain.report.figures import BLUE, GREEN, INK, ORANGE, RED, SOFT, STYLE
 from autotrain.report.text import clean, number, shorten
 from autotrain.report.versus_text import title
 from autotrain.schema import Prediction

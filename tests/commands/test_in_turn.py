@@ -99,7 +99,10 @@ def test_the_report_of_the_whole_names_every_stage(whole, at):
     said = at("report", whole)
     assert "encoder: finished; 16 steps" in said.out
     assert "tensorboard --logdir" in said.out
-    assert json.loads(at("report", whole, "--json").out) == data
+    again = json.loads(at("report", whole, "--json").out)
+    for stage in (*again["stages"], *data["stages"]):  # whose command names the plan from here
+        del stage["diagnosis"]
+    assert again == data
 
 
 def test_a_new_run_into_a_folder_that_holds_one_is_refused(trained, at):

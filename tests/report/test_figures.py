@@ -7,8 +7,8 @@ import pytest
 from plans import GIB, a_plan, a_run, a_step, evaluated, started
 
 from autotrain.errors import AutotrainError
+from autotrain.report.curves import STRETCHES, curve, extremes, smooth, ticks
 from autotrain.report.figures import png, write_png
-from autotrain.report.panels import MOST_POINTS, smooth, thin
 from autotrain.report.result import collect
 
 
@@ -76,19 +76,39 @@ def test_a_folder_that_is_missing_is_one_clear_error(tmp_path):
         write_png(collect([], a_plan()), a_plan(), tmp_path / "missing" / "report.png")
 
 
-def test_long_curves_are_thinned_by_means_and_keep_their_ends():
+def test_of_a_long_curve_every_extreme_is_kept_and_so_are_its_ends():
+    """One point in 100,000 that stands out, up or down, is still seen."""
     x = np.arange(100_000.0)
-    few_x, few_y = thin(x, 2 * x)
-    assert len(few_x) <= MOST_POINTS
-    assert few_y == pytest.approx(2 * few_x)
-    assert few_x[0] < 100
-    assert few_x[-1] > 99_900
+    y = np.sin(x / 5000)
+    y[[12_345, 77_777]] = 9.0, -9.0
+    few_x, few_y = extremes(x, y)
+    assert len(few_x) <= 2 * STRETCHES + 2
+    assert {(12_345.0, 9.0), (77_777.0, -9.0)} <= {*zip(few_x, few_y, strict=True)}
+    assert (few_x[0], few_x[-1]) == (0, 99_999)
+    assert (np.diff(few_x) > 0).all()
+    drawn = curve(x, y)
+    assert len(drawn.x) <= STRETCHES
+    assert (drawn.shown.max(), drawn.shown.min()) == (9.0, -9.0)
 
 
 def test_what_is_not_finite_is_left_out_of_a_curve():
-    x, y = thin(np.arange(4.0), np.array([1.0, np.nan, np.inf, 4.0]))
-    assert x.tolist() == [0, 3]
-    assert y.tolist() == [1, 4]
+    drawn = curve(np.arange(4.0), np.array([1.0, np.nan, np.inf, 4.0]))
+    assert drawn.x.tolist() == [0, 3]
+    assert drawn.y.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "marks"),
+    [
+        (0, 100, False, [0, 20, 40, 60, 80, 100]),
+        (0.93, 1.31, False, [1.0, 1.1, 1.2, 1.3]),
+        (0.02, 3.0, True, [0.03, 0.1, 0.3, 1, 3]),
+        (1e-6, 1e3, True, [1e-6, 1e-4, 1e-2, 1, 100]),
+        (5.0, 5.0, False, [5.0]),
+    ],
+)
+def test_marks_on_an_axis_are_round_numbers(low, high, log, marks):
+    assert ticks(low, high, log=log) == pytest.approx(marks)
 
 
 def test_smoothing_keeps_a_constant_and_short_curves():

@@ -21,8 +21,10 @@ from plans import (
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Healed, Step, Warned, to_json
+from autotrain.report.diagnosis import Place
+from autotrain.report.document import as_json, comparisons, report
 from autotrain.report.result import RunResult, collect
-from autotrain.report.summary import comparisons, report_json, summary_text
+from autotrain.report.summary import summary_text
 
 
 def written(path, events):
@@ -31,9 +33,14 @@ def written(path, events):
 
 
 def text_of(events, plan=None):
-    return summary_text(
-        collect(events, plan or a_plan()), plan or a_plan(), Path("runs/clips"), "my.toml"
-    )
+    plan = plan or a_plan()
+    result = collect(events, plan)
+    said = report(result, plan, Place("runs/clips/plan.toml", "plan.toml"))
+    return summary_text(said, result, plan, Path("runs/clips"), "my.toml")
+
+
+def report_json(result, plan):
+    return as_json(report(result, plan, Place()))
 
 
 def test_the_loss_is_compared_between_the_means_of_first_and_last_epoch_by_weight():
@@ -67,9 +74,10 @@ def test_steps_taken_again_after_a_kill_count_once():
         evaluated(50, 1.0, best=True, time=START + 1050),
     ]
     result = collect(events, a_plan())
-    assert [p.step for p in result.points] == list(range(1, 51))
-    assert [p.loss for p in result.points] == [9.0] * 20 + [1.0] * 30
-    assert result.windows == [1] * 50
+    assert result.points.column("step").tolist() == list(range(1, 51))
+    assert result.points.column("loss").tolist() == [9.0] * 20 + [1.0] * 30
+    assert result.points.column("window").tolist() == [1] * 50
+    assert result.resumed == [20]
     assert [e.step for e in result.evaluations] == [50]
     assert result.sessions == 2
     assert result.seconds == pytest.approx(37 * 0.2 + 50)
@@ -86,13 +94,15 @@ def test_a_log_point_after_a_resume_counts_all_the_steps_it_is_the_mean_of():
         a_step(20, samples=80),
     ]
     result = collect(events, a_plan(run={"log_every_steps": 10}))
-    assert [p.step for p in result.points] == [10, 20]
-    assert result.windows == [10, 10]
+    assert result.points.column("step").tolist() == [10, 20]
+    assert result.points.column("window").tolist() == [10, 10]
 
 
 def test_a_rollback_within_a_session_lets_later_lines_win():
     events = [started(), *map(a_step, (1, 2, 3)), a_step(2, loss=7.0), a_step(3, loss=8.0)]
-    assert [(p.step, p.loss) for p in collect(events, a_plan()).points][1:] == [(2, 7.0), (3, 8.0)]
+    points = collect(events, a_plan()).points
+    assert points.column("step").tolist() == [1, 2, 3]
+    assert points.column("loss").tolist()[1:] == [7.0, 8.0]
 
 
 def test_torn_lines_are_left_out(tmp_path):
@@ -236,14 +246,16 @@ def test_a_killed_run_says_that_its_end_is_not_recorded_and_how_to_go_on():
 def test_the_summary_fits_the_terminal(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))
     lines = text_of([*a_run(), stopped(500, "early_stop", detail="x")]).splitlines()
-    assert max(map(len, lines)) <= min(width, 96)
+    copied = ("try ", "next ")
+    assert max(len(text) for text in lines if not text.startswith(copied)) <= min(width, 96)
 
 
 def test_a_command_can_be_copied_where_a_path_has_spaces(monkeypatch):
     """It is quoted, and never broken over two lines."""
     monkeypatch.setenv("COLUMNS", "80")
     result = collect([started(), a_step(1)], a_plan())
-    text = summary_text(result, a_plan(), Path("x"), f"my {'long ' * 20}plan.toml")
+    said = report(result, a_plan(), Place())
+    text = summary_text(said, result, a_plan(), Path("x"), f"my {'long ' * 20}plan.toml")
     assert text.splitlines()[-1].endswith(f"autotrain run 'my {'long ' * 20}plan.toml' --resume")
 
 
@@ -287,3 +299,17 @@ def test_what_was_warned_of_and_mended_is_listed_one_below_the_other():
     assert "\nmended      - fault 0: none\n            - fault 1: none\n" in text
     assert "            - and 15 more, in report.json\n" in text
     assert "fault 5" not in text
+
+
+def test_what_a_run_suffers_from_is_told_with_the_line_that_makes_the_next_plan(monkeypatch):
+    """Which is never broken over two lines, and is what to type next."""
+    monkeypatch.setenv("COLUMNS", "80")
+    flat = [started(), *(a_step(n, loss=2.0) for n in range(1, 501)), stopped(500)]
+    lines = text_of(flat).splitlines()
+    line = "autotrain plan --refresh runs/clips/plan.toml --set optimizer.lr=0.0045 -o plan.toml"
+    starts = [text[:28] for text in lines]
+    assert starts.index("diagnosis   underfitting: th") < starts.index(
+        "advice      it has not learn"
+    )
+    assert f"try         {line}" in lines
+    assert lines[-1] == f"next        {line}"

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from autotrain.rates import is_error_rate
 from autotrain.run.standing import RunState
 from autotrain.run.watching.flags import AT_LOG_POINTS, FINE
 from autotrain.run.watching.history import FIRST, KEPT, History
-from autotrain.run.watching.learning import is_error_rate
-from autotrain.run.watching.trends import most_fall, trend, wobble
+from autotrain.trends import most_fall, trend, wobble
 
 from .watching import Watched, a_plan
 

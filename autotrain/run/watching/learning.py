@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+from autotrain.rates import is_error_rate
 from autotrain.run.watching.flags import (
     FINE,
     ROW,
@@ -19,7 +19,7 @@ from autotrain.run.watching.flags import (
     percent,
 )
 from autotrain.run.watching.history import History
-from autotrain.run.watching.trends import SURE, most_fall, rise, trend, wobble
+from autotrain.trends import SURE, most_fall, rise, trend, wobble
 
 # A hundred steps may go by while a network leaves its first saddle; twice that is a question.
 START_STEPS, START_FALL = 200, 0.01
@@ -136,11 +136,6 @@ def _stall(past: History) -> int | None:
 def suspicious(name: str, value: float) -> bool:
     """Whether a measure's value calls for a look at the outputs themselves."""
     return value > LOOPS if name == REPEATED else is_error_rate(name) and value > 1.0
-
-
-def is_error_rate(name: str) -> bool:
-    """Of words or characters, as its name says: `wer`, `valid_cer`; not `power`."""
-    return bool({"wer", "cer"} & {*re.split(r"[^a-z]+", name.lower())})
 
 
 def error_rates(seen: Seen) -> Verdict:

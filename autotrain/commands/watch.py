@@ -1,0 +1,217 @@
+"""`autotrain watch`: a run as it goes, from another terminal, by its `events.jsonl` alone."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from autotrain import planfile, presence
+from autotrain.errors import AutotrainError
+from autotrain.events import Evaluated, Event, Saved, Started, Step, Stopped, Warned
+from autotrain.report.console import Show, viewer
+from autotrain.report.follow import Tail, digest, event_of
+from autotrain.report.stages import DONE
+from autotrain.report.stream import Tolerant
+from autotrain.schema import Plan
+from autotrain.units import seconds_text
+
+POLL_SECONDS = 0.5
+# Silence is told after a minute, and ten times as long as the longest pause that there was.
+SILENT_SECONDS, SILENT_TIMES = 60.0, 10.0
+# One whose process is gone may be started again by whoever keeps it running; after that it is dead.
+GONE_SECONDS = 10.0
+_BAD = ("error", "not_finite", "out_of_memory")
+
+
+def watch(directory: str, track: Sequence[str], *, as_json: bool) -> int:
+    """Show a run until it ends: 0, or 1 where it failed or died. A terminal waits for a resume.
+
+    `track`: trackers that are sent its figures in place of a person.
+    """
+    folder, out = Path(directory), Tolerant(sys.stdout)
+    if track:
+        return _send(folder, track)
+    if folder.is_file():
+        raise AutotrainError(f"{folder}: not a run's folder", "name a folder such as runs/my-task")
+    try:
+        return _follow(folder, out, as_json=as_json)
+    except KeyboardInterrupt:
+        print("\nno longer watching; the run goes on by itself", file=sys.stderr)
+        return 130
+
+
+def _send(folder: Path, names: Sequence[str]) -> int:
+    """Send what was not sent yet, to one after the other, until the run ends."""
+    from autotrain.commands.report import plan_of
+    from autotrain.report import tracking
+
+    tracking.check(names)
+    plan = plan_of(folder)
+    for name in names:
+        try:
+            count = tracking.follow(folder, plan, name)
+        except Exception as error:
+            why = str(error).partition("\n")[0] or type(error).__name__
+            raise AutotrainError(f"{name}: {why}", f"see how {name} itself is set up") from error
+        print(f"{name}: {count:,} events sent", file=sys.stderr)
+    print(f"\nnext        autotrain report {shlex.quote(str(folder))}", file=sys.stderr)
+    return 0
+
+
+def _follow(folder: Path, out: Tolerant, *, as_json: bool) -> int:
+    """Watch the run, or its stages in turn."""
+    place, told = None, ""
+    while True:
+        place, before = _newest(folder), place
+        if place is None or place == before:
+            waits = f"waiting for a run in {folder}" if before is None else "waiting for a stage"
+            if told != waits:
+                print(f"{waits}; ^C leaves", file=sys.stderr)
+                told = waits
+            place = before
+            time.sleep(POLL_SECONDS)
+            continue
+        code, ended = _Watch(place, out).raw() if as_json else _Watch(place, out).shown()
+        if ended is None or ended.reason not in (*DONE, "max_steps") or _last(folder, place):
+            _farewell(folder, ended, out)
+            return code
+
+
+def _newest(folder: Path) -> Path | None:
+    """Where events are: the run's own folder, or that of the stage that began last."""
+    if (folder / "events.jsonl").is_file():
+        return folder
+    stages = sorted(
+        (path.parent for path in folder.glob("[1-9]*-*/events.jsonl")),
+        key=lambda path: int(path.name.partition("-")[0]),
+    )
+    return stages[-1] if stages else None
+
+
+def _last(folder: Path, place: Path) -> bool:
+    """Whether no stage comes after the one in `place`."""
+    plan = _plan_of(folder)
+    return place == folder or plan is None or place.name.startswith(f"{len(plan.stage)}-")
+
+
+def _plan_of(folder: Path) -> Plan | None:
+    try:
+        return planfile.load(folder / "plan.toml", consistent=False)
+    except AutotrainError:
+        return None
+
+
+def _farewell(folder: Path, ended: Stopped | None, out: Tolerant) -> None:
+    """The next command."""
+    if out.gone:
+        return
+    name = shlex.quote(str(folder))
+    resume = f"autotrain run {shlex.quote(str(folder / 'plan.toml'))} --resume"
+    done = ended is not None and ended.reason in DONE
+    follow = f"autotrain report {name}" if done else resume
+    Tolerant(sys.stderr).line(f"\nnext        {follow}")
+
+
+class _Watch:
+    """One run's events, from where it stands now to its end."""
+
+    def __init__(self, place: Path, out: Tolerant) -> None:
+        self.tail, self.out, self.place = Tail(place / "events.jsonl"), out, place
+        self.started: Started | None = None
+        self.ended: Stopped | None = None
+        self.last: Event | None = None
+        self.longest = 0.0  # pause between events
+        self.behind: float | None = None  # what events took to get here, by both clocks
+        self.said = ""
+        self.gone_at: float | None = None
+
+    def raw(self) -> tuple[int, Stopped | None]:
+        """Every event as it stands in the file, one a line."""
+        while not self._over():
+            found = [(line, event_of(line)) for line in self.tail.lines()]
+            for line, event in found:
+                if event is not None:
+                    self._see(event)
+                    self.out.line(line)
+            self._pause(None, quiet=not found)
+        return self._code()
+
+    def shown(self) -> tuple[int, Stopped | None]:
+        """As a run shows itself: first where it stands, then each event."""
+        past, plan = digest(self.tail.lines()), _plan_of(self.place)
+        if plan is not None:  # which says how many steps the last one stands for
+            last = max((e.step for e in past if isinstance(e, Step)), default=0)
+            past = [e for e in past if not isinstance(e, Step) or e.step == last]
+        with viewer(plan, self.out) as show:
+            self._show(past, show)
+            while not self._over():
+                found = [e for line in self.tail.lines() if (e := event_of(line)) is not None]
+                if found and self.last is not None:
+                    late = time.time() - found[-1].time
+                    self.behind = late if self.behind is None else min(late, self.behind)
+                self._show(found, show)
+                self._pause(show, quiet=not found)
+        return self._code()
+
+    def _pause(self, show: Show | None, *, quiet: bool) -> None:
+        self._doubt(show)
+        if quiet and not self._over():
+            time.sleep(POLL_SECONDS)
+
+    def _show(self, events: Iterable[Event], show: Show) -> None:
+        for event in events:
+            self._see(event)
+            show(event)
+
+    def _see(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.started, self.ended, self.gone_at, self.longest = event, None, None, 0.0
+        elif self.last is not None:
+            self.longest = max(self.longest, event.time - self.last.time)
+        if isinstance(event, Evaluated | Saved):
+            self.longest = max(self.longest, event.seconds)
+        self.ended = event if isinstance(event, Stopped) else self.ended
+        self.last, self.said = event, ""
+
+    def _over(self) -> bool:
+        """Whether there is nothing more to wait for. A terminal may wait for a resume."""
+        if self.ended is not None or self.out.gone:
+            return True
+        dead = self.gone_at is not None and time.monotonic() - self.gone_at > GONE_SECONDS
+        return dead and not self.out.isatty()
+
+    def _code(self) -> tuple[int, Stopped | None]:
+        if self.out.gone:
+            return 0, self.ended
+        bad = self.ended is None or self.ended.reason in _BAD
+        return int(bad), self.ended
+
+    def _doubt(self, show: Show | None) -> None:
+        """Say, once, that nothing comes any more, and why if that can be known."""
+        if self.last is None or self.ended is not None:
+            return
+        there = presence.alive(*_marked(self.started))
+        silent = time.time() - self.last.time - (self.behind or 0.0)
+        if there is False:
+            self.gone_at = self.gone_at or time.monotonic()
+            said, advice = "the run has died: its process is gone, and no end is recorded", ""
+        elif silent > max(SILENT_SECONDS, SILENT_TIMES * self.longest):
+            said = f"no word from the run for {seconds_text(silent)}"
+            advice = "it is at something long" if there else "it may have died"
+            if there is None and silent > 10 * SILENT_SECONDS:
+                self.gone_at = self.gone_at or time.monotonic()
+        else:
+            return
+        if said.partition(" for ")[0] == self.said:
+            return
+        self.said = said.partition(" for ")[0]
+        if show is not None:
+            show(Warned(step=self.last.step, epoch=self.last.epoch, time=self.last.time,
+                        message=said, advice=advice))  # fmt: skip
+
+
+def _marked(started: Started | None) -> tuple[str | None, float]:
+    return (started.process, started.time) if started is not None else (None, 0.0)
