@@ -1,4 +1,4 @@
-"""Invented runs of other shapes than those in `invented`: no threshold was chosen by them."""
+"""Invented runs of other shapes than those in `invented`."""
 
 import math
 import random
