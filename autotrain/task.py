@@ -1,7 +1,4 @@
-"""The contract with user code: what a task file returns, and how one is loaded.
-
-A task file defines `task(data, **options) -> Task`. A template is such a file too.
-"""
+"""The contract with user code: `task(data, **options) -> Task`, and how its file is loaded."""
 
 from __future__ import annotations
 
@@ -66,7 +63,8 @@ class Task:
     (`valid` None: a split of `train` is made). `collate`: list of samples -> batch (None:
     torch's default). `loss`: (model, batch) -> Loss. `measure`: (model, batch) -> {name:
     (sum, count)}. `length`: index -> cost of a training sample without loading it.
-    `monitor`: `loss` or a name that `measure` returns; `better`: which way is better.
+    `monitor`: `loss` or a name that `measure` returns; `better`: which way is better. `test`: as
+    `valid`, never seen. `predict`: (model, what a user names, a folder to write to) -> JSON.
     """
 
     model: Callable[[], torch.nn.Module]
@@ -78,6 +76,8 @@ class Task:
     length: Callable[[int], float] | None = None
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
+    test: Any = None
+    predict: Callable[[torch.nn.Module, str, Path], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.valid is None and getattr(self.train, "for_training_only", False):
@@ -134,8 +134,7 @@ class _Classification:
     def measure(self, model: torch.nn.Module, batch: Any) -> Sums:
         inputs, labels = batch
         labels = labels.argmax(dim=-1) if labels.is_floating_point() else labels
-        right = (model(inputs).argmax(dim=-1) == labels).sum()
-        return {"accuracy": (right, len(labels))}
+        return {"accuracy": ((model(inputs).argmax(dim=-1) == labels).sum(), len(labels))}
 
 
 def _squared_error(model: torch.nn.Module, batch: Any) -> Loss:
