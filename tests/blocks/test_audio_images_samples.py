@@ -71,7 +71,9 @@ def test_what_is_kept_lies_together_and_keeps_its_kind_and_values():
     kinds = (torch.float16, torch.float64, torch.uint8)
     loaded = Loaded(range(40), made, "clips")
     first = [loaded[i][1] for i in range(40)]
-    assert all(torch.equal(one, made(i)) and one.dtype == kinds[i % 3] for i, one in enumerate(first))
+    assert all(
+        torch.equal(one, made(i)) and one.dtype == kinds[i % 3] for i, one in enumerate(first)
+    )
     assert all(torch.equal(loaded[i][1], made(i)) for i in range(40))
     assert len({one.untyped_storage().data_ptr() for one in first}) == 1
     large = Loaded([1, 2], lambda item: torch.full((5 << 20,), float(item)), "clips")

@@ -468,6 +468,10 @@ def measured(run, name):
     return [e["metrics"][name] for e in events if name in e.get("metrics", {})]
 
 
+PLAN = (
+    "plan", str(SHIPPED), "--template", "hybrid-stt", "--no-trial", "--no-calibrate",
+    "--set=device.threads=1",
+)  # fmt: skip
 TINY = [f"--set=task.{name}={value}" for name, value in SMALL.items()]
 
 
@@ -478,9 +482,7 @@ TINY = [f"--set=task.{name}={value}" for name, value in SMALL.items()]
 def test_all_stages_run_by_every_recipe(tmp_path, recipe):
     name = str(FOLDER / "full.toml") if recipe == "full" else recipe
     more = ["--recipe", name] if name else []
-    autotrain(
-        tmp_path, "plan", str(SHIPPED), "--template", "hybrid-stt", "--no-trial", *TINY, *more
-    )
+    autotrain(tmp_path, *PLAN, *TINY, *more)
     autotrain(tmp_path, "run", "plan.toml", "--max-steps", "2")
     for number, goal in enumerate(GOALS, 1):
         assert (tmp_path / f"runs/hybrid-stt/{number}-{goal}/checkpoints/latest").is_file()
@@ -490,11 +492,10 @@ def test_all_stages_run_by_every_recipe(tmp_path, recipe):
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
     """In the middle of the joint stage, whose loss changes with the epochs."""
     options = [*TINY, "--set=train.epochs=3", "--set=stage.joint.task.anneal_epochs=3"]
-    plan = ("plan", str(SHIPPED), "--template", "hybrid-stt", "--no-trial", *options)
     ends = []
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-        autotrain(tmp_path / name, *plan)
+        autotrain(tmp_path / name, *PLAN, *options)
         if name == "stopped":
             autotrain(tmp_path / name, "run", "plan.toml", "--max-steps", "7")
         autotrain(tmp_path / name, "run", "plan.toml", "--resume")
@@ -507,9 +508,8 @@ def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
 @pytest.mark.slow
 def test_recipe_overfit_learns_a_few_clips_by_heart(few, tmp_path):
     autotrain(
-        tmp_path, "plan", str(few), "--template", "hybrid-stt", "--recipe", "overfit",
-        "--no-trial", *TINY, "--set=optimizer.lr=3e-3", "--set=train.epochs=100",
-        "--set=evaluate.every_epochs=20",
+        tmp_path, "plan", str(few), *PLAN[2:], "--recipe", "overfit", *TINY,
+        "--set=optimizer.lr=3e-3", "--set=train.epochs=120", "--set=evaluate.every_epochs=40",
     )  # fmt: skip
     autotrain(tmp_path, "run", "plan.toml")
     assert measured(tmp_path / "runs/hybrid-stt/4-joint", "wer")[-1] == 0
