@@ -43,7 +43,7 @@ from autotrain.blocks.units import KeptUnits, Units, pieces
 
 GOALS = ("encoder", "ctc", "decoder", "joint")  # each stage's, in order
 MELS = Mels()  # 16 kHz, 80 bands, 80 frames a second
-MULTIPLE = 32  # frames that a batch is padded to: few shapes, which come again
+FRAMES, PIECES = 32, 8  # what batches are padded to multiples of: few shapes, which come again
 NAMES = 256  # what the encoder tells apart before it knows any text
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
 STATISTICS = 200  # clips, evenly spread, for mean and spread of each band
@@ -164,7 +164,7 @@ class Sentences(torch.utils.data.Dataset):
 class Spoken(NamedTuple):
     """A batch: `features` [batch, longest, bands] of which `frames` [batch] count; `units` [batch,
     most] of which `lengths` [batch] count; what the decoder is `given` and its `aims` [batch, most
-    + 1]; CTC's `share` []."""
+    + 1 or a few more]; CTC's `share` []."""
 
     features: torch.Tensor
     frames: torch.Tensor
@@ -180,10 +180,10 @@ def pad(samples: list[Sample]) -> Spoken:
     texts = [sample.units for sample in samples]
     rows = [torch.tensor(text, dtype=torch.long) for text in texts]
     return Spoken(
-        *pad_frames([sample.features for sample in samples], MULTIPLE),
+        *pad_frames([sample.features for sample in samples], FRAMES),
         pad_sequence(rows, batch_first=True),
         torch.tensor([len(text) for text in texts]),
-        *taught(texts),
+        *taught(texts, PIECES),
         torch.tensor(samples[0].share),
     )
 
@@ -366,7 +366,7 @@ def task(
             train=sets[0],
             valid=sets[1],
             test=sets[2] if len(sets[2]) else None,
-            collate=functools.partial(pad_guesses, multiple=MULTIPLE),
+            collate=functools.partial(pad_guesses, multiple=FRAMES),
             loss=guess_loss,
             measure=guess_measure,
             length=lengths.__getitem__,
