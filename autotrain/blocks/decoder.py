@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from autotrain.blocks.conformer import sines
 from autotrain.blocks.losses import IGNORED, inside
@@ -54,13 +55,17 @@ class AttentionDecoder(nn.Module):
         return logits
 
 
-def taught(texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def taught(texts: Sequence[Sequence[int]], multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Units of several texts -> what a decoder is given and what it should answer: both [batch,
-    longest + 1]; the first begins with END, the second ends with it, -100 behind it."""
+    longest + 1]; the first begins with END, the second ends with it, -100 behind it.
+
+    Their length is rounded up to a `multiple`: see `audio.pad_frames`.
+    """
     given = [torch.tensor([END, *text]) for text in texts]
     aims = [torch.tensor([*text, END]) for text in texts]
-    pad = nn.utils.rnn.pad_sequence
-    return (
-        pad(given, batch_first=True, padding_value=END),
-        pad(aims, batch_first=True, padding_value=IGNORED),
-    )
+    return _padded(given, END, multiple), _padded(aims, IGNORED, multiple)
+
+
+def _padded(rows: Sequence[torch.Tensor], value: int, multiple: int) -> torch.Tensor:
+    padded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)
+    return functional.pad(padded, (0, -padded.shape[1] % multiple), value=value)

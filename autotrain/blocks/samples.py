@@ -15,6 +15,7 @@ from autotrain.errors import AutotrainError
 
 Item = TypeVar("Item")
 CACHE_BYTES = 512 << 20  # of loaded samples, shared out among the loader's workers
+BLOCK_BYTES, ALIGNED = 16 << 20, 64
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Loaded(Generic[Item]):
         self.cache_bytes = cache_bytes
         self.kept: dict[int, torch.Tensor] = {}
         self.kept_bytes = 0
+        self.room = _Room()
         self.problems: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -91,7 +93,7 @@ class Loaded(Generic[Item]):
         return index, tensor
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"kept": {}, "kept_bytes": 0}
+        return self.__dict__ | {"kept": {}, "kept_bytes": 0, "room": _Room()}
 
     def _at(self, index: int) -> torch.Tensor | None:
         if index in self.problems:
@@ -101,16 +103,40 @@ class Loaded(Generic[Item]):
         try:
             tensor = self.load(self.items[index])
         except AutotrainError as error:
+            said = error.message in self.problems.values()  # of the same file, read otherwise
             self.problems[index] = error.message
             _refuse_damaged(list(self.problems.values()), len(self.items), self.what)
-            _log.warning("skipped, another takes its place: %s", error.message)
+            if not said:
+                _log.warning("skipped, another takes its place: %s", error.message)
             return None
         worker = get_worker_info()
         share = self.cache_bytes // (1 if worker is None else worker.num_workers)
         if self.kept_bytes + tensor.nbytes <= share:
-            self.kept[index] = tensor
+            self.kept[index] = tensor = self.room.put(tensor)
             self.kept_bytes += tensor.nbytes
         return tensor
+
+
+class _Room:
+    """Keeps tensors one behind another, in a few large blocks.
+
+    Each by itself would lie among what training frees, and cut that into pieces that no batch of
+    another size can use again.
+    """
+
+    def __init__(self) -> None:
+        self.block = torch.empty(0, dtype=torch.uint8)
+        self.used = 0
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A copy of it."""
+        size = tensor.nbytes
+        if self.used + size > len(self.block):
+            self.block = torch.empty(max(BLOCK_BYTES, size), dtype=torch.uint8)
+            self.used = 0
+        place = self.block[self.used : self.used + size]
+        self.used += -(-size // ALIGNED) * ALIGNED
+        return place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def _refuse_damaged(problems: Sequence[str], count: int, what: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
 from autotrain.blocks.normalising import normalised
@@ -42,6 +43,22 @@ def readable_texts(
 
     kept = keep_readable(clips, check, "transcripts", least)
     return [replace(clip, text=texts[clip]) for clip in kept]
+
+
+def clips_up_to(most: float, clips: Sequence[Clip], least: int = 1) -> dict[Clip, float]:
+    """The clips of up to `most` seconds, and their seconds by their headers.
+
+    Longer ones, and those whose header cannot be read, are named and skipped: a part of a clip is
+    not what its transcript says. Raises AutotrainError where they are over a tenth.
+    """
+    seconds: dict[Clip, float] = {}
+
+    def check(clip: Clip) -> None:
+        seconds[clip] = clip_seconds(clip.path)
+        if seconds[clip] > most:
+            raise AutotrainError(f"{clip.path}: {seconds[clip]:.1f} s, over {most:g} s")
+
+    return {clip: seconds[clip] for clip in keep_readable(clips, check, "clips", least)}
 
 
 def within_units(clips: Sequence[Clip], units: Units, least: int = 1) -> list[Clip]:

@@ -4,7 +4,15 @@ import io
 
 import pytest
 
-from autotrain.bench.memory import Row, advice, figures, lines, summary, write_pictures
+from autotrain.bench.memory import (
+    Row,
+    advice,
+    figures,
+    lines,
+    summary,
+    write_pictures,
+    write_speech,
+)
 from autotrain.report.table import show_table
 from autotrain.schema import Prediction
 
@@ -82,4 +90,13 @@ def test_pictures_are_those_of_an_image_folder(tmp_path):
     write_pictures(tmp_path)
     found = probe_dataset(tmp_path)
     assert (found.kind, found.count, len(found.classes)) == ("images", 48, 4)
+    assert not found.faults
+
+
+def test_speech_is_the_clips_that_come_along(tmp_path):
+    from autotrain.probe.dataset import probe_dataset
+
+    write_speech(tmp_path / "speech")
+    found = probe_dataset(tmp_path / "speech")
+    assert (found.kind, found.count) == ("speech", 20)
     assert not found.faults

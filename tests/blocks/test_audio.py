@@ -105,6 +105,10 @@ def test_padding_is_zero_at_the_end_and_the_mask_leaves_it_out():
     assert lengths.tolist() == [3, 5]
     assert mask.tolist() == [[True, True, True, False, False], [True] * 5]
     assert torch.equal(padded[..., 0] == 1, mask)
+    rounded, lengths = audio.pad_frames(clips, 4)
+    assert (rounded.shape, lengths.tolist()) == ((2, 8, 2), [3, 5])
+    assert torch.equal(rounded[:, :5], padded)
+    assert torch.equal(audio.pad_frames(clips, 5)[0], padded)
 
 
 def test_a_rate_that_shares_nothing_with_the_models_is_refused(tmp_path):

@@ -64,6 +64,34 @@ def test_the_cache_holds_no_more_than_its_bytes_and_is_not_pickled():
     assert list(copy.items) == list(range(5))
 
 
+def test_what_is_kept_lies_together_and_keeps_its_kind_and_values():
+    def made(item):
+        return torch.arange(item * 7.0).reshape(7, item).to(kinds[item % 3])
+
+    kinds = (torch.float16, torch.float64, torch.uint8)
+    loaded = Loaded(range(40), made, "clips")
+    first = [loaded[i][1] for i in range(40)]
+    for item, one in enumerate(first):
+        assert torch.equal(one, made(item))
+        assert one.dtype == kinds[item % 3]
+        assert torch.equal(loaded[item][1], one)
+    assert len({one.untyped_storage().data_ptr() for one in first[1:]}) == 1  # 0 holds nothing
+    large = Loaded([1, 2], lambda item: torch.full((5 << 20,), float(item)), "clips")
+    assert [float(large[i][1].mean()) for i in (0, 1, 0)] == [1, 2, 1]
+
+
+def test_a_problem_of_one_file_is_told_once_however_it_is_read(caplog):
+    def read(item):
+        if item < 2:
+            raise AutotrainError("clip.wav: torn")
+        return load(item)
+
+    loaded = Loaded(range(40), read, "clips")
+    assert loaded[0][0] == 2
+    assert loaded[1][0] == 2
+    assert len(caplog.records) == 1
+
+
 def test_a_loaded_set_ends_where_its_items_end():
     with pytest.raises(IndexError):
         Loaded([1], load, "clips")[1]

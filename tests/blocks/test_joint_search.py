@@ -163,6 +163,9 @@ def test_what_is_taught_begins_and_ends_with_the_end():
     given, aims = taught([[2, 3], []])
     assert given.tolist() == [[1, 2, 3], [1, 1, 1]]
     assert aims.tolist() == [[2, 3, 1], [1, -100, -100]]
+    given, aims = taught([[2, 3], []], 4)
+    assert given.tolist() == [[1, 2, 3, 1], [1, 1, 1, 1]]
+    assert aims.tolist() == [[2, 3, 1, -100], [1, -100, -100, -100]]
 
 
 def test_encoder_and_decoder_learn_three_texts_and_the_search_reads_them_back():

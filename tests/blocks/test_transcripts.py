@@ -4,9 +4,17 @@ import logging
 from pathlib import Path
 
 import pytest
+import soundfile
 
-from autotrain.blocks.layouts import Clip
-from autotrain.blocks.transcripts import long_enough, readable_texts, sides, within_units
+from autotrain.blocks.corpus import SHIPPED
+from autotrain.blocks.layouts import Clip, speech_clips
+from autotrain.blocks.transcripts import (
+    clips_up_to,
+    long_enough,
+    readable_texts,
+    sides,
+    within_units,
+)
 from autotrain.blocks.units import characters
 from autotrain.errors import AutotrainError
 
@@ -49,6 +57,18 @@ def test_texts_longer_than_the_frames_are_named_and_skipped(caplog):
         assert len(long_enough(given, units, lambda clip: 5)) == 20
     assert "wavs/20.wav: 4 units need 6 frames, it has 5" in caplog.text
     assert len(long_enough(given, units, lambda clip: 6)) == 21
+
+
+def test_clips_that_are_too_long_are_named_and_skipped(caplog):
+    given = speech_clips(SHIPPED)
+    seconds = {clip: soundfile.info(clip.path).duration for clip in given}
+    longest = max(given, key=seconds.__getitem__)
+    with caplog.at_level(logging.WARNING):
+        kept = clips_up_to(seconds[longest] - 0.01, given)
+    assert kept == {clip: seconds[clip] for clip in given if clip != longest}
+    assert f"{longest.path}: {seconds[longest]:.1f} s, over" in caplog.text
+    with pytest.raises(AutotrainError, match=r"20 of 20 clips are damaged.* s, over 0.1 s"):
+        clips_up_to(0.1, given)
 
 
 def test_named_splits_are_kept_and_the_rest_is_left_out_aloud(caplog):

@@ -11,7 +11,7 @@ from autotrain.run.loading import data
 from autotrain.run.loading.itinerary import Request
 from autotrain.run.loading.source import Source
 from autotrain.run.loop import train
-from autotrain.task import load_task
+from autotrain.task import Loss, Task, load_task
 
 from .faulty import failing, named, regression, run
 from .plans import make_plan
@@ -95,6 +95,52 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(tmp_path):
     alone = source.made(Request(1, [5]), [0, 0]).batch[0]
     assert torch.equal(together[1], alone[0])
     assert not torch.equal(alone, source.made(Request(2, [5]), [0, 0]).batch[0])
+
+
+class Following(torch.utils.data.Dataset):
+    """Samples that say which epoch it is."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        return torch.tensor([float(self.epoch), float(index)]), torch.tensor([0.0])
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_training_set_is_told_of_each_epoch_and_a_validation_set_never(tmp_path, held_out):
+    valid = None if held_out else Following()
+    task = Task.regression(model=lambda: torch.nn.Linear(2, 1), train=Following(), valid=valid)
+    source = Source(data.split(task, make_plan()), task, 7, tmp_path)
+    seen = [source.made(Request(epoch, [1, 2]), [0, 0]).batch[0] for epoch in (0, 3, 1)]
+    assert [batch[:, 0].tolist() for batch in seen] == [[0, 0], [3, 3], [1, 1]]
+    if not held_out:
+        assert source.made(Request(None, [1]), [0, 0]).batch[0][0, 0] == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("keep", [None, "ram", "device"])
+def test_samples_that_follow_the_epochs_are_read_anew_in_each(tmp_path, workers, keep):
+    """Kept ones would be those of the first epoch for ever."""
+    seen = []
+
+    def loss(model, batch):
+        seen.append(int(batch[0][0, 0]) if model.training else 0)
+        return Loss(total=model(batch[0]).square().sum(), weight=len(batch[0]))
+
+    task = Task(
+        model=lambda: torch.nn.Linear(2, 1), train=Following(), valid=Following(), loss=loss
+    )
+    plan = make_plan(loader={"workers": workers, "keep": keep}, train={"epochs": 3})
+    (tmp_path / "task.py").touch()
+    losses(plan, task, tmp_path / "run", tmp_path / "task.py")
+    assert sorted({*seen}) == [0, 1, 2]
+    assert seen.index(1) < seen.index(2)
 
 
 def test_batches_of_any_shape_reach_the_loss(tmp_path):

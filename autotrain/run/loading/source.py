@@ -76,6 +76,7 @@ class Source:
     What comes from the task file travels in a Portable, so that a spawned worker can load it.
     `shunned`: samples (valid, index) that are never read again. `draws`: whether reading a
     training or a validation sample was seen to draw random numbers: seeding takes 6 us each.
+    `follows`: the training set has `set_epoch`; its samples may differ from epoch to epoch.
     """
 
     def __init__(self, parts: Split, task: Task, seed: int, task_file: Path) -> None:
@@ -83,7 +84,8 @@ class Source:
         self.carried = Portable(carried, task_file)
         self.seed = seed
         self.shunned: set[tuple[bool, int]] = set()
-        self.draws = [False, False]
+        self.follows = hasattr(_own(parts.train), "set_epoch")
+        self.draws = [self.follows, False]
         self.kept: Kept | None = None
 
     def made(self, request: Request, at: MutableSequence[int]) -> Made:
@@ -119,6 +121,8 @@ class Source:
     def _each(self, request: Request, at: MutableSequence[int]) -> Read:
         valid = request.epoch is None
         dataset, draws = self.carried.value[valid], self.draws[valid]
+        if self.follows and request.epoch is not None:
+            _own(dataset).set_epoch(request.epoch)
         kept = None if draws else self.kept
         samples: list[tuple[int, Any]] = []
         bad: list[BadSample] = []
@@ -223,6 +227,11 @@ class Source:
                 except Exception:
                     continue
         return jury
+
+
+def _own(dataset: Any) -> Any:
+    """The task's dataset, of which this may be one half."""
+    return dataset.dataset if type(dataset) is Subset else dataset
 
 
 def _tried(collate: Callable[[list[Any]], Any]) -> Callable[[list[Any]], bool]:
