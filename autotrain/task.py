@@ -67,6 +67,11 @@ class Task:
     torch's default). `loss`: (model, batch) -> Loss. `measure`: (model, batch) -> {name:
     (sum, count)}. `length`: index -> cost of a training sample without loading it.
     `monitor`: `loss` or a name that `measure` returns; `better`: which way is better.
+
+    For what comes after: `test`, a dataset like `valid` that training never sees. `predict`:
+    (model in eval mode, what the user typed, a folder where it may write files) -> a JSON-able
+    dict. `confusion`: (model, batch) -> [classes, classes], how many of each class (row) were
+    taken for which (column); `classes`: their names.
     """
 
     model: Callable[[], torch.nn.Module]
@@ -78,6 +83,10 @@ class Task:
     length: Callable[[int], float] | None = None
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
+    test: Any = None
+    predict: Callable[[torch.nn.Module, str, Path], dict[str, Any]] | None = None
+    confusion: Callable[[torch.nn.Module, Any], torch.Tensor] | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.valid is None and getattr(self.train, "for_training_only", False):
@@ -85,6 +94,17 @@ class Task:
                 f"{type(self.train).__name__} samples are for training: none can be held out",
                 "split first: `train, valid = held_out(dataset)` (autotrain.blocks.augment)",
             )
+        if getattr(self.test, "for_training_only", False):
+            raise AutotrainError(
+                f"the task's test dataset: {type(self.test).__name__} samples are for training",
+                "test on samples as they are: the dataset before it was augmented",
+            )
+        for name in ("predict", "confusion"):
+            if not (getattr(self, name) is None or callable(getattr(self, name))):
+                raise AutotrainError(
+                    f"the task's {name} is a {type(getattr(self, name)).__name__}, not a function",
+                    "docs/own-model.md says what it is given and what it answers",
+                )
 
     @classmethod
     def classification(
@@ -94,54 +114,28 @@ class Task:
         train: Any,
         valid: Any = None,
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         **more: Any,
     ) -> Task:
-        """Samples are (input, class index, or mixup's probabilities); the model returns logits."""
-        losses = _Classification(label_smoothing)
-        return cls(
-            model=model,
-            train=train,
-            valid=valid,
-            loss=losses.loss,
-            measure=losses.measure,
-            monitor="accuracy",
-            better="higher",
-            **more,
-        )
+        """Samples are (input, class index, or mixup's probabilities); the model returns logits.
+
+        `class_weights`: how much a sample of each class counts.
+        """
+        from autotrain.supervised import Classification
+
+        figures = Classification(label_smoothing, class_weights)
+        usual = {"measure": figures.measure, "confusion": figures.confusion}
+        usual |= {"monitor": "accuracy", "better": "higher"}
+        return cls(model=model, train=train, valid=valid, loss=figures.loss, **{**usual, **more})
 
     @classmethod
     def regression(
         cls, *, model: Callable[[], torch.nn.Module], train: Any, valid: Any = None, **more: Any
     ) -> Task:
         """Samples are (input, target); squared error summed over the target's elements."""
-        return cls(model=model, train=train, valid=valid, loss=_squared_error, **more)
+        from autotrain.supervised import squared_error
 
-
-@dataclass(frozen=True, slots=True)
-class _Classification:
-    label_smoothing: float
-
-    def loss(self, model: torch.nn.Module, batch: Any) -> Loss:
-        from torch.nn import functional
-
-        inputs, labels = batch
-        logits = precise(model(inputs))
-        labels = labels.to(logits.dtype) if labels.is_floating_point() else labels
-        smoothing = self.label_smoothing if model.training else 0.0
-        total = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
-        return Loss(total=total, weight=len(labels))
-
-    def measure(self, model: torch.nn.Module, batch: Any) -> Sums:
-        inputs, labels = batch
-        labels = labels.argmax(dim=-1) if labels.is_floating_point() else labels
-        right = (model(inputs).argmax(dim=-1) == labels).sum()
-        return {"accuracy": (right, len(labels))}
-
-
-def _squared_error(model: torch.nn.Module, batch: Any) -> Loss:
-    inputs, targets = batch
-    error = precise(model(inputs)) - targets
-    return Loss(total=error.square().sum(), weight=targets.numel())
+        return cls(model=model, train=train, valid=valid, loss=squared_error, **more)
 
 
 def precise(values: torch.Tensor) -> torch.Tensor:

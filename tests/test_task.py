@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotrain import Loss, Task
+from autotrain.blocks.augment import Augmented
 from autotrain.errors import AutotrainError
 from autotrain.task import Portable, hold_out, load_module, load_task, map_tensors, subset
 
@@ -320,3 +321,52 @@ def test_classification_counts_right_answers_and_smooths_only_in_training():
     smoothed = made.loss(model.train(), batch).total
     plain = made.loss(model.eval(), batch).total
     assert plain == torch.nn.functional.cross_entropy(*batch, reduction="sum") != smoothed
+
+
+# --- what comes after training -------------------------------------------------------------
+
+
+def test_a_task_may_bring_a_test_set_and_a_way_to_predict():
+    plain = Task(model=lambda: None, train=[1], loss=lambda model, batch: None)
+    assert (plain.test, plain.predict, plain.confusion, plain.classes) == (None,) * 4
+
+    def predict(model, given, out):
+        return {"class": given}
+
+    more = {"test": [2], "predict": predict, "classes": ["a", "b"]}
+    made = Task.classification(model=lambda: None, train=[1], **more)
+    assert (made.test, made.predict("model", "x.png", None)) == ([2], {"class": "x.png"})
+
+
+@pytest.mark.parametrize("name", ["predict", "confusion"])
+def test_what_is_to_be_called_must_be_a_function(name):
+    with pytest.raises(AutotrainError, match=f"{name} is a str, not a function") as caught:
+        Task(model=lambda: None, train=[1], loss=lambda model, batch: None, **{name: "yes"})
+    assert "docs/own-model.md" in caught.value.hint
+
+
+def test_augmented_samples_test_nothing():
+    with pytest.raises(AutotrainError, match="Augmented samples are for training"):
+        Task.classification(model=lambda: None, train=[1], test=Augmented([(1, 0)], lambda x: x))
+
+
+def test_class_weights_count_in_the_sum_and_in_the_weight():
+    torch.manual_seed(0)
+    model, inputs, weights = torch.nn.Linear(4, 3), torch.randn(5, 4), [1.0, 0.5, 4.0]
+    targets = torch.arange(5) % 3
+    made = Task.classification(model=lambda: model, train=[], class_weights=weights)
+    whole = made.loss(model, (inputs, targets))
+    total, weight = halves(made.loss, model, inputs, targets)
+    torch.testing.assert_close(total, whole.total)
+    assert float(weight) == float(whole.weight) == 1 + 0.5 + 4 + 1 + 0.5
+    usual = torch.nn.functional.cross_entropy(model(inputs), targets, torch.tensor(weights))
+    torch.testing.assert_close(whole.total / whole.weight, usual)
+    mixed = made.loss(model, (inputs, torch.nn.functional.one_hot(targets, 3).double()))
+    torch.testing.assert_close(mixed.total / mixed.weight, usual)
+
+
+def test_classification_tells_which_class_was_taken_for_which():
+    logits = torch.tensor([[4.0, 0, 0], [4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]])
+    made = Task.classification(model=lambda: None, train=[])
+    found = made.confusion(torch.nn.Identity(), (logits, torch.tensor([0, 1, 1, -100])))
+    assert found.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
