@@ -65,6 +65,12 @@ class Spoken(NamedTuple):
     rate: int
     phonemes: list[tuple[str, int]]
 
+    def spans(self) -> list[tuple[str, int, int]]:
+        """(name, first sample, the one behind its last) of each phoneme; no pause of length 0."""
+        ends = [*(at for _, at in self.phonemes[1:]), len(self.samples)]
+        named = zip(self.phonemes, ends, strict=True)
+        return [(name, at, end) for (name, at), end in named if end > at or name != PAUSE]
+
 
 class Espeak:
     """The library, ready to speak. One a process: it keeps its state in global variables.
@@ -107,11 +113,15 @@ class Espeak:
             raise AutotrainError(f"espeak-ng loses the first phoneme of {text!r}", "say it again")
         return Spoken(samples, self.rate, _in_order(self._marks, len(samples)))
 
+    def has(self, voice: str) -> bool:
+        """Whether there is such a voice; it is taken then."""
+        _, plus, variant = voice.partition("+")
+        known = not plus or (self.data / "voices" / "!v" / variant).is_file()
+        return known and not self.library.espeak_SetVoiceByName(voice.encode())
+
     def _choose(self, manner: Manner) -> None:
         """Take this voice, speed, pitch and range. Raises AutotrainError for an unknown voice."""
-        _, plus, variant = manner.voice.partition("+")
-        known = not plus or (self.data / "voices" / "!v" / variant).is_file()
-        if not known or self.library.espeak_SetVoiceByName(manner.voice.encode()):
+        if not self.has(manner.voice):
             raise AutotrainError(
                 f"espeak-ng has no voice {manner.voice}",
                 "`espeak-ng --voices` and `espeak-ng --voices=variant` list them",
