@@ -18,7 +18,9 @@ import torch
 
 from autotrain.blocks.alignments import alignment_path, alignment_text, read_alignment
 from autotrain.blocks.corpus import SHIPPED, espeak
+from autotrain.blocks.error_rates import word_errors
 from autotrain.blocks.layouts import speech_clips
+from autotrain.blocks.normalising import normalised
 from autotrain.blocks.speaking import Wish
 from autotrain.errors import AutotrainError
 from autotrain.files import shipped
@@ -381,3 +383,82 @@ def autotrain(folder, *arguments):
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
+
+
+def parts_of(run):
+    """Each loss part per frame, by steps."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event["parts"] for event in events if event["event"] == "step"]
+
+
+def said_in(run):
+    """The metrics of its evaluations."""
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event["metrics"] for event in events if event["event"] == "evaluated"]
+
+
+def make_corpus(out, *arguments):
+    command = [sys.executable, "-m", "autotrain.blocks.corpus", str(out), *arguments]
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.slow
+@needs_espeak
+def test_one_voice_learns_to_speak_all_four_losses_fall(tmp_path):
+    make_corpus(tmp_path / "voice", "--clips", "300", "--voices", "en-us+f2", "--speeds", "160",
+                "--pitches", "50")  # fmt: skip
+    autotrain(tmp_path, "plan", "voice", "--template", "fastspeech2-tts", "--no-trial", "--set",
+              "run.name=tts")  # fmt: skip
+    autotrain(tmp_path, "run", "plan.toml")
+    run = tmp_path / "runs/tts"
+    found = parts_of(run)
+    for name in PARTS:
+        assert found[-1][name] < 0.5 * found[0][name], name
+    last = said_in(run)[-1]
+    assert last["mcd"] < 4.5
+    assert last["duration_ms"] < 15
+
+
+@pytest.mark.slow
+@needs_espeak
+def test_the_origins_recipe_plans_and_runs_as_it_is_written(tmp_path):
+    recipe = str(FOLDER / "full.toml")
+    autotrain(tmp_path, "plan", str(SHIPPED), "--template", "fastspeech2-tts", "--recipe", recipe,
+              "--no-trial", "--set", "run.name=full")  # fmt: skip
+    plan = tomllib.loads((tmp_path / "plan.toml").read_text())
+    assert (plan["batch"]["global_batch"], plan["optimizer"]["clip_norm"]) == (32, 1.0)
+    assert plan["schedule"]["name"] == "exponential"
+    assert (plan["schedule"]["factor"], plan["schedule"]["period_steps"]) == (0.5, 50_000)
+    autotrain(tmp_path, "run", "plan.toml", "--max-steps", "2")
+    assert len(parts_of(tmp_path / "runs/full")) == 2
+
+
+def can_predict():
+    asked = [sys.executable, "-m", "autotrain", "predict", "--help"]
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@needs_espeak
+@pytest.mark.skipif(
+    not (shipped("templates") / "hybrid-stt").is_dir() or not can_predict(),
+    reason="no recogniser to read it back",
+)
+def test_a_recogniser_of_the_same_corpus_reads_unseen_sentences_back(tmp_path):
+    make_corpus(tmp_path / "speech", "--hours", "1")
+    for name in ("fastspeech2-tts", "hybrid-stt"):
+        autotrain(tmp_path, "plan", "speech", "--template", name, "--no-trial", "--set",
+                  f"run.name={name}", "-o", f"{name}.toml")  # fmt: skip
+        autotrain(tmp_path, "run", f"{name}.toml")
+    unseen = [clip for clip in speech_clips(tmp_path / "speech") if clip.split == "test"][:40]
+    texts = [f"[voice={clip.speaker}] {clip.text}" for clip in unseen]
+    spoken = answers(autotrain(tmp_path, "predict", "runs/fastspeech2-tts", *texts, "--json"))
+    wavs = [str(tmp_path / each["wav"]) for each in spoken]
+    read = answers(autotrain(tmp_path, "predict", "runs/hybrid-stt", *wavs, "--json"))
+    meant = [normalised(clip.text) for clip in unseen]
+    errors, words = word_errors(meant, [each["transcript"] for each in read])
+    assert errors < 0.2 * words
+
+
+def answers(done):
+    return [json.loads(line) for line in done.stdout.splitlines()]
