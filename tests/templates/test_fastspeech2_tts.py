@@ -165,6 +165,12 @@ def test_phonemes_without_a_frame_have_neither_pitch_nor_energy(task, model):
     assert float(pitch[0, place]) == float(energy[0, place]) == 0
     low = silent._replace(pitch=silent.pitch.clone().index_fill_(1, torch.tensor([place]), 400.0))
     torch.testing.assert_close(task.loss(model, silent).total, task.loss(model, low).total)
+    told = model(batch.phonemes, batch.counts, batch.speaker, durations, pitch, energy,
+                 batch.mels.shape[1])  # fmt: skip
+    for name, aim in (("pitch", pitch), ("energy", energy)):
+        apart = (getattr(told, name) - aim)[durations > 0].square().sum()
+        lasts = task.loss.__self__.frames
+        torch.testing.assert_close(task.loss(model, silent).parts[name], apart * lasts)
 
 
 def test_the_loss_is_computed_in_fp32_under_autocast(task, model):
