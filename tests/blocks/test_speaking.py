@@ -1,5 +1,7 @@
 """From a text to phonemes, from spectra to a WAV, and a vocoder of one's own."""
 
+import gc
+
 import pytest
 
 from autotrain.blocks.corpus import espeak
@@ -64,3 +66,11 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch):
     with pytest.raises(AutotrainError, match="not installed") as caught:
         phonemes_of("Six.", ["en-us"])
     assert "apt-get install -y espeak-ng" in caught.value.hint
+
+
+@needs_espeak
+def test_phonemes_are_read_on_after_somebody_else_used_the_library():
+    before = phonemes_of("Six horses.", ["en-us"])
+    espeak.Espeak().say("One.", espeak.Manner("en-us+f2"))
+    gc.collect()
+    assert phonemes_of("Six horses.", ["en-us"]) == before

@@ -93,7 +93,6 @@ class Espeak:
         self._chunks: list[Samples] = []
         self._marks: list[tuple[str, int]] = []
         self._callback = _CALLBACK(self._take)  # kept: the library calls it later
-        self.library.espeak_SetSynthCallback(self._callback)
         if hasattr(self.library, "espeak_ng_SetRandSeed"):  # of 1.52: its noise follows the clock
             self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
@@ -101,6 +100,8 @@ class Espeak:
         """Speak a text. Raises AutotrainError for an unknown voice, and where nothing is said."""
         self._choose(manner)
         self._chunks, self._marks = [], []
+        # Each time: another of these may have set its own, and be gone by now.
+        self.library.espeak_SetSynthCallback(self._callback)
         raw = text.encode() + b"\0"
         failed = self.library.espeak_Synth(
             raw, ctypes.c_size_t(len(raw)), 0, _BY_CHARACTER, 0, _UTF8, None, None
