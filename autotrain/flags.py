@@ -38,7 +38,7 @@ TemplateName = Annotated[
     typer.Option(
         "--template",
         metavar="NAME",
-        help="image-classifier, sign-ctc, speech-autoencoder, or starter.",
+        help="fastspeech2-tts, image-classifier, sign-ctc, speech-autoencoder, starter.",
     ),
 ]
 TaskFile = Annotated[

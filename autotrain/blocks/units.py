@@ -178,6 +178,7 @@ class KeptUnits(nn.Module):
     """
 
     KINDS: tuple[Kind, ...] = ("characters", "pieces", "symbols")
+    table: torch.Tensor
 
     def __init__(self, units: Units) -> None:
         super().__init__()

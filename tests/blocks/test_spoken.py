@@ -107,3 +107,16 @@ def test_a_batch_is_padded_behind_what_counts():
             assert torch.equal(padded[row, :count], own)
             assert not padded[row, count:].any()
         assert torch.equal(batch.mels[row, :frames], one.mels)
+
+
+def test_a_batch_may_be_padded_to_few_shapes():
+    clips = aligned_clips(speech_clips(SHIPPED))[:2]
+    samples = [Aligned(clips, phoneme_units(clips), MELS)[index] for index in range(2)]
+    batch, wide = pad_voiced(samples), pad_voiced(samples, multiple=64)
+    assert {tensor.shape[1] % 64 for tensor in (*wide[:4], wide.mels)} == {0}
+    assert wide.mels.shape[2] == 80
+    count, frames = batch.phonemes.shape[1], batch.mels.shape[1]
+    assert torch.equal(wide.pitch[:, :count], batch.pitch)
+    assert torch.equal(wide.mels[:, :frames], batch.mels)
+    assert not wide.mels[:, frames:].any()
+    assert torch.equal(wide.frames, batch.frames)

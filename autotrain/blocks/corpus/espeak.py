@@ -65,6 +65,12 @@ class Spoken(NamedTuple):
     rate: int
     phonemes: list[tuple[str, int]]
 
+    def spans(self) -> list[tuple[str, int, int]]:
+        """(name, first sample, the one behind its last) of each phoneme; no pause of length 0."""
+        ends = [*(at for _, at in self.phonemes[1:]), len(self.samples)]
+        named = zip(self.phonemes, ends, strict=True)
+        return [(name, at, end) for (name, at), end in named if end > at or name != PAUSE]
+
 
 class Espeak:
     """The library, ready to speak. One a process: it keeps its state in global variables.
@@ -87,7 +93,6 @@ class Espeak:
         self._chunks: list[Samples] = []
         self._marks: list[tuple[str, int]] = []
         self._callback = _CALLBACK(self._take)  # kept: the library calls it later
-        self.library.espeak_SetSynthCallback(self._callback)
         if hasattr(self.library, "espeak_ng_SetRandSeed"):  # of 1.52: its noise follows the clock
             self.library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
@@ -95,6 +100,8 @@ class Espeak:
         """Speak a text. Raises AutotrainError for an unknown voice, and where nothing is said."""
         self._choose(manner)
         self._chunks, self._marks = [], []
+        # Each time: another of these may have set its own, and be gone by now.
+        self.library.espeak_SetSynthCallback(self._callback)
         raw = text.encode() + b"\0"
         failed = self.library.espeak_Synth(
             raw, ctypes.c_size_t(len(raw)), 0, _BY_CHARACTER, 0, _UTF8, None, None
@@ -107,11 +114,15 @@ class Espeak:
             raise AutotrainError(f"espeak-ng loses the first phoneme of {text!r}", "say it again")
         return Spoken(samples, self.rate, _in_order(self._marks, len(samples)))
 
+    def has(self, voice: str) -> bool:
+        """Whether there is such a voice; it is taken then."""
+        _, plus, variant = voice.partition("+")
+        known = not plus or (self.data / "voices" / "!v" / variant).is_file()
+        return known and not self.library.espeak_SetVoiceByName(voice.encode())
+
     def _choose(self, manner: Manner) -> None:
         """Take this voice, speed, pitch and range. Raises AutotrainError for an unknown voice."""
-        _, plus, variant = manner.voice.partition("+")
-        known = not plus or (self.data / "voices" / "!v" / variant).is_file()
-        if not known or self.library.espeak_SetVoiceByName(manner.voice.encode()):
+        if not self.has(manner.voice):
             raise AutotrainError(
                 f"espeak-ng has no voice {manner.voice}",
                 "`espeak-ng --voices` and `espeak-ng --voices=variant` list them",

@@ -192,13 +192,12 @@ def heard(spoken: Spoken, rate: int) -> tuple[Any, list[Phone]]:
     speaks at is tested with a pitch that is told to it.
     """
     hop = round(PITCH_HOP * spoken.rate)
-    starts = [at for _, at in spoken.phonemes]
-    ends = [*starts[1:], len(spoken.samples)]
+    spans = spoken.spans()
+    ends = [end for _, _, end in spans]
     hertz = voiced_mean(pitch(spoken.samples, spoken.rate, hop), [-(-e // hop) for e in ends])
     phones = [
         Phone(name, (end - start) / spoken.rate, 0.0 if name == PAUSE else high)
-        for (name, start), end, high in zip(spoken.phonemes, ends, hertz, strict=True)
-        if end > start or name != PAUSE
+        for (name, start, end), high in zip(spans, hertz, strict=True)
     ]
     return resampled(spoken.samples, spoken.rate, rate), phones
 
