@@ -114,13 +114,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "root" in item.keywords and (not hasattr(os, "geteuid") or os.geteuid() != 0):
             item.add_marker(no_root)
-        if "browser" in item.keywords and chromium() is None:
+        if "browser" in item.keywords and _chromium() is None:
             item.add_marker(pytest.mark.skip(reason="needs Chromium and playwright"))
         if "gpu" in item.keywords and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
+@pytest.fixture(scope="session")
 def chromium():
+    """The program."""
+    return _chromium()
+
+
+def _chromium():
     """The program, where it is installed and can be driven."""
     if importlib.util.find_spec("playwright") is None:
         return None

@@ -20,13 +20,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from conftest import chromium
+def browser(chromium):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        found = driver.chromium.launch(executable_path=chromium(), args=sandbox)
+        found = driver.chromium.launch(executable_path=chromium, args=sandbox)
         yield found
         found.close()
 
