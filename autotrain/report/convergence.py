@@ -10,7 +10,6 @@ from itertools import pairwise
 
 from autotrain.report.progress import monitored
 from autotrain.report.result import RunResult
-from autotrain.report.text import percent
 
 LEAST = 4  # evaluations, below which nothing is said
 MOST_OF_IT = 0.9
@@ -27,20 +26,17 @@ class Convergence:
     """The way of the monitored figure over the evaluations.
 
     `gained`: from the first to the best, in its own unit. `half_epoch`, `most_epoch`: when half,
-    and nine tenths, of that was first reached. `late_share`: what the last quarter of the
-    evaluations brought of it. What is to be made of it says the diagnosis.
+    and nine tenths, of that was first reached. What is to be made of it says the diagnosis.
     """
 
     gained: float
     half_epoch: int
     most_epoch: int
-    late_share: float
 
     @property
     def text(self) -> str:
         """In a line."""
-        way = f"half of the gain by epoch {self.half_epoch}, 90 % by epoch {self.most_epoch}"
-        return f"{way}; the last quarter brought {percent(self.late_share)} of it"
+        return f"half of the gain by epoch {self.half_epoch}, 90 % by epoch {self.most_epoch}"
 
 
 def convergence(result: RunResult) -> Convergence | None:
@@ -53,16 +49,14 @@ def convergence(result: RunResult) -> Convergence | None:
     if len(rows) < LEAST:
         return None
     values = [value for _, value in rows]
-    best, gained = min(values), values[0] - min(values)
+    gained = values[0] - min(values)
     level = min(statistics.fmean(values[at : at + 3]) for at in range(1, len(values) - 2))
     if values[0] - level <= LEARNED * _scatter(values):
         return None
-    quarter = max(len(values) // 4, 1)
     return Convergence(
         gained=gained,
         half_epoch=_epoch(result, rows, values[0] - gained / 2),
         most_epoch=_epoch(result, rows, values[0] - MOST_OF_IT * gained),
-        late_share=max((min(values[:-quarter]) - best) / gained, 0.0),
     )
 
 

@@ -28,12 +28,7 @@ def test_when_half_and_nine_tenths_of_the_gain_were_made():
     found = way(falling(0.5, 20))
     assert (found.half_epoch, found.most_epoch) == (2, 5)
     assert found.gained == pytest.approx(0.9, rel=1e-3)
-    assert found.late_share < 0.001
-    assert "half of the gain by epoch 2, 90 % by epoch 5; the last quarter brought" in found.text
-
-
-def test_what_the_last_quarter_brought():
-    assert way([1 - 0.04 * n for n in range(20)]).late_share == pytest.approx(5 / 19)
+    assert found.text == "half of the gain by epoch 2, 90 % by epoch 5"
 
 
 def test_scatter_alone_is_no_gain():
