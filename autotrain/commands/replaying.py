@@ -123,11 +123,13 @@ def _held(
     except Exception as error:
         print(f"warning: the traced step could not be played: {error}", file=sys.stderr)
         return {}
-    return {
-        way: Replay(
-            trace.micro_batch, trace.length, trace.dtype, trace.form, way[0].threads, *of,
-            known.seconds(trace.work, way[0].threads),
-            known.seconds(trace.evaluate_work, way[0].threads),
-        )
-        for way, trace, of in zip(ways, traces, taken, strict=True)
-    }  # fmt: skip
+    held = {}
+    for way, trace, of in zip(ways, traces, taken, strict=True):
+        threads = way[0].threads
+        priced = known.seconds(trace.evaluate_work, threads)
+        evaluated = priced if of.evaluate_seconds is None else of.evaluate_seconds
+        held[way] = Replay(
+            trace.micro_batch, trace.length, trace.dtype, trace.form, threads, of.seconds,
+            evaluated, known.seconds(trace.work, threads), priced,
+        )  # fmt: skip
+    return held

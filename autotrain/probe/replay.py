@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -39,10 +40,13 @@ TIMES = 9  # a step of next to nothing is repeated, to tell what asking for its 
 
 
 class Taken(NamedTuple):
-    """Seconds of one micro-batch, the mean of a step's; and of one without gradients."""
+    """Seconds of one micro-batch, the mean of a step's; and of one without gradients.
+
+    The latter is None where it cannot be played: a search takes another way for other values.
+    """
 
     seconds: float
-    evaluate_seconds: float
+    evaluate_seconds: float | None
 
 
 def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: float) -> list[Taken]:
@@ -62,9 +66,16 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
                         found.append(taken)
                 if number >= LEAST_ROUNDS and time.perf_counter() > deadline:
                     break
-        return [Taken(*map(statistics.median, zip(*found, strict=True))) for found in rounds]
+        return [_middle(found) for found in rounds]
     finally:
         torch.set_num_threads(before)
+
+
+def _middle(found: Sequence[Taken]) -> Taken:
+    """The medians of these rounds."""
+    evaluated = [of.evaluate_seconds for of in found if of.evaluate_seconds is not None]
+    seconds = statistics.median(of.seconds for of in found)
+    return Taken(seconds, statistics.median(evaluated) if evaluated else None)
 
 
 class Calls(NamedTuple):
@@ -150,7 +161,10 @@ class Player:
 
         first = took(FIRST)
         later = took(FIRST, LATER) if accum_steps > 1 else first
-        return Taken((first + (accum_steps - 1) * later) / accum_steps, took(EVALUATE))
+        evaluated = None
+        with suppress(Exception):  # of whatever operator met other sizes than in the trace
+            evaluated = took(EVALUATE)
+        return Taken((first + (accum_steps - 1) * later) / accum_steps, evaluated)
 
     def play(self, *parts: int) -> float:
         """Seconds of the last of these parts, after those before it.
