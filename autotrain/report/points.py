@@ -39,13 +39,14 @@ def row_of(event: Step) -> Row:
 
 
 def _pattern() -> re.Pattern[str]:
-    """Of the line that `to_json` makes of a Step of plain numbers, and no GPU slowed down."""
+    """Of the line that `to_json` makes of a Step of plain numbers, and no GPU slowed down; with
+    spaces in it or without."""
     number = r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?"
     kinds = {"step": r"(\d{1,15})", "epoch": r"\d{1,15}", "gpu_slowed": "null"}
-    kinds["parts"] = rf'\{{(?:"[^"\\]*": {number}(?:, )?)*\}}'
+    kinds["parts"] = rf'\{{(?:"[^"\\]*": ?{number}(?:, ?)?)*\}}'
     kinds |= dict.fromkeys(SENSED, rf"(null|{number})")
-    said = [rf'"{each.name}": {kinds.get(each.name, f"({number})")}' for each in fields(Step)]
-    return re.compile(r'\{"event": "step", ' + ", ".join(said) + r"\}\s*")
+    said = [rf'"{each.name}": ?{kinds.get(each.name, f"({number})")}' for each in fields(Step)]
+    return re.compile(r'\{"event": ?"step", ?' + ", ?".join(said) + r"\}\s*")
 
 
 _LINE = _pattern()
