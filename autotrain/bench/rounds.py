@@ -20,7 +20,7 @@ from autotrain.probe.child import Request
 from autotrain.probe.turns import Taken, Took, Turn, Turns
 from autotrain.schema import LoaderSection, Variant
 
-PROCESSES, LEAST_ROUNDS = 3, 3
+PROCESSES, LEAST_ROUNDS = 5, 3
 # A turn takes as many steps as go into so many seconds.
 TURN_SECONDS, MOST_STEPS = 0.1, 50
 # What loading a task and building its model may take, and a single turn.
