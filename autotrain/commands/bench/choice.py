@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from autotrain.bench import choice as figures
@@ -13,9 +12,9 @@ from autotrain.bench.choice import Row, advice
 from autotrain.bench.rounds import Contender, Tally, Way, measure, step_seconds
 from autotrain.bench.spread import spread
 from autotrain.commands.bench import devices, outcome
-from autotrain.commands.bench.asked import Named, at_size, look_up, next_run, told
+from autotrain.commands.bench.asked import Named, at_size, next_run
 from autotrain.commands.bench.devices import Planned
-from autotrain.commands.plan import hardware_of
+from autotrain.commands.bench.opened import opened
 from autotrain.commands.streams import data_only
 from autotrain.plan import race as races
 from autotrain.schema import Variant
@@ -38,12 +37,8 @@ class Grid(NamedTuple):
 def choice(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int:
     """Measure and print; 130 if interrupted. Raises AutotrainError where no way works."""
     with data_only() as out:
-        asked = look_up(named)
-        hardware = hardware_of(None, Path.cwd(), calibrate)
-        here = devices.chosen(asked, hardware)
-        assert here.made is not None
+        _, here, about = opened(named, calibrate=calibrate)
         quiet, grid = Quiet(), _grid(here)
-        about = told(asked, here.made.model)
         print(
             f"{about}\ncomparing {len(grid.accum_steps)} ways to take a step, about "
             f"{seconds_text(seconds)} ...",

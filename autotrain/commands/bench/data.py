@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TextIO
 
 from autotrain.bench import data as figures
@@ -12,9 +11,9 @@ from autotrain.bench.data import Row, Slowest
 from autotrain.bench.rounds import Tally, measure
 from autotrain.bench.spread import spread
 from autotrain.commands.bench import devices, outcome
-from autotrain.commands.bench.asked import Named, look_up, next_run, told
+from autotrain.commands.bench.asked import Named, next_run
 from autotrain.commands.bench.devices import Planned
-from autotrain.commands.plan import hardware_of
+from autotrain.commands.bench.opened import opened
 from autotrain.commands.streams import data_only
 from autotrain.schema import HardwareProfile
 from autotrain.sensors import Quiet
@@ -28,11 +27,8 @@ MOST_WORKERS = 8
 def data(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int:
     """Measure and print; 130 if interrupted. Raises AutotrainError where either cannot be done."""
     with data_only() as out:
-        asked = look_up(named)
-        hardware = hardware_of(None, Path.cwd(), calibrate)
-        here = devices.chosen(asked, hardware)
-        assert here.made is not None
-        about, quiet = told(asked, here.made.model), Quiet()
+        hardware, here, about = opened(named, calibrate=calibrate)
+        quiet = Quiet()
         print(f"{about}\nreading samples, and training on some, about "
               f"{seconds_text(seconds)} ...", file=sys.stderr)  # fmt: skip
         try:

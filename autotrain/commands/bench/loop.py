@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 from autotrain.bench import loop as figures
 from autotrain.commands.bench import devices, outcome
-from autotrain.commands.bench.asked import Named, look_up, next_run, told
+from autotrain.commands.bench.asked import Named, next_run
 from autotrain.commands.bench.devices import Planned
-from autotrain.commands.plan import hardware_of
+from autotrain.commands.bench.opened import opened
 from autotrain.commands.streams import data_only
 from autotrain.sensors import Quiet
 from autotrain.units import seconds_text
@@ -22,11 +21,8 @@ STRETCH_SECONDS, MOST_STEPS, STRETCHES = 0.2, 50, 5
 def loop(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int:
     """Measure and print; 130 if interrupted. Raises AutotrainError where a step fails."""
     with data_only() as out:
-        asked = look_up(named)
-        hardware = hardware_of(None, Path.cwd(), calibrate)
-        here = devices.chosen(asked, hardware)
-        assert here.made is not None
-        about, quiet = told(asked, here.made.model), Quiet()
+        _, here, about = opened(named, calibrate=calibrate)
+        quiet = Quiet()
         print(f"{about}\ntraining by both loops, about {seconds_text(seconds)} ...",
               file=sys.stderr)  # fmt: skip
         try:
