@@ -21,7 +21,7 @@ SETTINGS = {
     "spin 10000": {"GOMP_SPINCOUNT": "10000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
 }
-MODELS = "mlp,lstm_ctc,transformer,resnet18,gru,mixer"
+MODELS = "mlp,lstm,bilstm_ctc,transformer,resnet18,mixer,shufflenet"
 SECONDS, FEWEST = 2.0, 5
 BUSY = [sys.executable, "-c", "while True: pass"]
 
