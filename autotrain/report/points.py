@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from operator import attrgetter, mul
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache
+from operator import attrgetter, itemgetter, mul
+from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 from autotrain.events import Event, Step, from_json
 
@@ -28,8 +28,12 @@ Row = tuple[float, ...]
 Block: TypeAlias = "NDArray[np.float64]"
 
 _of_step, _sensed = attrgetter(*FIGURES), attrgetter(*SENSED)
-# So many lines are turned into numbers at once.
-_AT_ONCE = 4096
+_figures = itemgetter(*FIGURES, *SENSED)
+# How lines of Steps begin, with spaces or without. So many of them are turned into numbers at once.
+_BEGINS = ('{"event": "step"', '{"event":"step"')
+_AT_ONCE = 1024
+# A whole number beyond it is none of ours.
+_LARGEST = 2.0**63
 
 
 def row_of(event: Step) -> Row:
@@ -38,51 +42,80 @@ def row_of(event: Step) -> Row:
     return (*figures, *(math.nan if told is None else told for told in _sensed(event)))
 
 
-def _pattern() -> re.Pattern[str]:
-    """Of the line that `to_json` makes of a Step of plain numbers, and no GPU slowed down; with
-    spaces in it or without."""
-    number = r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?"
-    kinds = {"step": r"(\d{1,15})", "epoch": r"\d{1,15}", "gpu_slowed": "null"}
-    kinds["parts"] = rf'\{{(?:"[^"\\]*": ?{number}(?:, ?)?)*\}}'
-    kinds |= dict.fromkeys(SENSED, rf"(null|{number})")
-    said = [rf'"{each.name}": ?{kinds.get(each.name, f"({number})")}' for each in fields(Step)]
-    return re.compile(r'\{"event": ?"step", ?' + ", ?".join(said) + r"\}\s*")
-
-
-_LINE = _pattern()
-
-
 def read(lines: Iterable[str]) -> Iterator[Event | Block]:
     """What lines of `events.jsonl` say, in their order; what is torn, or no event, is left out.
 
-    Most lines are Steps as runs write them: they are taken at a glance and turned into numbers many
-    at once. Whatever looks otherwise is looked at closely.
+    Most lines are Steps as runs write them: they are turned into numbers many at once. Where one
+    of these looks otherwise, each of them is looked at closely.
     """
-    held: list[tuple[str, ...]] = []
+    held: list[str] = []
     for line in lines:
-        found = _LINE.fullmatch(line)
-        if found is not None:
-            held.append(found.groups())
-            if len(held) < _AT_ONCE:
-                continue
-        if held:
-            yield _block(held)
+        is_step = line.startswith(_BEGINS)
+        if is_step:
+            held.append(line)
+        if len(held) == _AT_ONCE or not is_step:
+            yield from _steps(held)
             held = []
-        if found is None:
-            try:
-                yield from_json(line)
-            except ValueError:
-                continue
-    if held:
-        yield _block(held)
+        if not is_step:
+            yield from _closely([line])
+    yield from _steps(held)
 
 
-def _block(texts: Sequence[tuple[str, ...]]) -> Block:
+def _steps(lines: Sequence[str]) -> Iterator[Event | Block]:
+    if lines:
+        found = _block(lines)
+        yield from _closely(lines) if found is None else [found]
+
+
+def _closely(lines: Iterable[str]) -> Iterator[Event]:
+    for line in lines:
+        try:
+            yield from_json(line)
+        except ValueError:
+            continue
+
+
+def _block(lines: Sequence[str]) -> Block | None:
+    """The log points of these lines; None where not all are Steps of plain numbers, or where a
+    GPU was slowed down."""
     import numpy as np
+    from pydantic_core import from_json as values_of
 
-    joined = ",".join(map(",".join, texts)).replace("null", "nan")
-    found: Block = np.fromstring(joined, sep=",").reshape(len(texts), -1)
-    return found
+    try:
+        steps = values_of(f"[{','.join(lines)}]", allow_inf_nan=False, cache_strings="keys")
+        rows = [_figures(each) for each in steps]
+        if len(steps) != len(lines) or not all(map(_is_plain, steps)):
+            return None
+        for told, kinds in zip(zip(*rows, strict=True), _kinds(), strict=True):
+            if not kinds.issuperset(map(type, told)):
+                return None
+        found: Block = np.array(rows, dtype=np.float64)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
+    return None if (np.abs(found) >= _LARGEST).any() else found
+
+
+def _is_plain(step: Mapping[str, Any]) -> bool:
+    parts = step["parts"]
+    return (
+        step.keys() == _KEYS
+        and step["gpu_slowed"] is None
+        and type(step["epoch"]) is int
+        and type(parts) is dict
+        and (not parts or _NUMBERS.issuperset(map(type, parts.values())))
+    )
+
+
+_KEYS = {"event", *(each.name for each in fields(Step))}
+_NUMBERS = frozenset([int, float])
+
+
+@cache
+def _kinds() -> Sequence[frozenset[type]]:
+    """Of each figure the types that it may have in a log."""
+    told = {int: frozenset([int]), float: _NUMBERS, float | None: _NUMBERS | {type(None)}}
+    hints = get_type_hints(Step)
+    return [told[hints[name]] for name in (*FIGURES, *SENSED)]
 
 
 class Points:
