@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ _THRASHING = 0.25
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 OWN_PAGES = 1 << 20  # bytes; from here on a block is given back when it is freed
 _NEVER, _LARGEST = -1, (1 << 30, 1 << 25)  # the second is what glibc before 2.35 takes at most
+_KEPT_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -101,11 +103,25 @@ def settings(plan: Plan) -> Iterator[None]:
     if device.type == "cpu":
         (give_back_at_once if plan.model.activation_checkpointing else keep_freed)()
     try:
-        yield
+        with kernels_kept(plan.device.kernels):
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
+def kernels_kept(count: int | None) -> Iterator[None]:
+    """Have oneDNN keep so many. It looks once, before its first; who has set it has decided."""
+    if count is None or any(name in os.environ for name in _KEPT_KERNELS):
+        yield
+        return
+    os.environ[_KEPT_KERNELS[0]] = str(count)
+    try:
+        yield
+    finally:
+        os.environ.pop(_KEPT_KERNELS[0], None)
 
 
 def keep_freed() -> None:

@@ -1,9 +1,13 @@
 """Process-wide settings of a run: what malloc does with the memory of freed tensors."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from autotrain.device import kernels_kept
 
 FAULTS = """
 import resource, torch
@@ -37,3 +41,45 @@ def test_memory_that_is_freed_is_handed_out_again_without_a_page_fault():
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_memory_that_goes_back_at_once_has_to_be_had_anew():
     assert faults_after("give_back_at_once") > 20 * 48 * 256
+
+
+KERNELS = """
+import sys
+import psutil, torch
+from autotrain.device import kernels_kept
+
+torch.manual_seed(0)
+layer = torch.nn.LSTM(96, 96, 2, bidirectional=True)
+with kernels_kept(int(sys.argv[1]) or None):
+    for length in range(100, 140):
+        layer(torch.randn(length, 4, 96))[0].sum().backward()
+print(psutil.Process().memory_info().rss >> 20)
+"""
+
+
+def resident_after(kept, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS, str(kept)], capture_output=True, text=True, check=True,
+        env=os.environ | environment,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN's kernels")
+def test_kernels_of_lengths_that_do_not_come_again_are_not_kept():
+    """A recurrent layer's, of 40 lengths; who has set the library's own variable has decided."""
+    few = resident_after(32)
+    assert resident_after(0) > few + 60
+    assert resident_after(32, DNNL_PRIMITIVE_CACHE_CAPACITY="1024") > few + 60
+
+
+def test_the_wish_is_gone_with_the_run_that_made_it(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    with kernels_kept(48):
+        assert os.environ[name] == "48"
+    assert name not in os.environ
+    monkeypatch.setenv(name, "7")
+    with kernels_kept(48):
+        assert os.environ[name] == "7"
+    assert os.environ[name] == "7"

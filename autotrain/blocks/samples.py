@@ -12,6 +12,7 @@ from torch.utils.data import get_worker_info
 
 from autotrain.blocks.layouts.listing import FAULTY_SHARE
 from autotrain.errors import AutotrainError
+from autotrain.kept import register
 
 Item = TypeVar("Item")
 CACHE_BYTES = 512 << 20  # of loaded samples, shared out among the loader's workers
@@ -79,13 +80,21 @@ class Loaded(Generic[Item]):
         self.kept_bytes = 0
         self.room = _Room()
         self.problems: dict[int, str] = {}
+        self.reads = 0
+        register(self)
 
     def __len__(self) -> int:
         return len(self.items)
 
+    @property
+    def kept_count(self) -> int:
+        """How many items are kept."""
+        return len(self.kept)
+
     def __getitem__(self, index: int) -> tuple[int, torch.Tensor]:
         if not 0 <= index < len(self.items):
             raise IndexError(index)
+        self.reads += 1
         tensor = self._at(index)
         while tensor is None:
             index = (index + 1) % len(self.items)

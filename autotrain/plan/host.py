@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 
-from autotrain.plan import heap, sequence
+from autotrain.plan import heap, kernels, sequence
 from autotrain.plan.memory import Setup, affine
 from autotrain.schema import ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB
@@ -51,6 +51,7 @@ def resident(
     copy = saved_bytes if setup.background else 0
     worker_bytes += shared_bytes(model, setup)
     more = COMPILER if setup.form.compile else NOTHING
+    code = kernels.held(model, setup.kernels)
     if setup.form.compile:  # its tensors are no trace's
         low, expected = min(low, tensors.low), max(expected, tensors.expected)
         high = max(high, SLACK * tensors.high)
@@ -58,11 +59,13 @@ def resident(
         low=0.97 * (base + max(0.95 * low, 0.9 * saved)),
         expected=base
         + KERNELS.expected
+        + code.expected
         + max(expected + copy, 1.03 * saved)
         + more.expected
         + worker_bytes,
         high=1.02 * base
         + KERNELS.high
+        + code.high
         + max(high + 1.1 * copy, 1.15 * saved)
         + more.high
         + worker_bytes,

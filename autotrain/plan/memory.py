@@ -80,7 +80,7 @@ class Setup(NamedTuple):
     order, and whether they decay; none: one of all. `several`: processes train together, each
     with all of the model. `world`: so many. `shard`: it is divided among them, and after which
     micro-batches gradients are added up (`parallel.reduce`). `background`: in RAM there may be a
-    copy of what is saved beside it.
+    copy of what is saved beside it. `kernels` are kept at most; 0: as many as their library keeps.
     """
 
     micro_batch: int
@@ -98,6 +98,7 @@ class Setup(NamedTuple):
     world: int = 1
     shard: str = ""
     background: bool = False
+    kernels: int = 0
 
 
 def optimizer_state_bytes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from autotrain.plan import execution, saving
+from autotrain.plan import execution, keeping, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
@@ -15,6 +15,8 @@ from autotrain.units import bytes_text
 
 # From this share of padding on, a plan without buckets says so.
 MUCH_PADDING = 0.25
+# From this share of the free RAM on, it is said what a dataset keeps.
+NOTED_SHARE = 0.02
 
 
 def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple[str, ...]:
@@ -24,6 +26,7 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_data(dataset),
         *_about_model(model, ledger),
         *_about_lengths(model, sizing),
+        *_about_what_is_kept(sizing),
         *_about_recipes(sizing),
         *_about_limits(ledger, sizing),
         *_about_sizes(ledger, sizing),
@@ -80,6 +83,24 @@ def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
             f"samples of like length share a micro-batch: about {padded:.2g} % of what is computed "
             f"is padding, {100 * wasted:.2g} % in random order"
         )
+
+
+def _about_what_is_kept(sizing: Sizing) -> Iterator[str]:
+    """Of a dataset that fills a dictionary as it is read."""
+    workers = sizing.time.workers()
+    cached = keeping.cached_bytes(sizing.model, workers)
+    free = sizing.hardware.ram_available_bytes
+    if cached < NOTED_SHARE * free:
+        return
+    whose = f" in each of {workers} loader workers" if workers > 1 else ""
+    said = f"the dataset keeps what it has read{whose}: about {bytes_text(cached)} once all was"
+    if cached > keeping.SHARE * free:
+        yield (
+            f"{said}, of {bytes_text(free)} free: the system may end the run for it, and it is "
+            "not counted in what the run needs; keep less in the dataset"
+        )
+    else:
+        yield f"{said}"
 
 
 def _about_recipes(sizing: Sizing) -> Iterator[str]:

@@ -21,6 +21,7 @@ from autotrain.plan import (
     grouping,
     healing,
     inversion,
+    kernels,
     optimizing,
     outlook,
     pace,
@@ -147,6 +148,9 @@ def model_digest(model: ModelProfile) -> str:
         "traces",
         "traced",
         "loaded_bytes",
+        "kept_bytes",
+        "kept_most",
+        "cached_bytes",
         "form",
         "trials",
         "range_test",
@@ -241,6 +245,7 @@ def _sized(
     dtype = choices.precision(ledger, device)
     model = execution.traced_as(model, form, dtype)
     assert model.at(dtype), f"the model was not traced in {dtype}"
+    kernels.decide(ledger, model, dtype)
     grouping.decide(ledger, model)
     model = grouping.in_order(ledger, model)
     groups = grouping.groups(ledger, model)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autotrain.plan import cadence, correction, cuda, divided, host, lengths, memory
+from autotrain.plan import cadence, correction, cuda, divided, host, keeping, lengths, memory
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.timing import Timing
 from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, ModelSection, Prediction
@@ -58,6 +58,7 @@ class Sizing:
             world=self.processes(),
             shard=self.shard(),
             background=self.copies(),
+            kernels=int(self.ledger.values["device"].get("kernels") or 0),
         )
 
     def shard(self) -> str:
@@ -147,11 +148,15 @@ class Sizing:
         more = self._device_peak(setup, workers)
         return correction.moved(own, self._device_peak(setup), more)
 
-    def _device_peak(self, setup: memory.Setup, workers: int = 0) -> Prediction:
+    def _device_peak(self, setup: memory.Setup, workers: int | None = None) -> Prediction:
+        """With so many workers and what they keep; None: of the steps alone."""
         if self.device.kind != "cpu":
             return cuda.device_peak(self.reserved(setup), self.device)
         if (setup, workers) not in self.said:
-            more, model = workers * self.worker_bytes(), self.at_length(setup.length)
+            more, model = 0, self.at_length(setup.length)
+            if workers is not None:
+                free = self.hardware.ram_available_bytes
+                more = workers * self.worker_bytes() + keeping.counted_bytes(model, workers, free)
             self.said[setup, workers] = host.resident(
                 model, setup, self.tensors(setup), self.saved_bytes(), more
             )

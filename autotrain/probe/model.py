@@ -22,7 +22,7 @@ from autotrain.freezing import Frozen
 from autotrain.prepare import laid_out, run_as
 from autotrain.probe.lengths import Lengths, read_lengths
 from autotrain.probe.limits import usable_memory
-from autotrain.probe.task_data import collated, load_samples, loaded, sample_count, traits
+from autotrain.probe.task_data import collated, loaded, opened, sample_count
 from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, read_here, watched
@@ -90,8 +90,7 @@ class ModelTracer:
         """
         with undisturbed():
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
-            samples, seconds = load_samples(task, path, lengths)
-            known = traits(task, path, samples)
+            samples, seconds, known = opened(task, path, lengths)
             model, mode = build(task, path, insist=insist)
         shown = task, path, samples, seconds, model, mode, device
         return cls(*shown, lengths=lengths, insist=insist, traits=known)

@@ -7,16 +7,20 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from autotrain.errors import AutotrainError
+from autotrain.kept import keeping, reads
+from autotrain.probe.keeping import kept_of_each
 from autotrain.probe.lengths import Lengths
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, map_tensors, user_error
 
 _SAMPLES = 8
+_OTHERS = 40  # read by `kept`, those of the first few left out
 _TIMING_SECONDS = 0.5
 
 
@@ -73,12 +77,18 @@ def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tupl
         raise AutotrainError(
             f"{path}: the training dataset is empty", "check the data it was given"
         )
-    chosen = spread_indices(total) if lengths is None else lengths.up_to(math.inf, _SAMPLES)
+    chosen = _first_read(task, lengths)
     samples = loaded(task, path, chosen)
     try:
         return samples, _loading_seconds(task.train, chosen)
     except Exception as error:
         raise user_error(path, error, "loading a sample: ") from error
+
+
+def _first_read(task: Task, lengths: Lengths | None) -> list[int]:
+    if lengths is None:
+        return spread_indices(len(task.train))
+    return lengths.up_to(math.inf, _SAMPLES)
 
 
 def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
@@ -88,6 +98,54 @@ def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
         "valid_count": valid_count(task, path),
         "stacks": task.collate is None and task.length is None and _stack(task, samples),
     }
+
+
+def kept(
+    task: Task,
+    before: Mapping[int, int],
+    lengths: Lengths | None,
+    samples: list[Any],
+    seconds: float,
+) -> dict[str, int]:
+    """What a ModelProfile says of samples that stay in memory once all were read: by blocks, and
+    by the dataset itself.
+
+    Those read since (`kept.reads`) were the longest, where lengths are known.
+    """
+    found, share = keeping(before), 1.0
+    if lengths is not None and lengths.longest > 0:
+        share = float(lengths.values.mean() / lengths.values[: len(samples)].mean())
+    read, total = {*_first_read(task, lengths)}, len(task.train)
+    spread = (i * total // _OTHERS for i in range(_OTHERS))
+    unread = [*dict.fromkeys(index for index in spread if index not in read)]
+    size = sum(map(_bytes, samples)) / len(samples)
+    each = 0.0
+    with suppress(Exception):  # a run heals a bad sample, and the plan's own readings went well
+        each = kept_of_each(task.train, unread, size, seconds)
+    return {
+        "kept_bytes": round(share * found.all_read),
+        "kept_most": found.at_most,
+        "cached_bytes": round(each * (total + (len(task.valid) if task.valid is not None else 0))),
+    }
+
+
+def _bytes(sample: Any) -> int:
+    """Of its tensors and arrays; of what else it may hold nothing is known."""
+    if isinstance(sample, Mapping):
+        return sum(map(_bytes, sample.values()))
+    if isinstance(sample, list | tuple):
+        return sum(map(_bytes, sample))
+    return int(getattr(sample, "nbytes", 0))
+
+
+def opened(
+    task: Task, path: Path, lengths: Lengths | None
+) -> tuple[list[Any], float, dict[str, Any]]:
+    """A few samples, the median seconds to load one, and what a ModelProfile says of the data."""
+    before = reads()
+    samples, seconds = load_samples(task, path, lengths)
+    known = traits(task, path, samples) | kept(task, before, lengths, samples, seconds)
+    return samples, seconds, known
 
 
 def _stack(task: Task, samples: list[Any]) -> bool:

@@ -13,6 +13,10 @@ MEANINGS: dict[str, str] = {
     "device.kind": "What does the arithmetic: the processor (cpu) or a graphics card.",
     "device.index": "Which one, where there are several; counted from 0.",
     "device.threads": "How many threads the processor computes with.",
+    "device.kernels": (
+        "How many pieces of code, each made for one shape of data, a processor's library keeps: "
+        "each takes memory, and one that is not kept is made again when its shape comes back."
+    ),
     "memory.share": "The part of the memory that training may take.",
     "memory.budget_bytes": "The memory that training may take.",
     "batch.micro_batch": (

@@ -149,6 +149,8 @@ class ModelProfile(Record):
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
     parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
     how many dimensions each is, and how many levels below the output (`autotrain.depth`).
+    `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
+    together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
     `stacks`: torch's own collate makes tensors alone of the samples, the same at each reading.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
     the backward pass; `block_bytes`: parameters of the largest that shares none with others, and
@@ -170,6 +172,9 @@ class ModelProfile(Record):
     buffer_bytes: Whole
     statistics_bytes: Whole = 0
     loaded_bytes: Whole = 0
+    kept_bytes: Whole = 0
+    kept_most: Whole = 0
+    cached_bytes: Whole = 0
     blocks: Whole = 0
     block_bytes: Whole | None = None
     outside_bytes: Whole | None = None

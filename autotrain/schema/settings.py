@@ -29,9 +29,12 @@ class RunSection(Record):
 
 
 class DeviceSection(Record):
+    """`kernels` that oneDNN keeps at most, on a CPU; absent: as many as it does by itself."""
+
     kind: DeviceKind
     index: Annotated[Whole, Field(lt=1024)]
     threads: Annotated[Positive, Field(le=1024)]
+    kernels: Annotated[Positive, Field(le=1 << 16)] | None = None
 
 
 class MemorySection(Record):

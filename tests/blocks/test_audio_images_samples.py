@@ -13,6 +13,7 @@ from autotrain.blocks.options import between, needed, one_of
 from autotrain.blocks.samples import Loaded, keep_readable, split_by_name
 from autotrain.blocks.weights import load_weights, read_weights
 from autotrain.errors import AutotrainError
+from autotrain.kept import keeping, reads
 
 
 def load(item):
@@ -143,3 +144,22 @@ def test_weights_that_do_not_fit_hold_code_or_are_missing_are_refused(tmp_path):
     for name in ("code.pt", "torn.safetensors", "missing.pt"):
         with pytest.raises(AutotrainError, match=f"{name}: no weights"):
             read_weights(tmp_path / name)
+
+
+def test_what_will_be_kept_is_told_after_a_few_readings():
+    """Of those read from meanwhile, and each no more than it may keep."""
+    before_all = reads()
+    idle, one, small = (
+        Loaded(range(50), lambda item: torch.ones(100), "clips", cache_bytes=most)
+        for most in (1 << 20, 1 << 20, 4000)
+    )
+    idle[0]
+    before = reads()
+    assert keeping(before) == (0, 0)
+    for index in (3, 7, 3):
+        one[index], small[index]
+    assert keeping(before) == (50 * 400 + 4000, (1 << 20) + 4000)
+    assert keeping(before_all).all_read == 2 * 50 * 400 + 4000
+    again = reads()
+    one[3]  # is there already
+    assert keeping(again) == (50 * 400, 1 << 20)

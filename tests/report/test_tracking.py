@@ -1,5 +1,6 @@
 """Figures at W&B and MLflow, by their own packages, without a network."""
 
+import importlib.util
 import json
 import sys
 import threading
@@ -49,6 +50,18 @@ def test_mlflow_keeps_every_figure_in_a_folder_and_goes_on_after_a_resume(
     write(run, [started(step=30), a_step(31), saved(31, "step"), stopped(31)])
     tracking.follow(run, a_plan(), "mlflow")
     assert [m.step for m in client.get_metric_history(kept["id"], "train/loss")][-2:] == [30, 31]
+
+
+@pytest.mark.slow
+def test_mlflow_without_its_database_keeps_figures_in_a_folder(run, tmp_path, monkeypatch):
+    """As the small package has it: nobody says where, and SQLite needs SQLAlchemy."""
+    pytest.importorskip("mlflow")
+    if importlib.util.find_spec("sqlalchemy"):
+        pytest.skip("SQLAlchemy is there")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.follow(run, a_plan(), "mlflow") > 30
+    assert [*(tmp_path / "mlruns").glob("*/*/metrics/train/loss")]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 
 from autotrain.report.tracking import About, Row, Sender
@@ -12,6 +13,8 @@ from autotrain.report.tracking import About, Row, Sender
 EXPERIMENT = "autotrain"
 # What MLflow takes at once, and of one value.
 METRICS, PARAMETERS, LENGTH = 1000, 100, 500
+# Where MLflow kept figures before it had a database, and `mlflow ui` still looks.
+_URI, FOLDER = "MLFLOW_TRACKING_URI", "mlruns"
 
 
 @contextmanager
@@ -20,7 +23,9 @@ def opened(about: About) -> Iterator[Sender]:
     from mlflow.entities import Metric, Param, RunTag
     from mlflow.tracking import MlflowClient
 
-    if _is_folder(os.environ.get("MLFLOW_TRACKING_URI", "")):
+    if _lacks_its_database():
+        os.environ[_URI] = FOLDER
+    if _is_folder(os.environ.get(_URI, "")):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3.13 on asks for it
     client = MlflowClient()
     identity = about.identity
@@ -50,6 +55,15 @@ def opened(about: About) -> Iterator[Sender]:
         client.set_terminated(identity, "FAILED")
         raise
     client.set_terminated(identity, "FINISHED")
+
+
+def _lacks_its_database() -> bool:
+    """Whether nobody said where figures go, and MLflow's own choice, SQLite, needs what the small
+    package does not bring: SQLAlchemy."""
+    import mlflow
+
+    chosen = mlflow.get_tracking_uri()
+    return chosen.startswith("sqlite:") and not (os.environ.get(_URI) or find_spec("sqlalchemy"))
 
 
 def _is_folder(uri: str) -> bool:

@@ -1,0 +1,73 @@
+"""Kernels that a processor keeps: oneDNN makes code for each shape that it meets, and keeps 1,024.
+
+A recurrent layer's takes up to a megabyte. Where samples differ in length nearly every micro-batch
+brings new shapes, and they add up to gigabytes that no tensor accounts for. As many as a step needs
+serve as well: what comes next has another shape anyhow (docs/memory.md).
+"""
+
+from __future__ import annotations
+
+from autotrain.plan.ledger import Ledger
+from autotrain.schema import Dtype, ModelProfile, Prediction
+from autotrain.units import MIB
+
+# What oneDNN keeps where nobody says how many.
+USUAL = 1024
+LEAST = 32
+# The parts of a layer, weights turned into its own order included, each in a kernel of its own; of
+# a recurrent layer those of both directions.
+_MADE_OF = {
+    "convolution": 3,
+    "convolution_backward": 4,
+    "depthwise": 3,
+    "depthwise_backward": 4,
+    "rnn": 4,
+    "rnn_backward": 5,
+}
+# Full micro-batches, and evaluation.
+_TURNS = 2
+# Bytes of one: low, expected, high. Measured: docs/measurements/2026-11-29-kernels.md.
+_EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
+# Processes that have not yet met their lengths have fewer.
+NONE = Prediction(low=0, expected=0, high=0)
+
+
+def needed(model: ModelProfile, dtype: Dtype) -> int:
+    """How many a step needs, so that none is made twice in it. 0: it is not known."""
+    traces = model.at(dtype)
+    if not traces or not traces[0].work:
+        return 0
+    trace = traces[-1]
+    met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
+    of_each = sum(_made_of(kind, dtype) for kind, dtype, _ in met)
+    return max(_TURNS * of_each, LEAST)
+
+
+def _made_of(kind: str, dtype: str) -> int:
+    """Products in fp32 are MKL's."""
+    if kind == "matmul":
+        return int(dtype in ("bf16", "fp16"))
+    return _MADE_OF.get(kind, 0)
+
+
+def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
+    """Settle `device.kernels`."""
+    count = needed(model, dtype) if ledger.values["device"]["kind"] == "cpu" else 0
+    ledger.settle(
+        "device.kernels",
+        count or None,
+        formula=f"{count} kernels for the shapes of two steps; more would be of lengths "
+        "that seldom come again, and hold memory"
+        if count
+        else "they are the library's own business where the device is no processor",
+        source="measured: docs/measurements/2026-11-29-kernels.md",
+        would_change=f"--set device.kernels={USUAL}, as oneDNN has it",
+    )
+
+
+def held(model: ModelProfile, kernels: int) -> Prediction:
+    """Bytes of those that samples of many lengths bring; alike ones bring no more than a step's."""
+    if model.lengths is None:
+        return NONE
+    low, expected, high = ((kernels or USUAL) * each for each in _EACH)
+    return Prediction(low=low, expected=expected, high=high)

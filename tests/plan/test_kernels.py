@@ -1,0 +1,71 @@
+"""How many of oneDNN's kernels a run keeps, and what those of many lengths take."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotrain.plan import kernels
+from autotrain.schema import LengthProfile, Work
+from autotrain.units import MIB
+
+from .profiles import device, goal, machine, model, planned, reason
+
+KEY = "device.kernels"
+CPU = machine(device("cpu", free=8 << 30))
+
+
+def at_work(*work: Work, **more):
+    plain = model()
+    traces = tuple(t.model_copy(update={"work": work}) for t in plain.traces)
+    return plain.model_copy(update={"traces": traces, **more})
+
+
+def layers(kind: str, many: int, dtype: str = "fp32") -> list[Work]:
+    return [Work(kind, dtype, 1, 1e6, 1e6, (1, 8, width + 1, 16)) for width in range(many)]
+
+
+def many_lengths() -> LengthProfile:
+    return LengthProfile(count=100, read=100, mean=50.0, points=tuple(map(float, range(1, 101))))
+
+
+def test_each_layers_shape_counts_once_with_all_its_parts():
+    few = kernels.needed(at_work(*layers("convolution", 30)), "fp32")
+    assert kernels.needed(at_work(*layers("convolution", 60)), "fp32") == 2 * few
+    again = [*layers("convolution", 30)] * 5
+    assert kernels.needed(at_work(*again), "fp32") == few
+    backward = layers("convolution_backward", 30)
+    assert kernels.needed(at_work(*again, *backward), "fp32") > 2 * few
+
+
+def test_products_in_fp32_are_another_librarys():
+    assert kernels.needed(at_work(*layers("matmul", 100)), "fp32") == kernels.LEAST
+    assert kernels.needed(at_work(*layers("matmul", 100, "bf16")), "fp32") == 200
+
+
+def test_a_trace_that_tells_no_work_leaves_it_to_the_library():
+    assert kernels.needed(at_work(), "fp32") == 0
+    assert planned(CPU, at_work()).device.kernels is None
+
+
+def test_a_plan_for_a_processor_says_how_many_and_why():
+    made = planned(CPU, at_work(*layers("rnn", 40)))
+    assert made.device.kernels == 2 * 40 * 4
+    assert "320 kernels" in reason(made, KEY).formula
+    assert planned(CPU, at_work(*layers("rnn", 40)), goal(device__kernels=7)).device.kernels == 7
+
+
+def test_a_graphics_card_has_none_of_them():
+    gpu = machine(device("cuda", free=8 << 30, native_dtypes=("fp32",)))
+    assert planned(gpu, at_work(*layers("rnn", 40))).device.kernels is None
+
+
+@pytest.mark.parametrize("key", ["expected", "high"])
+def test_where_lengths_differ_the_peak_holds_as_many_as_are_kept(key):
+    alike, differ = at_work(*layers("rnn", 4)), at_work(*layers("rnn", 4), lengths=many_lengths())
+
+    def peak(seen, count):
+        wish = goal(device__kernels=count, batch__micro_batch=8, batch__buckets=None)
+        return getattr(planned(CPU, seen, wish).predicted.device_peak_bytes, key)
+
+    assert peak(alike, 1000) == peak(alike, 100)
+    assert peak(differ, 1000) - peak(differ, 100) > 900 * 0.3 * MIB
