@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from autotrain.errors import AutotrainError
@@ -20,6 +20,12 @@ def between(name: str, value: float, low: float, high: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and low <= value <= high):
         raise AutotrainError(f"task.options.{name}: {value!r} is not from {low:g} to {high:g}")
+
+
+def all_between(limits: Iterable[tuple[str, float, float, float]]) -> None:
+    """`between` of each (name, value, low, high)."""
+    for name, value, low, high in limits:
+        between(name, value, low, high)
 
 
 def needed(data: Path | None, what: str) -> Path:

@@ -22,7 +22,7 @@ from autotrain.blocks.fastspeech import FeedForwards, Near, VariancePredictor, r
 from autotrain.blocks.layouts import Clip
 from autotrain.blocks.losses import inside
 from autotrain.blocks.mels import Mels, Normaliser
-from autotrain.blocks.options import between, needed
+from autotrain.blocks.options import all_between, needed
 from autotrain.blocks.speakable import QUIETEST, Usual, known, speakable, usual_of
 from autotrain.blocks.speaking import Speaking, Wish
 from autotrain.blocks.spoken import Aligned, VoicedBatch, pad_voiced
@@ -202,15 +202,14 @@ def task(
     - `max_seconds`: longer clips are left out. `valid_share` of the sentences is held out where
       the corpus names no split.
     """
-    for name, value, low, high in (
+    all_between([
         ("width", width, 8, 4096), ("heads", heads, 1, 64), ("inner", inner, 8, 16_384),
         ("kernel", kernel, 1, 31), ("encoder_blocks", encoder_blocks, 1, 64),
         ("decoder_blocks", decoder_blocks, 1, 64), ("dropout", dropout, 0, 0.95),
         ("rate", rate, 4000, 96_000), ("window", window, 64, 16_384), ("hop", hop, 16, window),
         ("bands", bands, 16, 512), ("highest", highest, 0, rate / 2),
         ("max_seconds", max_seconds, 0.5, 120), ("valid_share", valid_share, 0.01, 0.9),
-    ):  # fmt: skip
-        between(name, value, low, high)
+    ])  # fmt: skip
     fft = 1 << (window - 1).bit_length()
     mels = Mels(rate, fft, window, hop, bands, highest=highest)
     found = speakable(needed(data, "a corpus of speech with phonemes"), max_seconds, rate)

@@ -26,7 +26,7 @@ from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import sequence_cross_entropy, smoothed_ctc
 from autotrain.blocks.masking import SpecAugment
 from autotrain.blocks.mels import SPEEDS, Mels, Normaliser, moments
-from autotrain.blocks.options import between, needed, one_of
+from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.pretraining import Guessed, Guesses, Names, pad_guesses
 from autotrain.blocks.repeating import without_loops
 from autotrain.blocks.samples import keep_readable
@@ -338,7 +338,7 @@ def task(
     - `by_heart`: validate on the training clips: a check, not a training.
     """
     one_of("goal", goal, GOALS)
-    for name, value, low, high in (
+    all_between([
         ("width", width, 8, 4096), ("heads", heads, 1, 64), ("blocks", blocks, 1, 64),
         ("layers", layers, 1, 64), ("kernel", kernel, 1, 127), ("units", units, 8, 32_000),
         ("dropout", dropout, 0, 0.95), ("label_smoothing", label_smoothing, 0, 0.95),
@@ -347,8 +347,7 @@ def task(
         ("search_ctc_weight", search_ctc_weight, 0, 1), ("length_power", length_power, 0, 2),
         ("repetition", repetition, 1, 10), ("valid_share", valid_share, 0.01, 0.9),
         ("max_seconds", max_seconds, 0.5, 3600),
-    ):  # fmt: skip
-        between(name, value, low, high)
+    ])  # fmt: skip
     seconds = readable(needed(data, "a corpus of clips with transcripts"), max_seconds)
     parts = Sides([*seconds], [*seconds], []) if by_heart else sides([*seconds], valid_share)
     table = pieces([clip.text for clip in parts.train], units)

@@ -25,7 +25,7 @@ from autotrain.blocks.images import (
     several_classes,
 )
 from autotrain.blocks.layouts import image_splits
-from autotrain.blocks.options import between, needed, one_of
+from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.samples import keep_readable, split_by_name
 from autotrain.blocks.weights import load_weights, read_weights
 
@@ -174,10 +174,10 @@ def task(
     one_of("augmentation", augmentation, AUGMENTATIONS)
     one_of("class_weights", class_weights, ["none", "balanced"])
     one_of("channels", channels, NORMALISE if arch == "cnn" else [3])
-    between("size", size, 0, 1024)
-    between("dropout", dropout, 0.0, 0.95)
-    between("label_smoothing", label_smoothing, 0.0, 0.95)
-    between("valid_share", valid_share, 0.01, 0.9)
+    all_between([
+        ("size", size, 0, 1024), ("dropout", dropout, 0, 0.95),
+        ("label_smoothing", label_smoothing, 0, 0.95), ("valid_share", valid_share, 0.01, 0.9),
+    ])  # fmt: skip
     splits = image_splits(needed(data, "a folder of images per class"))
     classes = splits["train"] if "train" in splits else splits["all"]
     names = several_classes(classes)

@@ -21,11 +21,20 @@ from autotrain.blocks.ctc import beam_search, check_text, greedy
 from autotrain.blocks.distilling import Posteriors, distilled
 from autotrain.blocks.error_rates import recognised
 from autotrain.blocks.features import load_features, look_at, normalised_landmarks
+from autotrain.blocks.landmarks import (
+    are_landmarks,
+    are_numbered,
+    by_the_right,
+    hand_places,
+    mirrored,
+    moved,
+    with_hands,
+)
 from autotrain.blocks.layouts import Features, feature_table
 from autotrain.blocks.losses import mixed_ctc
 from autotrain.blocks.masking import SpecAugment
 from autotrain.blocks.mixing import MixedSequences, Utterances, pad_utterances
-from autotrain.blocks.options import between, needed, one_of
+from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.recurrent import BiLSTM
 from autotrain.blocks.samples import Loaded, keep_readable
 from autotrain.blocks.splitting import kept_for_testing, split_samples
@@ -35,26 +44,8 @@ LEAST_FRAMES = 4.0  # frames a gloss, of a partner to mix with
 CHECKED_BYTES = 256 << 20  # a set up to here is read at once, a larger one checked by its headers
 NAMED = 5  # glosses that a warning names
 STATISTICS = 400  # sentences, evenly spread, for mean and spread
-# Landmarks as make_signs.py numbers them, and in a mirror: 9 of the body, 21 a hand.
-MIRROR = (0, 1, 3, 2, 5, 4, 7, 6, 8, *range(30, 51), *range(9, 30))
-WRISTS = {9: range(10, 30), 30: range(31, 51)}
-ARMS = (6, 7)  # the wrists among the points of the body: right, left
 
 _log = logging.getLogger(__name__)
-
-
-def hand_places(shape: tuple[int, ...]) -> torch.Tensor:
-    """[2, n]: coordinates of fingers, and of their wrist beside each; none of other landmarks."""
-    if not are_ours(shape):
-        return torch.zeros(2, 0, dtype=torch.long)
-    axes = shape[1]
-    pairs = [(f, wrist) for wrist, fingers in WRISTS.items() for f in fingers]
-    return torch.tensor([(axes * f + a, axes * w + a) for f, w in pairs for a in range(axes)]).T
-
-
-def with_hands(features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """[..., size] -> [..., size + n]: behind them, where the fingers are as seen from the wrist."""
-    return torch.cat([features, features[..., places[0]] - features[..., places[1]]], dim=-1)
 
 
 class Model(nn.Module):
@@ -147,24 +138,9 @@ def features_of(row: Features, shape: tuple[int, ...], dominant: bool) -> torch.
     if not are_landmarks(shape):
         return values.flatten(1)
     points = normalised_landmarks(values)
-    if dominant and are_ours(shape):
-        right, left = points[:, ARMS].var(dim=0, correction=0).sum(dim=-1)
-        points = mirrored(points) if left > right else points
+    if dominant and are_numbered(shape):
+        points = by_the_right(points)
     return points.flatten(1)
-
-
-def mirrored(points: torch.Tensor) -> torch.Tensor:
-    """[frames, 51, axes] with the sides exchanged: left hands stay left hands."""
-    return points[:, MIRROR] * torch.tensor([-1.0, 1.0, 1.0])[: points.shape[-1]]
-
-
-def are_ours(shape: tuple[int, ...]) -> bool:
-    """Whether landmarks are numbered as make_signs.py does."""
-    return are_landmarks(shape) and shape[0] == len(MIRROR)
-
-
-def are_landmarks(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 and shape[1] in (2, 3)
 
 
 class Varied:
@@ -176,28 +152,21 @@ class Varied:
 
     def __init__(self, shape: tuple[int, ...], mean: torch.Tensor, hidden: float, flip: bool):
         self.shape, self.mean, self.hidden = shape, mean, hidden
-        self.flip = flip and are_ours(shape)
+        self.flip = flip and are_numbered(shape)
         bands = 0 if are_landmarks(shape) else 2
         self.masks = SpecAugment(band=max(int(hidden * len(mean)), 1), bands=bands, gap=4, gaps=2)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         if are_landmarks(self.shape):
-            features = self.moved(features.unflatten(1, self.shape)).flatten(1)
+            points = features.unflatten(1, self.shape)
+            if self.flip and torch.rand(()) < 0.5:
+                points = mirrored(points)
+            features = moved(points).flatten(1)
         features = self.masks(features - self.mean)
         if are_landmarks(self.shape):
             kept = torch.rand(self.shape[0]) >= self.hidden
             features = features * kept.repeat_interleave(self.shape[1])
         return features + self.mean
-
-    def moved(self, points: torch.Tensor) -> torch.Tensor:
-        """[frames, points, axes]: turned by up to 0.2, stretched by up to 15 % a way."""
-        if self.flip and torch.rand(()) < 0.5:
-            points = mirrored(points)
-        turn = 0.4 * torch.rand(()) - 0.2
-        x = points[..., 0] * turn.cos() - points[..., 1] * turn.sin()
-        y = points[..., 0] * turn.sin() + points[..., 1] * turn.cos()
-        moved = torch.stack([x, y, *points[..., 2:].unbind(-1)], dim=-1)
-        return moved * (0.85 + 0.3 * torch.rand(self.shape[1]))
 
 
 def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tuple[int, ...]]:
@@ -329,15 +298,14 @@ def task(
     - `by_heart`: validate on the training sentences: a check, not a training.
     """
     one_of("model", model, ("teacher", "student"))
-    for name, value, low, high in (
+    all_between([
         ("width", width, 8, 4096), ("student_width", student_width, 8, 4096),
         ("student_blocks", student_blocks, 1, 64), ("alpha", alpha, 0, 1),
         ("temperature", temperature, 0.1, 100), ("dropout", dropout, 0, 0.95),
         ("label_smoothing", label_smoothing, 0, 0.95), ("mixup", mixup, 0, 10),
         ("hidden", hidden, 0, 0.9), ("beam", beam, 0, 1000),
         ("valid_share", valid_share, 0.01, 0.9),
-    ):  # fmt: skip
-        between(name, value, low, high)
+    ])  # fmt: skip
     rows, frames, shape = readable(feature_table(needed(data, "a folder of .npz features")))
     parts = (rows, rows)
     if not by_heart:

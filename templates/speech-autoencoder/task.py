@@ -22,7 +22,7 @@ from autotrain.blocks.audio import (
 )
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
-from autotrain.blocks.options import between
+from autotrain.blocks.options import all_between
 from autotrain.blocks.samples import Loaded, keep_readable, split_by_name
 
 RATE = 16_000  # hertz; clips of another rate are resampled
@@ -222,11 +222,10 @@ def task(
     between LSTM layers. `valid_share` of the clips is held out. Of each clip the first
     `max_seconds` are used.
     """
-    between("latent", latent, 1, 4096)
-    between("width", width, 1, 8192)
-    between("dropout", dropout, 0.0, 0.95)
-    between("valid_share", valid_share, 0.01, 0.9)
-    between("max_seconds", max_seconds, 0.1, 3600.0)
+    all_between([
+        ("latent", latent, 1, 4096), ("width", width, 1, 8192), ("dropout", dropout, 0, 0.95),
+        ("valid_share", valid_share, 0.01, 0.9), ("max_seconds", max_seconds, 0.1, 3600),
+    ])  # fmt: skip
     folder = data or Path(__file__).parent / "clips"
     clips, seconds = readable_clips(folder, max_seconds)
     names = ["/".join(clip.path.parts[-2:]) for clip in clips]
