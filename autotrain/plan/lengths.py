@@ -7,6 +7,7 @@ faster (attention), and never below it.
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -188,21 +189,31 @@ def _between(a: StepTrace, b: StepTrace, length: float) -> StepTrace:
         name: math.ceil(line(getattr(a, name), getattr(b, name))) for name in (*_BYTES, "ops")
     }
     changed |= {name: line(getattr(a, name), getattr(b, name)) for name in _WORK}
-    alike = a.marks == b.marks and len(a.tape) == len(b.tape)
-    alike = alike and all(x == y for x, y in zip(a.tape, b.tape, strict=True) if min(x, y) < 0)
     tape = b.tape
-    if alike:
-        tape = tuple(
-            math.ceil(line(x, y)) if x >= 0 else x for x, y in zip(a.tape, b.tape, strict=True)
-        )
+    if _alike(a, b):
+        pairs = zip(a.tape, b.tape, strict=True)
+        tape = tuple([math.ceil(x + share * (y - x)) if x >= 0 else x for x, y in pairs])
     calls = {name: _calls(getattr(a, name), getattr(b, name), share) for name in _CALLS}
     return b.model_copy(update={**changed, **calls, "tape": tape, "length": length})
 
 
+@functools.lru_cache(maxsize=256)
+def _alike(a: StepTrace, b: StepTrace) -> bool:
+    """Whether the same storages die in the same order, and only their sizes differ."""
+    if a.marks != b.marks or len(a.tape) != len(b.tape):
+        return False
+    pairs = zip(a.tape, b.tape, strict=True)
+    return all(x == y or (x >= 0 and y >= 0) for x, y in pairs)
+
+
 def _calls(a: tuple[Work, ...], b: tuple[Work, ...], share: float) -> tuple[Work, ...]:
     """Some of the one step's calls and some of the other's: it costs what lies between."""
-    some = [work._replace(calls=work.calls * (1 - share)) for work in a]
-    return (*some, *(work._replace(calls=work.calls * share) for work in b))
+    parts = ((a, 1 - share), (b, share))
+    return tuple([
+        Work(kind, dtype, part * calls, flops, moved, shape)
+        for each, part in parts
+        for kind, dtype, calls, flops, moved, shape in each
+    ])  # fmt: skip
 
 
 def _shorter(trace: StepTrace, length: float) -> StepTrace:

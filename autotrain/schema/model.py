@@ -76,6 +76,10 @@ class StepTrace(Record):
     tape: tuple[int, ...] = Field(default=(), repr=False)
     marks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
+    def __hash__(self) -> int:
+        """Of a few fields: the tape may have thousands, and traces are looked up often."""
+        return hash((self.micro_batch, self.length, self.dtype, self.peak_bytes, len(self.tape)))
+
 
 class Trial(Record):
     """A few optimizer steps for real, in a child process, and what they took.
@@ -204,7 +208,8 @@ class ModelProfile(Record):
         tf32 allocates as fp32 does. `plan.lengths.at_length` gives those of other lengths.
         """
         same = "fp32" if dtype == "tf32" else dtype
-        own = [t for t in self.traces if t.dtype == same and t.form == self.form]
+        form = self.form
+        own = [t for t in self.traces if t.dtype == same and (t.form is form or t.form == form)]
         longest = max((t.length for t in own), default=0.0)
         found = (t for t in own if t.length == longest)
         return tuple(sorted(found, key=lambda t: t.micro_batch))
