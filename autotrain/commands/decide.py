@@ -108,7 +108,7 @@ class Case:
         device = choose_device(hardware, goal)
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
         tracer.loaded_bytes = max(resident_bytes() - before, loaded)
-        dataset = source.dataset or task_dataset(task, tracer.samples, source.data)
+        dataset = source.dataset or task_dataset(task, tracer.first, source.data)
         case = cls(source, hardware, goal, tracer, dataset)
         case._look()
         return case

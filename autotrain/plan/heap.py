@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 KIB = 1024
 PAGE, PAD = 4 * KIB, 128 * KIB
@@ -124,13 +124,13 @@ def resident_peak(tape: Iterable[int], *, keeps: bool = True) -> int:
     return played(tape, keeps=keeps).peak
 
 
-def small_peak(tape: Iterable[int], start: int) -> int:
-    """Most bytes alive at once of what is born after `start` and small enough for the heap."""
+def alive_peak(tape: Iterable[int], start: int, counts: Callable[[int], bool]) -> int:
+    """Most bytes alive at once of what is born after `start` and counts by its size."""
     now = peak = 0
     sizes: list[int] = []
     for place, event in enumerate(tape):
         if event >= 0:
-            sizes.append(event if place >= start and event < MOST else 0)
+            sizes.append(event if place >= start and counts(event) else 0)
             now += sizes[-1]
             peak = max(peak, now)
         else:

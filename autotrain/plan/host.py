@@ -22,6 +22,9 @@ SLACK = 1.15
 # Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
 # which take memory inside, before their output. Low, expected, high; same measurements.
 HOLES = (0.0, 0.45, 1.0)
+# Where samples differ in size, of the larger tensors too: those of one micro-batch fit into no hole
+# that another's left. Measured: docs/measurements/2026-11-29-kernels.md.
+LARGE_HOLES = (0.0, 0.3, 0.7)
 # Kernels as they are first used: their code, and what oneDNN and MKL keep.
 KERNELS = Prediction(low=0, expected=12 * MIB, high=40 * MIB)
 # The compiler in the process, and the code that it made: 29 to 130 MiB of three models.
@@ -46,7 +49,10 @@ def resident(
     other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
-    low, expected, high = (_tensors(model, setup, tensors, share) for share in HOLES)
+    kept = not setup.form.activation_checkpointing
+    large = LARGE_HOLES if model.differ and kept else (0.0, 0.0, 0.0)
+    shares = zip(HOLES, large, strict=True)
+    low, expected, high = (_tensors(model, setup, tensors, *each) for each in shares)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
     copy = saved_bytes if setup.background else 0
     worker_bytes += shared_bytes(model, setup)
@@ -77,24 +83,29 @@ def shared_bytes(model: ModelProfile, setup: Setup) -> int:
     return 2 * setup.world * model.trainable_bytes if setup.several else 0
 
 
-def _tensors(model: ModelProfile, setup: Setup, tensors: Prediction, share: float) -> float:
+def _tensors(
+    model: ModelProfile, setup: Setup, tensors: Prediction, share: float, of_large: float
+) -> float:
     """Bytes that a step's tensors keep resident, with so much of the heap in holes."""
     traces = model.at(setup.dtype)
     if setup.shard or not all(trace.tape for trace in traces):
         return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
 
     def kept(trace: StepTrace) -> float:
-        whole, small = heap_bytes(trace, model.trainable_sizes, setup._replace(micro_batch=1))
-        return whole + share * small - trace.untouched_bytes
+        one = setup._replace(micro_batch=1)
+        whole, small, large = heap_bytes(trace, model.trainable_sizes, one)
+        return whole + share * small + of_large * large - trace.untouched_bytes
 
     untouched = affine(traces, lambda t: t.untouched_bytes, setup.micro_batch)
     return max(affine(traces, kept, setup.micro_batch), tensors.expected - untouched)
 
 
 @functools.lru_cache(maxsize=256)
-def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int]:
-    """What malloc keeps for a short run of these steps, and the most of a step on its heap."""
+def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int, int]:
+    """What malloc keeps for a short run of these steps, and the most of a step on its heap: of
+    small tensors, and of larger ones."""
     tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
     keeps = not setup.form.activation_checkpointing
-    resident = heap.resident_peak(tape, keeps=keeps)
-    return resident, heap.small_peak(trace.tape, trace.marks[1])
+    resident, start = heap.resident_peak(tape, keeps=keeps), trace.marks[1]
+    small = heap.alive_peak(trace.tape, start, lambda size: size < heap.MOST)
+    return resident, small, heap.alive_peak(trace.tape, start, lambda size: size >= heap.MOST)

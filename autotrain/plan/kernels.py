@@ -1,8 +1,8 @@
 """Kernels that a processor keeps: oneDNN makes code for each shape that it meets, and keeps 1,024.
 
-A recurrent layer's takes up to a megabyte. Where samples differ in length nearly every micro-batch
-brings new shapes, and they add up to gigabytes that no tensor accounts for. As many as a step needs
-serve as well: what comes next has another shape anyhow (docs/memory.md).
+Each takes some 300 kB to 10 MB. Where samples differ in size nearly every micro-batch brings new
+shapes, and they add up to gigabytes that no tensor accounts for. As many as a step needs serve as
+well: what comes next has another shape anyhow (docs/memory.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from autotrain.units import MIB
 
 # What oneDNN keeps where nobody says how many.
 USUAL = 1024
-LEAST = 32
+# Of shapes that differ, and of those that come again: twice a step's, as evaluation has its own.
+LEAST, LEAST_AGAIN, TURNS = 8, 32, 2
 # The parts of a layer, weights turned into its own order included, each in a kernel of its own; of
 # a recurrent layer those of both directions.
 _MADE_OF = {
@@ -24,11 +25,8 @@ _MADE_OF = {
     "rnn": 4,
     "rnn_backward": 5,
 }
-# Full micro-batches, and evaluation.
-_TURNS = 2
 # Bytes of one: low, expected, high. Measured: docs/measurements/2026-11-29-kernels.md.
 _EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
-# Processes that have not yet met their lengths have fewer.
 NONE = Prediction(low=0, expected=0, high=0)
 
 
@@ -40,7 +38,7 @@ def needed(model: ModelProfile, dtype: Dtype) -> int:
     trace = traces[-1]
     met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
     of_each = sum(_made_of(kind, dtype) for kind, dtype, _ in met)
-    return max(_TURNS * of_each, LEAST)
+    return max(of_each, LEAST) if model.differ else max(TURNS * of_each, LEAST_AGAIN)
 
 
 def _made_of(kind: str, dtype: str) -> int:
@@ -56,8 +54,7 @@ def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
     ledger.settle(
         "device.kernels",
         count or None,
-        formula=f"{count} kernels for the shapes of two steps; more would be of lengths "
-        "that seldom come again, and hold memory"
+        formula=_said(model, count)
         if count
         else "they are the library's own business where the device is no processor",
         source="measured: docs/measurements/2026-11-29-kernels.md",
@@ -65,9 +62,17 @@ def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
     )
 
 
+def _said(model: ModelProfile, count: int) -> str:
+    if model.differ:
+        return (
+            f"a step needs {count}; more would be of sizes that seldom come again, and hold memory"
+        )
+    return f"{count} are what two steps need; none comes that is not among them"
+
+
 def held(model: ModelProfile, kernels: int) -> Prediction:
-    """Bytes of those that samples of many lengths bring; alike ones bring no more than a step's."""
-    if model.lengths is None:
+    """Bytes of those that samples of many sizes bring; alike ones bring no more than a step's."""
+    if not model.differ:
         return NONE
     low, expected, high = ((kernels or USUAL) * each for each in _EACH)
     return Prediction(low=low, expected=expected, high=high)

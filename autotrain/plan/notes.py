@@ -63,6 +63,13 @@ def _about_model(model: ModelProfile, ledger: Ledger) -> Iterator[str]:
 def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
     lengths, parts = model.lengths, sizing.buckets()
     if lengths is None:
+        if model.uneven:
+            yield (
+                "samples differ in size, and the task gives no `length`: the plan is for the "
+                "largest of some hundred that were looked at, and a larger one may not fit; with "
+                "`length` it is for the longest there is, and shorter ones go together in larger "
+                "micro-batches"
+            )
         return
     if lengths.read < lengths.count:
         yield (

@@ -161,6 +161,7 @@ def model_digest(model: ModelProfile) -> str:
         "sample_seconds",
         "sample_bytes",
         "stacks",
+        "uneven",
         "statistics_bytes",
         "trainable_dims",
         "trainable_depths",

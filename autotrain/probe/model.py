@@ -39,12 +39,9 @@ from autotrain.task import Task, map_tensors, user_error
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FIGURES = (
-    "peak_bytes",
-    "accumulate_peak_bytes",
-    "evaluate_peak_bytes",
-    "matmul_flops",
+    "peak_bytes", "accumulate_peak_bytes", "evaluate_peak_bytes", "matmul_flops",
     "convolution_flops",
-)
+)  # fmt: skip
 _NOTED = 2**16  # bytes of tensors from elsewhere that are worth a second trace
 
 
@@ -76,6 +73,7 @@ class ModelTracer:
     insist: bool = False
     programs: list[tuple[StepTrace, Program]] = field(default_factory=list, repr=False)
     traits: dict[str, Any] = field(default_factory=dict, repr=False)  # of its data
+    first: list[Any] = field(default_factory=list, repr=False)  # what tells it from other data
     patterns: tuple[str, ...] = ()
     frozen: Frozen = field(default_factory=Frozen)
 
@@ -90,10 +88,12 @@ class ModelTracer:
         """
         with undisturbed():
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
-            samples, seconds, known = opened(task, path, lengths)
+            data = opened(task, path, lengths)
             model, mode = build(task, path, insist=insist)
-        shown = task, path, samples, seconds, model, mode, device
-        return cls(*shown, lengths=lengths, insist=insist, traits=known)
+        return cls(
+            task, path, data.samples, data.seconds, model, mode, device,
+            lengths=lengths, insist=insist, traits=data.traits, first=data.first,
+        )  # fmt: skip
 
     def freeze(self, patterns: tuple[str, ...]) -> None:
         """From here on, parameters of such names are not trained, and no others were frozen."""

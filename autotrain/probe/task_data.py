@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotrain.errors import AutotrainError
 from autotrain.kept import keeping, reads
@@ -21,6 +21,8 @@ from autotrain.task import Task, map_tensors, user_error
 
 _SAMPLES = 8
 _OTHERS = 40  # read by `kept`, those of the first few left out
+# Where samples differ in size and no `length` tells how.
+_LOOKED_AT, _LOOKING_SECONDS = 256, 1.0
 _TIMING_SECONDS = 0.5
 
 
@@ -67,6 +69,32 @@ def _content(item: Any) -> Iterator[bytes]:
         yield from _content([getattr(item, field.name) for field in fields(item)])
 
 
+class Opened(NamedTuple):
+    """Samples to plan with, the median seconds to load one, those that tell the data from other
+    data, and what a ModelProfile says of all of them."""
+
+    samples: list[Any]
+    seconds: float
+    first: list[Any]
+    traits: dict[str, Any]
+
+
+def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
+    """A few samples: the longest, where lengths are known; the largest, where they differ in size.
+
+    Raises AutotrainError, naming the task file's line, where loading one fails.
+    """
+    before = reads()
+    first, seconds = load_samples(task, path, lengths)
+    chosen = _first_read(task, lengths)
+    known = traits(task, path, first) | kept(task, before, lengths, first, seconds)
+    largest = first
+    if lengths is None and len({*map(_bytes, first)}) > 1:
+        largest = _largest(task, first, {*chosen}, seconds)
+    known["uneven"] = largest is not first
+    return Opened(largest, seconds, first, known)
+
+
 def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[list[Any], float]:
     """A few samples (the longest, where lengths are known) and the median seconds to load one.
 
@@ -89,6 +117,20 @@ def _first_read(task: Task, lengths: Lengths | None) -> list[int]:
     if lengths is None:
         return spread_indices(len(task.train))
     return lengths.up_to(math.inf, _SAMPLES)
+
+
+def _largest(task: Task, first: list[Any], read: set[int], seconds: float) -> list[Any]:
+    """As many as were read first, the largest of a few hundred or what a second allows."""
+    total = len(task.train)
+    many = min(_LOOKED_AT, int(_LOOKING_SECONDS / max(seconds, 1e-6)), total)
+    found = [*first]
+    for index in dict.fromkeys(i * total // many for i in range(many)):
+        if index in read:
+            continue
+        with suppress(Exception):  # a run heals a bad sample
+            found.append(task.train[index])
+            found = sorted(found, key=_bytes, reverse=True)[: len(first)]
+    return found
 
 
 def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
@@ -136,16 +178,6 @@ def _bytes(sample: Any) -> int:
     if isinstance(sample, list | tuple):
         return sum(map(_bytes, sample))
     return int(getattr(sample, "nbytes", 0))
-
-
-def opened(
-    task: Task, path: Path, lengths: Lengths | None
-) -> tuple[list[Any], float, dict[str, Any]]:
-    """A few samples, the median seconds to load one, and what a ModelProfile says of the data."""
-    before = reads()
-    samples, seconds = load_samples(task, path, lengths)
-    known = traits(task, path, samples) | kept(task, before, lengths, samples, seconds)
-    return samples, seconds, known
 
 
 def _stack(task: Task, samples: list[Any]) -> bool:

@@ -155,6 +155,7 @@ class ModelProfile(Record):
     how many dimensions each is, and how many levels below the output (`autotrain.depth`).
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
+    `uneven`: samples differ in size, and no `length` tells how.
     `stacks`: torch's own collate makes tensors alone of the samples, the same at each reading.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
     the backward pass; `block_bytes`: parameters of the largest that shares none with others, and
@@ -199,8 +200,14 @@ class ModelProfile(Record):
     sample_seconds: WholeFloat
     sample_bytes: Whole
     stacks: bool = False
+    uneven: bool = False
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
+
+    @property
+    def differ(self) -> bool:
+        """Whether samples differ in size, and micro-batches with them."""
+        return self.lengths is not None or self.uneven
 
     def at(self, dtype: Dtype) -> tuple[StepTrace, ...]:
         """The traces of one dtype on the longest samples, by micro_batch.

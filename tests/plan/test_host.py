@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.plan import heap, host, memory
+from autotrain.plan import heap, host, kernels, memory
 from autotrain.schema import ModelSection, Prediction, StepTrace
 from autotrain.units import MIB
 
@@ -71,15 +72,16 @@ def test_activations_that_are_computed_again_leave_no_holes():
     marks = (1, 2, len(holed_step.tape), len(holed_step.tape))
     holed_step = holed_step.model_copy(update={"marks": marks})
     again = SETUP._replace(form=ModelSection(activation_checkpointing=True))
-    kept, _ = host.heap_bytes(holed_step, (100 * MIB,), SETUP)
-    given_back, _ = host.heap_bytes(holed_step, (100 * MIB,), again)
+    kept, *_ = host.heap_bytes(holed_step, (100 * MIB,), SETUP)
+    given_back, *_ = host.heap_bytes(holed_step, (100 * MIB,), again)
     assert kept > given_back + 25 * MIB
 
 
 def test_small_bytes_are_those_that_a_step_puts_on_the_heap():
     tape = [6 * MIB, 64 * MIB, 3 * MIB, 5 * MIB, -3, -2]
-    assert heap.small_peak(tape, 1) == 8 * MIB
-    assert heap.small_peak(tape, 0) == 14 * MIB
+    assert heap.alive_peak(tape, 1, lambda size: size < heap.MOST) == 8 * MIB
+    assert heap.alive_peak(tape, 0, lambda size: size < heap.MOST) == 14 * MIB
+    assert heap.alive_peak(tape, 0, lambda size: size >= heap.MOST) == 64 * MIB
 
 
 def trace(micro_batch):
@@ -127,6 +129,23 @@ def test_more_samples_never_take_less():
 def test_a_save_copies_what_it_writes():
     saved = 2000 * MIB
     assert seen(profile(), saved=saved).expected >= host.BASE_BYTES + 2 * saved
+
+
+def test_where_samples_differ_in_size_large_tensors_leave_holes_too():
+    """Unless activations are computed again: there, what is large goes back at once."""
+    large = SETUP._replace(micro_batch=64, kernels=1)
+    again = large._replace(form=ModelSection(activation_checkpointing=True))
+    alike, differ = (
+        model(weights=100 * MIB).model_copy(
+            update={"traces": tuple(trace(size) for size in (8, 64)), "uneven": uneven}
+        )
+        for uneven in (False, True)
+    )
+    more = seen(differ, large).high - seen(alike, large).high
+    code = kernels.held(differ, 1).high
+    assert more > 10 * MIB + code
+    assert seen(differ, large).low == seen(alike, large).low
+    assert seen(differ, again).high - seen(alike, again).high == pytest.approx(code)
 
 
 def test_workers_come_on_top():

@@ -120,7 +120,7 @@ def a_task(train, valid=None):
 
 
 def test_a_plan_learns_what_all_samples_would_take():
-    _, _, known = opened(a_task(Images(), Images()), Path("task.py"), None)
+    known = opened(a_task(Images(), Images()), Path("task.py"), None).traits
     assert 2000 * IMAGE <= known["cached_bytes"] <= 1.1 * 2000 * IMAGE
     assert known["kept_bytes"] == 0
 
@@ -132,6 +132,6 @@ def test_a_sample_that_cannot_be_read_is_the_runs_business():
                 raise OSError("torn")
             return super().__getitem__(index)
 
-    samples, _, known = opened(a_task(Holed()), Path("task.py"), None)
-    assert len(samples) == 8
-    assert known["cached_bytes"] == 0
+    found = opened(a_task(Holed()), Path("task.py"), None)
+    assert len(found.samples) == 8
+    assert found.traits["cached_bytes"] == 0

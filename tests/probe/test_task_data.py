@@ -7,6 +7,7 @@ import pytest
 import torch
 from steps import HERE, Rows, classifier, mlp, opened
 
+from autotrain.probe import task_data
 from autotrain.probe.task_data import load_samples, task_dataset, traits
 from autotrain.task import Task
 
@@ -106,3 +107,51 @@ class Ragged(Rows):
 def test_samples_stack_where_torch_makes_the_same_tensors_of_them_each_time(dataset, more, stack):
     task = Task(model=mlp, train=dataset, valid=None, loss=None, **more)
     assert traits(task, HERE, load_samples(task, HERE)[0])["stacks"] is stack
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Of the same size but for a few, which are none of the first that are read."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+        self.asked = []
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        if self.sizes[index] is None:
+            raise OSError("torn")
+        return torch.ones(1, 8, self.sizes[index]), 0
+
+
+def of_sizes(sizes):
+    return Task(model=None, loss=None, train=Pictures(sizes))
+
+
+def test_where_samples_differ_in_size_the_largest_of_many_are_planned_with():
+    sizes = [10 + index % 7 for index in range(200)]
+    sizes[33], sizes[34], sizes[101] = 400, None, 300
+    task = of_sizes(sizes)
+    found = task_data.opened(task, HERE, None)
+    widths = sorted((image.shape[-1] for image, _ in found.samples), reverse=True)
+    assert widths[:2] == [400, 300]
+    assert len(widths) == 8
+    assert found.traits["uneven"]
+    assert [image.shape[-1] for image, _ in found.first] == [sizes[i * 25] for i in range(8)]
+
+
+def test_where_samples_are_alike_no_more_of_them_are_looked_at():
+    task = of_sizes([10] * 2000)
+    found = task_data.opened(task, HERE, None)
+    assert found.samples is found.first
+    assert not found.traits["uneven"]
+    assert len({*task.train.asked}) < 50
+
+
+def test_slow_samples_are_looked_at_for_a_second_and_no_longer(monkeypatch):
+    task = of_sizes([10 + index % 7 for index in range(2000)])
+    monkeypatch.setattr(task_data, "_LOOKING_SECONDS", 0.0)
+    task_data.opened(task, HERE, None)
+    assert len({*task.train.asked}) < 50
