@@ -93,6 +93,18 @@ def open_regular(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a regular file of up to `most` bytes. Raises OSError, of a larger one too.
+
+    A device such as /dev/full has no end, whoever named it.
+    """
+    with open_regular(path) as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", str(path))
+    return raw
+
+
 def _insist_on_regular(path: Path, status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

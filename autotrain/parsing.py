@@ -101,6 +101,7 @@ def _insist_usual(found: dict[str, Any]) -> None:
         if isinstance(value, str):
             fault = f"{shown}: a text of more than {TEXT_LENGTH:,} characters"
             _insist(len(value) <= TEXT_LENGTH, fault)
+            _insist("\0" not in value, f"{shown}: a text with a NUL, which no path or name has")
         elif isinstance(value, dict):
             waiting += [(f"{key}.{name}", inner) for name, inner in value.items()]
         elif isinstance(value, list):

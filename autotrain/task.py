@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from autotrain.batches import map_tensors
 from autotrain.errors import AutotrainError, starved
+from autotrain.files import read_regular
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,8 @@ __all__ = [
     "user_error",
 ]
 
+# No one writes a task file of more.
+CODE_BYTES = 16 << 20
 Sums = dict[str, tuple[Any, Any]]
 
 
@@ -167,7 +170,7 @@ def file_sha256(path: Path) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, CODE_BYTES)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name an existing task file") from None
 

@@ -99,3 +99,8 @@ def test_nothing_is_interpolated_and_nothing_imported(monkeypatch):
     before = {*sys.modules}
     assert parsing.toml(tomli_w.dumps({"a": texts}).encode()) == {"a": texts}
     assert {*sys.modules} == before
+
+
+def test_a_text_that_no_path_can_be_is_refused_by_its_key():
+    with pytest.raises(ValueError, match=r"run\.directory: a text with a NUL"):
+        parsing.toml(b'[run]\ndirectory = "runs/\\u0000x"\n')

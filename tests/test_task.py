@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict, UserDict, defaultdict, namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,16 @@ from hypothesis import strategies as st
 from autotrain import Loss, Task
 from autotrain.blocks.augment import Augmented
 from autotrain.errors import AutotrainError
-from autotrain.task import Portable, hold_out, load_module, load_task, map_tensors, subset
+from autotrain.task import (
+    CODE_BYTES,
+    Portable,
+    file_sha256,
+    hold_out,
+    load_module,
+    load_task,
+    map_tensors,
+    subset,
+)
 
 WORKING = """
 from autotrain import Task
@@ -370,3 +380,17 @@ def test_classification_tells_which_class_was_taken_for_which():
     made = Task.classification(model=lambda: None, train=[])
     found = made.confusion(torch.nn.Identity(), (logits, torch.tensor([0, 1, 1, -100])))
     assert found.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device without an end")
+def test_a_task_file_without_an_end_is_refused_before_it_fills_the_memory():
+    with pytest.raises(AutotrainError, match="/dev/full: not a regular file"):
+        file_sha256(Path("/dev/full"))
+
+
+def test_a_task_file_larger_than_anybody_writes_is_refused(tmp_path):
+    path = tmp_path / "task.py"
+    with open(path, "wb") as file:
+        file.truncate(CODE_BYTES + 1)
+    with pytest.raises(AutotrainError, match="larger than"):
+        file_sha256(path)

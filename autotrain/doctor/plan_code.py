@@ -12,6 +12,8 @@ from autotrain.doctor.mending import install, shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
 from autotrain.errors import AutotrainError
+from autotrain.files import read_regular
+from autotrain.task import CODE_BYTES
 
 # Of a module that is imported, the package to install where it has another name.
 _PACKAGES = {
@@ -72,7 +74,7 @@ def imports(scene: Scene) -> Result:
 
     path = trust.task_path(scene.plan.task, scene.plan_folder)
     try:
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = ast.parse(read_regular(path, CODE_BYTES), str(path))
     except OSError as error:
         return fail(
             f"{shown(path)}: {error.strerror}", f"autotrain plan --refresh {scene.plan_name}"

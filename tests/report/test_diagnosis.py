@@ -198,3 +198,10 @@ def test_no_verdict_depends_on_the_unit_of_the_loss():
     for make in (overfitting, plateau, converged):
         verdicts = {judged(make(5, scale=scale)).verdict for scale in (1e-6, 1.0, 1e6)}
         assert len(verdicts) == 1
+
+
+@pytest.mark.parametrize("size", [1e100, 1e160, 1e300])
+def test_losses_that_no_square_holds_are_no_error(size):
+    values = [size * factor for factor in (9, 1, 5, 2, 8, 1, 7, 3, 9, 2, 6, 1)] * 3
+    valley(values)
+    valley([1.0, 1.1, 1.0, 1.1] * 5 + values)

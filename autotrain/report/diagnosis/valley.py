@@ -75,7 +75,8 @@ def valley(values: Sequence[float], most_noise: float = math.inf, least: float =
     if len(values) < FEW:
         spread = min(most_noise, max(spread, least)) if math.isinf(most_noise) else most_noise
     elif (near := _noise(calm, NEAR)) > 0:
-        alike = max(_noise(calm, FAR) / near, 1.0) ** 4
+        more = max(_noise(calm, FAR) / near, 1.0)
+        alike = more * more * more * more  # of absurd losses infinite, where ** raises
     spread = max(spread, least, 1e-12)
     falling = _errors(values)
     rising = [*reversed(_errors(values[::-1])), 0.0]
@@ -86,7 +87,7 @@ def valley(values: Sequence[float], most_noise: float = math.inf, least: float =
     bottom = min(fmean(values[max(at - 1, 0) : at + 2]), values[at] + spread)
     tail = values[at + 1 :]
     late = tail[-max(len(tail) // 3, min(len(tail), 2)) :] if tail else values[-1:]
-    gain = (falling[-1] - both[at]) / spread**2 / alike
+    gain = (falling[-1] - both[at]) / (spread * spread) / alike
     return Valley(at, bottom, fmean(late), spread, gain, 8.0 + 4.0 * math.log(len(values)))
 
 
@@ -100,7 +101,7 @@ def _errors(values: Sequence[float]) -> list[float]:
             before, many, squares = blocks.pop()
             total -= squares
             both = many + count
-            left += squares + (before - mean) ** 2 * many * count / both
+            left += squares + (before - mean) * (before - mean) * many * count / both
             mean, count = (before * many + mean * count) / both, both
         blocks.append((mean, count, left))
         total += left

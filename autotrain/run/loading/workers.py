@@ -267,11 +267,11 @@ def _work(
     torch_worker._worker_info = torch_worker.WorkerInfo(  # what get_worker_info() shall say
         id=number, num_workers=count, seed=source.seed, dataset=source.carried.value[0]
     )
-    with open(stacks, "w") as file:
-        faulthandler.enable(file)
-        if hasattr(signal, "SIGUSR1"):
-            faulthandler.register(signal.SIGUSR1, file)
-        try:
+    try:
+        with open(stacks, "w") as file:
+            faulthandler.enable(file)
+            if hasattr(signal, "SIGUSR1"):
+                faulthandler.register(signal.SIGUSR1, file)
             results.send(None)
             while True:
                 which, request = requests.recv()
@@ -280,8 +280,8 @@ def _work(
                 cell[0] = HANDING_OVER
                 _hand_over(results, made, by_pipe)
                 cell[0] = IDLE
-        except (EOFError, OSError):
-            return
+    except (EOFError, OSError):  # the run has ended, and may have cleared `stacks` away already
+        return
 
 
 def _hand_over(results: Connection, made: Made, by_pipe: bool) -> None:
