@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from autotrain import parsing
 
-KEY = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
+KEY = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 VALUE = st.recursive(
     st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | KEY
     | st.floats(allow_nan=False, allow_infinity=False),

@@ -32,6 +32,8 @@ _figures = itemgetter(*FIGURES, *SENSED)
 # How lines of Steps begin, with spaces or without. So many of them are turned into numbers at once.
 _BEGINS = ('{"event": "step"', '{"event":"step"')
 _AT_ONCE = 1024
+# A run may write any number; beyond this one they are all the same to a report.
+MOST = 1e100
 # A whole number beyond it is none of ours.
 _LARGEST = 2.0**63
 
@@ -39,7 +41,13 @@ _LARGEST = 2.0**63
 def row_of(event: Step) -> Row:
     """The log point of an event."""
     figures: Row = _of_step(event)
-    return (*figures, *(math.nan if told is None else told for told in _sensed(event)))
+    told = (*figures, *(math.nan if told is None else told for told in _sensed(event)))
+    return tuple(map(bounded, told)) if any(abs(each) > MOST for each in figures) else told
+
+
+def bounded(value: float) -> float:
+    """The same, or so much of it that sums and squares of many are still numbers."""
+    return math.copysign(MOST, value) if MOST < abs(value) < math.inf else value
 
 
 def read(lines: Iterable[str]) -> Iterator[Event | Block]:

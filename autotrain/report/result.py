@@ -12,7 +12,7 @@ from typing import Any
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Healed, Saved, Started, Step, Stopped, Warned
-from autotrain.report.points import FIGURES, Block, Points, finite, read, row_of
+from autotrain.report.points import FIGURES, Block, Points, bounded, finite, read, row_of
 from autotrain.report.progress import epoch_of, monitored, window_of
 from autotrain.schema import CUDA_LIKE, Plan
 
@@ -212,7 +212,9 @@ class _Fold:
                 self._session(event)
             case Evaluated():
                 self._forget(self.found.evaluations, event.step - 1)
-                self.found.evaluations.append(event)
+                metrics = {name: bounded(value) for name, value in event.metrics.items()}
+                told = replace(event, loss=bounded(event.loss), metrics=metrics)
+                self.found.evaluations.append(told)
             case Saved() if event.label != "mirrored":
                 self.found.saves.append(event)
             case Healed():

@@ -205,3 +205,15 @@ def test_losses_that_no_square_holds_are_no_error(size):
     values = [size * factor for factor in (9, 1, 5, 2, 8, 1, 7, 3, 9, 2, 6, 1)] * 3
     valley(values)
     valley([1.0, 1.1, 1.0, 1.1] * 5 + values)
+
+
+def test_a_run_whose_figures_no_sum_holds_has_a_report_all_the_same():
+    sizes = [1e300, -1e300, 1e308, 1e150, 10.0, -1e308]
+    events = [started(epochs=10, per_epoch=40)]
+    for n in range(1, 401):
+        events.append(a_step(n, loss=sizes[n % 6], grad_norm=abs(sizes[n % 5])))
+        if n % 40 == 0:
+            events.append(evaluated(n, sizes[n // 40 % 6], best=n == 40))
+    result = collect([*events, stopped(400)], a_plan())
+    assert diagnose(result, a_plan(), Place())
+    assert max(result.points.column("loss")) == 1e100
