@@ -6,35 +6,20 @@ Where both are equal, none was made twice: the plan keeps enough. Counted, not t
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from step_time import AUTOTRAIN, HERE
+from step_time import AUTOTRAIN, planned
 
 MODELS = (
     "mlp,resnet18,efficientnet_b0,mobilenet_v3_small,convnext_tiny,bilstm_ctc,transformer,gru,unet,"
     "densenet,vit,conformer_ctc,gpt2_like,separable_net,clip_net"
 )
 KEPT, ALL = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192"
-STEPS = 4
-
-
-def planned(name: str, dtype: str, folder: Path) -> int:
-    """The kernels that a plan of it keeps."""
-    settings = {
-        "task.model": name, "batch.micro_batch": 4, "batch.global_batch": 4,
-        "precision.dtype": dtype, "loader.workers": 0, "train.epochs": 1,
-    }  # fmt: skip
-    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
-    done = subprocess.run(
-        [*plan, "--json", "--no-trial"], capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)["device"]["kernels"]
+MICRO_BATCH, STEPS = 4, 4
 
 
 def made(folder: Path, more: dict[str, str]) -> int:
@@ -54,7 +39,7 @@ def main() -> None:
         for dtype in asked.dtypes.split(","):
             with tempfile.TemporaryDirectory() as home:
                 folder = Path(home)
-                kept = planned(name, dtype, folder)
+                kept = planned(name, (MICRO_BATCH, dtype), 2, folder, [])["device"]["kernels"]
                 own, every = made(folder, {}), made(folder, {KEPT: ALL})
             again = "" if own == every else f"  {own - every} made again"
             print(f"{name:20} {dtype}  kept {kept:5}  made {every:5}{again}", flush=True)

@@ -49,9 +49,7 @@ def resident(
     other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
-    kept = not setup.form.activation_checkpointing
-    large = LARGE_HOLES if model.differ and kept else (0.0, 0.0, 0.0)
-    shares = zip(HOLES, large, strict=True)
+    shares = zip(HOLES, LARGE_HOLES if model.differ else (0.0, 0.0, 0.0), strict=True)
     low, expected, high = (_tensors(model, setup, tensors, *each) for each in shares)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
     copy = saved_bytes if setup.background else 0
@@ -103,9 +101,10 @@ def _tensors(
 @functools.lru_cache(maxsize=256)
 def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int, int]:
     """What malloc keeps for a short run of these steps, and the most of a step on its heap: of
-    small tensors, and of larger ones."""
+    small tensors, and of larger ones, unless these go back at once."""
     tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
     keeps = not setup.form.activation_checkpointing
     resident, start = heap.resident_peak(tape, keeps=keeps), trace.marks[1]
     small = heap.alive_peak(trace.tape, start, lambda size: size < heap.MOST)
-    return resident, small, heap.alive_peak(trace.tape, start, lambda size: size >= heap.MOST)
+    large = heap.alive_peak(trace.tape, start, lambda size: keeps and size >= heap.MOST)
+    return resident, small, large

@@ -27,7 +27,6 @@ _MADE_OF = {
 }
 # Bytes of one: low, expected, high. Measured: docs/measurements/2026-11-29-kernels.md.
 _EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
-NONE = Prediction(low=0, expected=0, high=0)
 
 
 def needed(model: ModelProfile, dtype: Dtype) -> int:
@@ -50,19 +49,22 @@ def _made_of(kind: str, dtype: str) -> int:
 
 def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
     """Settle `device.kernels`."""
-    count = needed(model, dtype) if ledger.values["device"]["kind"] == "cpu" else 0
+    on_cpu = ledger.values["device"]["kind"] == "cpu"
+    count = needed(model, dtype) if on_cpu else 0
     ledger.settle(
         "device.kernels",
         count or None,
-        formula=_said(model, count)
-        if count
-        else "they are the library's own business where the device is no processor",
+        formula=_said(model, count, on_cpu=on_cpu),
         source="measured: docs/measurements/2026-11-29-kernels.md",
         would_change=f"--set device.kernels={USUAL}, as oneDNN has it",
     )
 
 
-def _said(model: ModelProfile, count: int) -> str:
+def _said(model: ModelProfile, count: int, *, on_cpu: bool) -> str:
+    if not on_cpu:
+        return "they are the library's own business where the device is no processor"
+    if not count:
+        return "as many as the library keeps: the trace does not tell what a step computes"
     if model.differ:
         return (
             f"a step needs {count}; more would be of sizes that seldom come again, and hold memory"
@@ -72,7 +74,6 @@ def _said(model: ModelProfile, count: int) -> str:
 
 def held(model: ModelProfile, kernels: int) -> Prediction:
     """Bytes of those that samples of many sizes bring; alike ones bring no more than a step's."""
-    if not model.differ:
-        return NONE
-    low, expected, high = ((kernels or USUAL) * each for each in _EACH)
+    count = (kernels or USUAL) if model.differ else 0
+    low, expected, high = (count * each for each in _EACH)
     return Prediction(low=low, expected=expected, high=high)

@@ -107,7 +107,7 @@ def _about_what_is_kept(sizing: Sizing) -> Iterator[str]:
             "not counted in what the run needs; keep less in the dataset"
         )
     else:
-        yield f"{said}"
+        yield said
 
 
 def _about_recipes(sizing: Sizing) -> Iterator[str]:

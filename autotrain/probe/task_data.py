@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 from autotrain.errors import AutotrainError
 from autotrain.kept import keeping, reads
+from autotrain.probe.findings import spread
 from autotrain.probe.keeping import kept_of_each
 from autotrain.probe.lengths import Lengths
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, map_tensors, user_error
 
 _SAMPLES = 8
-_OTHERS = 40  # read by `kept`, those of the first few left out
+_OTHERS = 40  # looked at for what the dataset keeps, those of the first few left out
 # Where samples differ in size and no `length` tells how.
 _LOOKED_AT, _LOOKING_SECONDS = 256, 1.0
 _TIMING_SECONDS = 0.5
@@ -86,13 +87,16 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
     """
     before = reads()
     first, seconds = load_samples(task, path, lengths)
-    chosen = _first_read(task, lengths)
-    known = traits(task, path, first) | kept(task, before, lengths, first, seconds)
-    largest = first
-    if lengths is None and len({*map(_bytes, first)}) > 1:
-        largest = _largest(task, first, {*chosen}, seconds)
-    known["uneven"] = largest is not first
-    return Opened(largest, seconds, first, known)
+    read = {*_first_read(task, lengths)}
+    uneven = lengths is None and len({*map(_bytes, first)}) > 1
+    known = {
+        **traits(task, path, first),
+        **_kept_by_blocks(before, lengths, len(first)),
+        "cached_bytes": _kept_by_itself(task, path, first, read, seconds),
+        "uneven": uneven,
+    }
+    samples = _largest(task, first, read, seconds) if uneven else first
+    return Opened(samples, seconds, first, known)
 
 
 def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[list[Any], float]:
@@ -121,10 +125,9 @@ def _first_read(task: Task, lengths: Lengths | None) -> list[int]:
 
 def _largest(task: Task, first: list[Any], read: set[int], seconds: float) -> list[Any]:
     """As many as were read first, the largest of a few hundred or what a second allows."""
-    total = len(task.train)
-    many = min(_LOOKED_AT, int(_LOOKING_SECONDS / max(seconds, 1e-6)), total)
+    many = min(_LOOKED_AT, int(_LOOKING_SECONDS / max(seconds, 1e-6)))
     found = [*first]
-    for index in dict.fromkeys(i * total // many for i in range(many)):
+    for index in spread(range(len(task.train)), many):
         if index in read:
             continue
         with suppress(Exception):  # a run heals a bad sample
@@ -142,33 +145,26 @@ def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
     }
 
 
-def kept(
-    task: Task,
-    before: Mapping[int, int],
-    lengths: Lengths | None,
-    samples: list[Any],
-    seconds: float,
+def _kept_by_blocks(
+    before: Mapping[int, int], lengths: Lengths | None, many: int
 ) -> dict[str, int]:
-    """What a ModelProfile says of samples that stay in memory once all were read: by blocks, and
-    by the dataset itself.
-
-    Those read since (`kept.reads`) were the longest, where lengths are known.
-    """
+    """Of samples that blocks keep once all were read, by the `many` that were read since `before`:
+    the longest, where lengths are known."""
     found, share = keeping(before), 1.0
     if lengths is not None and lengths.longest > 0:
-        share = float(lengths.values.mean() / lengths.values[: len(samples)].mean())
-    read, total = {*_first_read(task, lengths)}, len(task.train)
-    spread = (i * total // _OTHERS for i in range(_OTHERS))
-    unread = [*dict.fromkeys(index for index in spread if index not in read)]
+        share = float(lengths.values.mean() / lengths.values[:many].mean())
+    return {"kept_bytes": round(share * found.all_read), "kept_most": found.at_most}
+
+
+def _kept_by_itself(
+    task: Task, path: Path, samples: list[Any], read: set[int], seconds: float
+) -> int:
+    """Bytes of samples that the dataset keeps once all were read, by some that nobody `read`."""
+    unread = [index for index in spread(range(len(task.train)), _OTHERS) if index not in read]
     size = sum(map(_bytes, samples)) / len(samples)
-    each = 0.0
     with suppress(Exception):  # a run heals a bad sample, and the plan's own readings went well
-        each = kept_of_each(task.train, unread, size, seconds)
-    return {
-        "kept_bytes": round(share * found.all_read),
-        "kept_most": found.at_most,
-        "cached_bytes": round(each * (total + (len(task.valid) if task.valid is not None else 0))),
-    }
+        return round(kept_of_each(task.train, unread, size, seconds) * total_count(task, path))
+    return 0
 
 
 def _bytes(sample: Any) -> int:
@@ -220,7 +216,7 @@ def _generators() -> list[Any]:
 
 def spread_indices(total: int) -> list[int]:
     """A few samples of so many, evenly spread."""
-    return sorted({i * total // _SAMPLES for i in range(_SAMPLES)}) if total else []
+    return spread(range(total), _SAMPLES)
 
 
 def loaded(task: Task, path: Path, indices: list[int]) -> list[Any]:

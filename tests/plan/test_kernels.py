@@ -79,3 +79,9 @@ def test_where_lengths_differ_the_peak_holds_as_many_as_are_kept(key):
 
     assert peak(alike, 1000) == peak(alike, 100)
     assert peak(differ, 1000) - peak(differ, 100) > 900 * 0.3 * MIB
+
+
+def test_the_reason_says_whose_business_it_is_where_nothing_is_set():
+    gpu = machine(device("cuda", free=8 << 30, native_dtypes=("fp32",)))
+    assert "no processor" in reason(planned(gpu, at_work()), KEY).formula
+    assert "the trace does not tell" in reason(planned(CPU, at_work()), KEY).formula

@@ -14,7 +14,7 @@ from autotrain.probe.processor import native_dtypes, parse_cpuinfo
 from autotrain.schema import Cpu, Device, Disk, HardwareProfile, Rates
 
 RATES = Rates(matmul={"fp32": 1e11}, bandwidth=1e10, op_seconds=5e-6, source="measured")
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 counts = st.integers(1, 2**50)
 
 

@@ -11,12 +11,14 @@ import signal
 import sys
 import tempfile
 import time
+import types
 
 import pytest
 import torch
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Healed, Step, Stopped, Warned
+from autotrain.run.loading import workers as loader_workers
 from autotrain.run.loading.blame import fitting
 from autotrain.run.loop import train
 from autotrain.task import Task
@@ -552,3 +554,20 @@ def test_a_loader_in_this_process_that_hangs_is_told_once(tmp_path, caplog):
     assert "stuck for 0.3 s, reading sample 3 of the training set" in told[0].message
     [stacks] = tmp_path.glob("stacks-*.txt")
     assert "time.sleep(1.0)" in stacks.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_worker_that_comes_after_the_end_of_its_run_says_nothing(tmp_path, capfd):
+    """The folder that its stacks would go to was cleared away while it started."""
+    source = types.SimpleNamespace(seed=0, carried=types.SimpleNamespace(value=[None]))
+    context = multiprocessing.get_context("fork")
+    requests, results = context.Pipe(duplex=False)[0], context.Pipe(duplex=False)[1]
+    stacks = tmp_path / "cleared away" / "0.txt"
+    process = context.Process(
+        target=loader_workers._work,
+        args=(0, 1, source, requests, results, [0, 0], stacks, [], False),
+    )
+    process.start()
+    process.join(30)
+    assert process.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err

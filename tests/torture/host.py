@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -36,17 +37,24 @@ LEAVES = (
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def watch(inside, strays):
-    """From here on, note what is written elsewhere than `inside`, and what leaves the process."""
-    roots = tuple(os.path.realpath(place) + os.sep for place in inside)
+def watch(inside, strays, forks):
+    """From here on, note what is written elsewhere than `inside`, and what leaves the process.
+
+    In `forks`: an entry for each process it starts by fork.
+    """
     own = os.getpid()
+    roots = (*(os.path.realpath(place) + os.sep for place in inside), f"/dev/shm/pym-{own}-")
+
+    def stray(event, said):
+        if [event, said] not in strays:
+            strays.append([event, said])
 
     def note(event, path):
         if isinstance(path, int) or path is None or os.getpid() != own:
             return
         where = os.path.realpath(os.fsdecode(path))
         if where != os.devnull and not f"{where}{os.sep}".startswith(roots):
-            strays.append([event, where])
+            stray(event, where)
 
     def see(event, arguments):
         if event == "open":
@@ -59,29 +67,36 @@ def watch(inside, strays):
         elif event in CHANGES:
             for place in CHANGES[event]:
                 note(event, arguments[place])
+        elif event == "os.fork":
+            forks.append(os.getpid() == own)
+        elif event == "socket.connect" and isinstance(arguments[1], str):  # of its own workers
+            note(event, arguments[1])
         elif event in LEAVES:
-            strays.append([event, str(arguments)[:300]])
+            stray(event, str(arguments)[:300])
 
     sys.addaudithook(see)
 
 
 def child(asked, told, before):
     """Type it, and tell what it loaded and where it wrote."""
-    folder, strays, code = Path(asked["folder"]), [], "no exit"
+    folder, strays, forks, code = Path(asked["folder"]), [], [], "no exit"
     os.setpgid(0, 0)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(asked[name], os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), number)
     os.environ["AUTOTRAIN_HOME"] = asked["home"]
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{asked['home']}/compiled"  # the compiler's own
+    tempfile.tempdir = f"{asked['home']}/tmp"
+    os.makedirs(tempfile.tempdir, exist_ok=True)
     os.chdir(folder)
     sys.argv = ["autotrain", *asked["type"]]
-    watch((asked.get("inside", folder), asked["home"]), strays)
+    watch((asked.get("inside", folder), asked["home"]), strays, forks)
     try:
         command_line()
     except SystemExit as end:
         code = end.code or 0
     loaded = sorted(set(sys.modules) - before)
-    os.write(told, json.dumps({"code": code, "loaded": loaded, "strays": strays[:20]}).encode())
+    said = {"code": code, "loaded": loaded, "strays": strays[:40], "forks": sum(forks)}
+    os.write(told, json.dumps(said).encode())
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -111,6 +126,7 @@ def tried(asked, before):
     _, status, used = os.wait4(process, 0)
     return {
         "code": f"ended by {os.waitstatus_to_exitcode(status)}", "loaded": [], "strays": [],
+        "forks": 0,
         **(json.loads(raw) if raw else {}),
         "cpu": used.ru_utime + used.ru_stime, "seconds": time.perf_counter() - begun,
         "bytes": used.ru_maxrss << 10,

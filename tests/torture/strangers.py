@@ -12,6 +12,7 @@ from pathlib import Path
 from commands.house import TASK
 
 SECONDS, BYTES = 1.0, 200 << 20
+EACH_WORKER = 0.15  # seconds that a process takes which the plan asks for
 CODES = (0, 1, 2, 4)
 # Code that a plan may name and nobody trusts: it would leave a mark.
 DECOY = "open(__file__ + '.ran', 'w').close()\n"
@@ -78,20 +79,23 @@ class Place:
         """What a sound input takes, once all that it loads is there."""
         found = self.type(*words, learns=True, **more)
         assert found["code"] in (0, 1, 2), found
-        self.host.usual[kind] = found
+        before = self.host.usual.setdefault(kind, {**found, "strays": []})
+        before["strays"] += [each for each in found["strays"] if each not in before["strays"]]
 
     def wrong(self, kind, found):
         """What does not hold that must."""
         said, usual = found["out"] + found["err"], self.host.usual[kind]
+        strays = [each for each in found["strays"] if each not in usual["strays"]]
+        most = usual["cpu"] + SECONDS + EACH_WORKER * found["forks"]
         odd = {c for c in said if not c.isprintable()} - {*"\n\t\u200c\u200d"}
         told = found["code"] == 0 or "error: " in found["err"]
         faults = {
             f"exit {found['code']}": found["code"] not in CODES,
             "a traceback": "Traceback" in found["err"],
             "no error is told": not told,
-            f"wrote outside: {found['strays']}": found["strays"],
+            f"wrote outside: {strays}": strays,
             f"loaded {foreign(found)}": foreign(found),
-            f"took {found['cpu']:.1f} s": found["cpu"] > usual["cpu"] + SECONDS,
+            f"took {found['cpu']:.1f} s": found["cpu"] > most,
             f"took {found['bytes'] >> 20} MiB": found["bytes"] > usual["bytes"] + BYTES,
             f"shows {odd}": odd,
             "files around it": self._around() != self.around,

@@ -49,7 +49,7 @@ def place(tmp_path_factory):
         made.runs = made.root / "home" / "runs"
         shutil.copytree(made.folder / "runs", made.runs)
         for kind, (_, trusted, words) in WAYS.items():
-            for text in (made.alone, made.staged):
+            for text in (made.alone, made.staged, with_workers(made.alone)):
                 prepare(made, kind, text.encode())
                 made.usual(kind, *words, trusted=trusted)
         yield made
@@ -82,6 +82,12 @@ def amended(text):
     tree = tomllib.loads(text)
     change = {"step": 3, "key": "batch.split", "before": 1, "after": 2, "why": "out of memory"}
     return tomli_w.dumps({**tree, "amendments": [change]})
+
+
+def with_workers(text, workers=2):
+    """The plan whose samples come from processes of their own."""
+    tree = tomllib.loads(text)
+    return tomli_w.dumps({**tree, "loader": {**tree["loader"], "workers": workers}})
 
 
 def small(step, size=2):
