@@ -101,7 +101,7 @@ def settings(plan: Plan) -> Iterator[None]:
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     if device.type == "cpu":
-        (give_back_at_once if plan.model.activation_checkpointing else keep_freed)()
+        (keep_freed if plan.model.keeps_freed(plan.device.keep_freed) else give_back_at_once)()
     try:
         with kernels_kept(plan.device.kernels):
             yield

@@ -58,7 +58,9 @@ def _changes(section: OptimizerSection) -> list[str]:
 
 
 def values(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The gradients, to compute with in place: of a sparse one, each row that it has, once."""
+    """The gradients, to compute with in place, as real numbers: of a sparse one, each row that it
+    has, once; of a complex one, both parts.
+    """
     found = []
     for parameter in parameters:
         gradient = parameter.grad
@@ -67,7 +69,7 @@ def values(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if gradient.is_sparse:
             parameter.grad = gradient.coalesce()
             gradient = parameter.grad.values()
-        found.append(gradient)
+        found.append(torch.view_as_real(gradient) if gradient.is_complex() else gradient)
     return found
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from autotrain.batches import map_tensors
 from autotrain.errors import AutotrainError, starved
 from autotrain.files import read_regular
+from autotrain.heldout import held_out
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +160,7 @@ def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]
             "add samples, or give the task a `valid` dataset",
         )
     keyed = sorted(range(count), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
-    held = min(max(round(count * share), 1), count - 1)
+    held = held_out(count, share)
     return sorted(keyed[held:]), sorted(keyed[:held])
 
 

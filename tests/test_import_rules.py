@@ -18,7 +18,7 @@ TORCH = ("torch", "torchaudio", "torchvision")
 HEAVY = (*TORCH, "numpy", "pydantic", "rich", "matplotlib")
 PLAIN = (
     "autotrain.errors", "autotrain.units", "autotrain.schema", "autotrain.events",
-    "autotrain.parsing",
+    "autotrain.parsing", "autotrain.heldout",
 )  # fmt: skip
 FILES = ("glob", "io", "mmap", "os", "pathlib", "pickle", "shelve", "shutil", "sqlite3", "tempfile")
 IO = (*FILES, "ctypes", "multiprocessing", "socket", "subprocess", "threading", "urllib")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autotrain.errors import AutotrainError, UsageError
+from autotrain.heldout import held_out
 from autotrain.plan.ledger import Ledger
 from autotrain.schema import (
     VALID_SHARE,
@@ -161,8 +162,7 @@ def data(ledger: Ledger, model: ModelProfile) -> tuple[int, int]:
         formula=f"a tenth of {total} training samples is held out, as run.seed picks them",
         source="autotrain's rule",
     )
-    # At least one on each side, as `task.hold_out` splits.
-    held = min(max(round(total * share), 1), total - 1)
+    held = held_out(total, share)
     return total - held, held
 
 

@@ -7,6 +7,7 @@ the tensors: more than there are, because holes between them stay resident.
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 from autotrain.plan import heap, kernels, sequence
 from autotrain.plan.memory import Setup, affine
@@ -25,6 +26,9 @@ HOLES = (0.0, 0.45, 1.0)
 # Where samples differ in size, of the larger tensors too: those of one micro-batch fit into no hole
 # that another's left. Measured: docs/measurements/2026-11-29-kernels.md.
 LARGE_HOLES = (0.0, 0.3, 0.7)
+# And of one that is the largest by far, wherever it comes again: whatever small lies before or
+# behind the hole that it left, it does not fit into it.
+SOLE_HOLES = (0.0, 1.0, 2.0)
 # Kernels as they are first used: their code, and what oneDNN and MKL keep.
 KERNELS = Prediction(low=0, expected=12 * MIB, high=40 * MIB)
 # The compiler in the process, and the code that it made: 29 to 130 MiB of three models.
@@ -49,8 +53,9 @@ def resident(
     other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
-    shares = zip(HOLES, LARGE_HOLES if model.differ else (0.0, 0.0, 0.0), strict=True)
-    low, expected, high = (_tensors(model, setup, tensors, *each) for each in shares)
+    of_large = LARGE_HOLES if model.differ else (0.0, 0.0, 0.0)
+    shares = zip(HOLES, of_large, SOLE_HOLES, strict=True)
+    low, expected, high = (_tensors(model, setup, tensors, each) for each in shares)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
     copy = saved_bytes if setup.background else 0
     worker_bytes += shared_bytes(model, setup)
@@ -82,29 +87,45 @@ def shared_bytes(model: ModelProfile, setup: Setup) -> int:
 
 
 def _tensors(
-    model: ModelProfile, setup: Setup, tensors: Prediction, share: float, of_large: float
+    model: ModelProfile, setup: Setup, tensors: Prediction, shares: tuple[float, float, float]
 ) -> float:
     """Bytes that a step's tensors keep resident, with so much of the heap in holes."""
     traces = model.at(setup.dtype)
+    share, of_large, of_sole = shares
     if setup.shard or not all(trace.tape for trace in traces):
         return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
 
     def kept(trace: StepTrace) -> float:
         one = setup._replace(micro_batch=1)
-        whole, small, large = heap_bytes(trace, model.trainable_sizes, one)
-        return whole + share * small + of_large * large - trace.untouched_bytes
+        heaped = heap_bytes(trace, model.trainable_sizes, one)
+        holes = share * heaped.small + of_large * heaped.large + of_sole * heaped.sole
+        return heaped.whole + holes - trace.untouched_bytes
 
     untouched = affine(traces, lambda t: t.untouched_bytes, setup.micro_batch)
     return max(affine(traces, kept, setup.micro_batch), tensors.expected - untouched)
 
 
+class Heaped(NamedTuple):
+    """What malloc keeps for a short run of steps, and the most of a step on its heap: of small
+    tensors, of larger ones, and the largest where it is alone; none of those that go back at once.
+    """
+
+    whole: int
+    small: int
+    large: int
+    sole: int
+
+
 @functools.lru_cache(maxsize=256)
-def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> tuple[int, int, int]:
-    """What malloc keeps for a short run of these steps, and the most of a step on its heap: of
-    small tensors, and of larger ones, unless these go back at once."""
+def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> Heaped:
+    """A traced step on malloc's heap."""
     tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
-    keeps = not setup.form.activation_checkpointing
-    resident, start = heap.resident_peak(tape, keeps=keeps), trace.marks[1]
+    keeps, start = setup.form.keeps_freed(setup.keep_freed), trace.marks[1]
+    whole = heap.resident_peak(tape, keeps=keeps)
     small = heap.alive_peak(trace.tape, start, lambda size: size < heap.MOST)
-    large = heap.alive_peak(trace.tape, start, lambda size: keeps and size >= heap.MOST)
-    return resident, small, large
+    if not keeps:
+        return Heaped(whole, small, 0, 0)
+    large = heap.alive_peak(trace.tape, start, lambda size: size >= heap.MOST)
+    most = max(trace.tape[start:], default=0)
+    near = heap.alive_peak(trace.tape, start, lambda size: size >= most / 2)
+    return Heaped(whole, small, large, most if most >= heap.MOST and near < 1.5 * most else 0)

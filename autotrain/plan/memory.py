@@ -81,6 +81,7 @@ class Setup(NamedTuple):
     with all of the model. `world`: so many. `shard`: it is divided among them, and after which
     micro-batches gradients are added up (`parallel.reduce`). `background`: in RAM there may be a
     copy of what is saved beside it. `kernels` are kept at most; 0: as many as their library keeps.
+    `keep_freed`: as in the plan (`ModelSection.keeps_freed`).
     """
 
     micro_batch: int
@@ -99,6 +100,7 @@ class Setup(NamedTuple):
     shard: str = ""
     background: bool = False
     kernels: int = 0
+    keep_freed: bool | None = None
 
 
 def optimizer_state_bytes(

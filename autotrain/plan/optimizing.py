@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from autotrain.errors import UsageError
 from autotrain.plan import learning
 from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import DEFAULT_OPTIMIZER, FOUND_BY_TRYING, Found, Ledger
 from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
-from autotrain.schema import Device, OptimizerName
+from autotrain.schema import Device, ModelProfile, OptimizerName
 
 _TORCH = "torch.optim's default"
 _DECAY_SOURCE = f"{_TORCH}; He 2016, arXiv:1512.03385, for SGD"
@@ -28,7 +29,7 @@ class Batches(NamedTuple):
         return self.plan / self.found
 
 
-def choose(ledger: Ledger, device: Device) -> None:
+def choose(ledger: Ledger, device: Device, model: ModelProfile) -> None:
     """All but what the batch changes; `weight_decay` as it is before that (none stays none)."""
     name: OptimizerName = ledger.settle(
         "optimizer.name",
@@ -57,14 +58,21 @@ def choose(ledger: Ledger, device: Device) -> None:
         source="Pascanu 2013, arXiv:1211.5063",
         would_change="--set optimizer.clip_norm=off",
     )
-    rule = "fused" if name in FUSED else "for-loop" if device.kind == "cpu" else "foreach"
+    fused = name in FUSED and not model.complex
+    rule = "fused" if fused else "for-loop" if device.kind == "cpu" else "foreach"
     ledger.settle(
         "optimizer.implementation",
         rule,
-        formula="fused where torch has it: one pass, no temporaries; else torch's default",
+        formula="fused where torch has it: one pass, no temporaries; else torch's default"
+        + ("; none takes weights of complex numbers" if model.complex else ""),
         source="torch.optim",
         limited_by="torch's kernels",
     )
+    if model.complex and ledger.value("optimizer.implementation") == "fused":
+        raise UsageError(
+            "optimizer.implementation: torch's fused optimizers take no weights of complex numbers",
+            hint=f"--set optimizer.implementation={rule}",
+        )
 
 
 def scale(ledger: Ledger, parameters: int, samples: int) -> float:

@@ -18,6 +18,7 @@ from autotrain.plan import (
     divided,
     execution,
     feeding,
+    freed,
     grouping,
     healing,
     inversion,
@@ -240,13 +241,14 @@ def _sized(
     choices.identity(ledger, goal)
     choices.machine(ledger, hardware, device)
     train_count, valid_count = choices.data(ledger, model)
-    optimizing.choose(ledger, device)
+    optimizing.choose(ledger, device, model)
     divided.decide(ledger, way)
     form = execution.decide(ledger, again=way.again)
     dtype = choices.precision(ledger, device)
     model = execution.traced_as(model, form, dtype)
     assert model.at(dtype), f"the model was not traced in {dtype}"
     kernels.decide(ledger, model, dtype)
+    freed.decide(ledger, model)
     grouping.decide(ledger, model)
     model = grouping.in_order(ledger, model)
     groups = grouping.groups(ledger, model)

@@ -59,6 +59,7 @@ class Sizing:
             shard=self.shard(),
             background=self.copies(),
             kernels=int(self.ledger.values["device"].get("kernels") or 0),
+            keep_freed=self.ledger.values["device"].get("keep_freed"),
         )
 
     def shard(self) -> str:

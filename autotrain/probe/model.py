@@ -243,6 +243,7 @@ class ModelTracer:
             evaluate_peak_bytes=evaluate.peak,
             batch_bytes=held,
             untouched_bytes=round(work.untouched_bytes),
+            recomputes=counter.recomputes,
             matmul_flops=work.matmul_flops,
             convolution_flops=work.convolution_flops,
             moved_bytes=work.moved_bytes,
@@ -261,21 +262,21 @@ class ModelTracer:
         self.model.zero_grad(set_to_none=True)
         self.model.train()
         with watched(self.model, counter) as watch:
-            first = phase(counter, lambda: self._forward_backward(batch, dtype))
+            first = phase(counter, lambda: self._forward_backward(batch, dtype, counter))
         if self.mode is not None:
             watch.check(self.path)
-        later = phase(counter, lambda: self._forward_backward(batch, dtype))
+        later = phase(counter, lambda: self._forward_backward(batch, dtype, counter))
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         evaluate = phase(counter, lambda: self._evaluate(batch, dtype))
         self.model.train()
         return first, later, evaluate
 
-    def _forward_backward(self, batch: Any, dtype: Dtype) -> None:
+    def _forward_backward(self, batch: Any, dtype: Dtype, counter: Counter) -> None:
         with autocast(self.lens, _AUTOCAST.get(dtype)):
             loss = self.task.loss(self.model, batch)
         check_loss(loss, self.path)
-        with unlike(self.path):
+        with unlike(self.path), counter.backward():
             (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
         self.mixes = loss.mixes
 

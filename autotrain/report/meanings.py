@@ -17,6 +17,10 @@ MEANINGS: dict[str, str] = {
         "How many pieces of code, each made for one shape of data, a processor's library keeps: "
         "each takes memory, and one that is not kept is made again when its shape comes back."
     ),
+    "device.keep_freed": (
+        "Whether memory that a step frees is kept for the next one, which is faster, or goes back "
+        "to the system at once."
+    ),
     "memory.share": "The part of the memory that training may take.",
     "memory.budget_bytes": "The memory that training may take.",
     "batch.micro_batch": (

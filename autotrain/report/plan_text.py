@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from autotrain import planfile
+from autotrain.heldout import held_out
 from autotrain.report.text import (
     LABEL,
     clean,
@@ -45,7 +46,7 @@ def plan_summary(
         [
             _machine(plan, hardware),
             labelled("data", _data(dataset, " (autotrain probe names them)")),
-            _model(model),
+            _model(model, plan.data.valid_share),
         ],
         *(_stages(plan) if plan.stage else (_settings(plan), _predictions(plan))),
         _bullets("notes", _notes(plan)),
@@ -138,12 +139,14 @@ def _data(dataset: DatasetProfile, where: str = "") -> str:
     return f"{dataset.root or dataset.kind}{took}: {', '.join(parts)}"
 
 
-def _model(model: ModelProfile) -> str:
+def _model(model: ModelProfile, share: float | None) -> str:
+    valid = model.valid_count or (held_out(model.train_count, share) if share else 0)
+    train = model.train_count if model.valid_count else model.train_count - valid
     return labelled(
         "model",
         f"{model.name}: {count_text(model.parameters)} parameters "
-        f"({bytes_text(model.parameter_bytes)}), {model.train_count:,} samples to train on, "
-        f"{model.valid_count:,} to validate on",
+        f"({bytes_text(model.parameter_bytes)}), {train:,} samples to train on, "
+        f"{valid:,} to validate on",
     )
 
 

@@ -44,7 +44,8 @@ class StepTrace(Record):
     a first micro-batch (no gradients yet), `accumulate_peak_bytes` of a later one (gradients
     already there), `evaluate_peak_bytes` of a forward pass without gradients.
 
-    `untouched_bytes` of the first micro-batch's are allocated and never written to.
+    `untouched_bytes` of the first micro-batch's are allocated and never written to. `recomputes`:
+    the backward pass computes activations again.
 
     `tape` is how storages were born and died, in order: n > 0 is the birth of one of n bytes,
     which gets the next number from 0; -1 - k is the death of number k. A workspace inside an
@@ -67,6 +68,7 @@ class StepTrace(Record):
     evaluate_peak_bytes: Whole
     batch_bytes: Whole
     untouched_bytes: Whole = 0
+    recomputes: bool = False
     matmul_flops: WholeFloat
     convolution_flops: WholeFloat
     moved_bytes: WholeFloat
@@ -151,7 +153,8 @@ class ModelProfile(Record):
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
-    parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
+    parameter, in the order an optimizer sees them, `complex`: some of complex numbers;
+    `trainable_dims` and `trainable_depths`: of
     how many dimensions each is, and how many levels below the output (`autotrain.depth`).
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
@@ -186,6 +189,7 @@ class ModelProfile(Record):
     convolutions: Whole = 0
     form: ModelSection = ModelSection()
     batch_norm: bool = False
+    complex: bool = False
     mixes: bool = False
     traced: Literal["fake", "concrete"]
     traces: tuple[StepTrace, ...] = Field(min_length=1)
@@ -208,6 +212,11 @@ class ModelProfile(Record):
     def differ(self) -> bool:
         """Whether samples differ in size, and micro-batches with them."""
         return self.lengths is not None or self.uneven
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the task's own code computes activations again, whatever the plan says."""
+        return any(t.recomputes and not t.form.activation_checkpointing for t in self.traces)
 
     def at(self, dtype: Dtype) -> tuple[StepTrace, ...]:
         """The traces of one dtype on the longest samples, by micro_batch.

@@ -29,12 +29,15 @@ class RunSection(Record):
 
 
 class DeviceSection(Record):
-    """`kernels` that oneDNN keeps at most, on a CPU; absent: as many as it does by itself."""
+    """Of a CPU: `kernels` that oneDNN keeps at most (absent: as many as it does by itself), and
+    whether malloc keeps the memory of freed tensors (absent: see `ModelSection.keeps_freed`).
+    """
 
     kind: DeviceKind
     index: Annotated[Whole, Field(lt=1024)]
     threads: Annotated[Positive, Field(le=1024)]
     kernels: Annotated[Positive, Field(le=1 << 16)] | None = None
+    keep_freed: StrictBool | None = None
 
 
 class MemorySection(Record):
@@ -91,6 +94,10 @@ class ModelSection(Record):
     def uncompiled(self) -> ModelSection:
         """The same form as it is traced: nothing is compiled, nothing recorded."""
         return self.model_copy(update={"compile": False, "cuda_graphs": False})
+
+    def keeps_freed(self, asked: bool | None) -> bool:
+        """Whether malloc keeps what a step frees, where `device.keep_freed` is `asked`."""
+        return not self.activation_checkpointing if asked is None else asked
 
 
 class PrecisionSection(Record):

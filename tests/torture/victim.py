@@ -130,13 +130,17 @@ def main():
         asked = json.loads(line)
         after, begun = asked.pop("kill_after", None), time.perf_counter()
         signals = asked.pop("signals", [])
+        # What Python does as it forks prints a ^C, and no run is there yet to take it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process = os.fork()
         if not process:
             try:
                 os.setpgid(0, 0)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 child(asked)
             finally:
                 os._exit(130)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with suppress(OSError):  # whichever of the two comes first
             os.setpgid(process, process)
         if asked.get("waits"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autotrain import schema
 from autotrain.probe.trace import scratch
 from autotrain.probe.trace.flops import CONVOLUTION_BACKWARD, CONVOLUTIONS, flops_of
+from autotrain.probe.trace.formulas import Formulas, in_a_backward
 from autotrain.probe.trace.program import Recorder
 from autotrain.probe.trace.rules import INSIDE, untouched
 from autotrain.probe.trace.values import Values, tensors_in
@@ -74,6 +76,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self._followed: set[int | None] | None = None  # storages
         self.limit: int | None = None  # bytes alive, above which `TooMuch` is raised
         self.last_op = ""
+        self.formulas = Formulas()
+        self.recomputes = False  # the task's code computes again what it needs in the backward pass
+        self._backward = False
         self.inside = INSIDE  # by operator: bytes used beside its outputs
         self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
         self.recorder: Recorder | None = None  # None: nobody is going to play it again
@@ -108,6 +113,15 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether this tensor was born or held while the counter listened."""
         return _storage_key(tensor) in self.live
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """While it lasts, gradients are computed: what runs as in a forward pass runs again."""
+        self._backward = True
+        try:
+            yield
+        finally:
+            self._backward = False
 
     def follow(self, tensors: list[torch.Tensor] | None) -> None:
         """From now on, note what is computed from these tensors; None: no longer."""
@@ -152,6 +166,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         if func is _DEVICE:  # torch asks for it at every turn
             return args[0].fake_device if self.values else func(*args)
         kwargs = kwargs or {}
+        func = self.formulas.as_run(func, args)
         self.last_op = name = _name(func)
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         self._meet(func, inputs)
@@ -160,8 +175,11 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         else:
             out = self.values.run(name, func, args, kwargs, inputs)
         outputs = tensors_in(out)
+        self.formulas.made(func, outputs)
         for tensor in outputs:
             self._see(tensor)
+        if self._backward and torch.is_grad_enabled() and in_a_backward():
+            self.recomputes = True
         if self._followed is not None:
             self._spread(func, inputs, outputs)
         if self.recorder is not None and (outputs or func._schema.is_mutable):

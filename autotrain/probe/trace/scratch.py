@@ -30,6 +30,8 @@ _TRACE_FLOPS, _TRACE_BYTES, _TRACE_RUNS = 24e9, 1 << 30, 64
 _BOUND, _BOUND_MORE, _LIKE = 2.0, 1 << 20, 1.5
 # An inside that could raise the peak by less than this share is let go.
 _WORTH = 2e-4
+# Whose operators may run by themselves. Anyone else's may mean something by the numbers it gets.
+_HOUSES = ("aten", "torchvision", "torchaudio")
 # They only move or fill; or have a formula of their own.
 _PLAIN = ("_to_copy", "clone", "copy_", "detach", "alias", "fill", "zero", "bernoulli", "empty")
 
@@ -63,9 +65,10 @@ class Call(NamedTuple):
 @functools.cache
 def may_use(func: Any, name: str) -> bool:
     """Whether an operator is of a kind that may allocate inside."""
-    if not name.startswith("aten.") or name in INSIDE or getattr(func, "is_view", False):
+    house, _, rest = name.partition(".")
+    if house not in _HOUSES or name in INSIDE or getattr(func, "is_view", False):
         return False
-    return not any(name[5:].startswith(plain) for plain in _PLAIN)
+    return not rest.startswith(_PLAIN)
 
 
 def call(
@@ -228,7 +231,8 @@ def measured(func: Any, leaves: tuple[Any, ...], tree: Any, threads: int | None)
     before = torch.get_num_threads()
     try:
         with _disable_current_modes(), torch.no_grad():
-            filled = [_filled(leaf) if isinstance(leaf, Shape) else leaf for leaf in leaves]
+            fill = _filled if str(func).startswith("aten.") else _zeroed
+            filled = [fill(leaf) if isinstance(leaf, Shape) else leaf for leaf in leaves]
             args, kwargs = pytree.tree_unflatten(filled, tree)
             if threads is not None:
                 torch.set_num_threads(threads)
@@ -243,6 +247,11 @@ def _filled(shape: Shape) -> torch.Tensor:
     """Any numbers will do, but an index has to be in range."""
     make = torch.empty_strided(shape.sizes, shape.strides, dtype=shape.dtype)
     return make if shape.dtype.is_floating_point or shape.dtype.is_complex else make.zero_()
+
+
+def _zeroed(shape: Shape) -> torch.Tensor:
+    """torchvision has indices among its numbers, and looks at none of them twice."""
+    return torch.empty_strided(shape.sizes, shape.strides, dtype=shape.dtype).zero_()
 
 
 def _allocated(run: Callable[[], Any]) -> int:

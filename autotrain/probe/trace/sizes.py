@@ -35,6 +35,7 @@ def sizes(model: nn.Module) -> dict[str, Any]:
         "blocks": len(blocks(model)),
         **_divided(model),
         "convolutions": convolutions(model),
+        "complex": any(p.is_complex() for p in trainable.values()),
         "batch_norm": any(isinstance(m, _BatchNorm) and moves(m) for m in model.modules()),
     }
 

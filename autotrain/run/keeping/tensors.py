@@ -175,7 +175,12 @@ def _insist_usual(optimizer: torch.optim.Optimizer, saved: dict[int, dict[str, A
         odd = kept.keys() ^ usual.keys()
         for name in kept.keys() & usual.keys():
             value, whole = kept[name], usual[name].dim() > 0
-            sound = isinstance(value, torch.Tensor) and value.is_floating_point()
+            kind = (
+                torch.is_complex
+                if whole and owners[place].is_complex()
+                else torch.is_floating_point
+            )
+            sound = isinstance(value, torch.Tensor) and kind(value)
             fits = sound and value.shape == (owners[place].shape if whole else ())
             if not fits or (not whole and not 0 <= float(value) < math.inf):
                 odd |= {name}
@@ -237,7 +242,8 @@ def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
     """Whether every floating-point value is finite."""
     # The least and the greatest are not finite if any is: one pass, where isfinite makes a mask.
     ends: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-    for value in tensors.values():
+    for held in tensors.values():
+        value = torch.view_as_real(held) if held.is_complex() else held
         if value.is_floating_point() and value.numel():
             ends.setdefault((value.dtype, value.device), []).extend(torch.aminmax(value))
     return all(bool(torch.stack(alike).isfinite().all()) for alike in ends.values())
