@@ -243,7 +243,7 @@ class ModelTracer:
             evaluate_peak_bytes=evaluate.peak,
             batch_bytes=held,
             untouched_bytes=round(work.untouched_bytes),
-            recomputes=counter.recomputes,
+            **counter.manners.told(),
             matmul_flops=work.matmul_flops,
             convolution_flops=work.convolution_flops,
             moved_bytes=work.moved_bytes,
@@ -276,7 +276,7 @@ class ModelTracer:
         with autocast(self.lens, _AUTOCAST.get(dtype)):
             loss = self.task.loss(self.model, batch)
         check_loss(loss, self.path)
-        with unlike(self.path), counter.backward():
+        with unlike(self.path), counter.manners.backward():
             (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
         self.mixes = loss.mixes
 

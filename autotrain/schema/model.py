@@ -45,7 +45,8 @@ class StepTrace(Record):
     already there), `evaluate_peak_bytes` of a forward pass without gradients.
 
     `untouched_bytes` of the first micro-batch's are allocated and never written to. `recomputes`:
-    the backward pass computes activations again.
+    the backward pass computes activations again. `varies`: how large some tensors are follows from
+    values, as of what a mask picks.
 
     `tape` is how storages were born and died, in order: n > 0 is the birth of one of n bytes,
     which gets the next number from 0; -1 - k is the death of number k. A workspace inside an
@@ -69,6 +70,7 @@ class StepTrace(Record):
     batch_bytes: Whole
     untouched_bytes: Whole = 0
     recomputes: bool = False
+    varies: bool = False
     matmul_flops: WholeFloat
     convolution_flops: WholeFloat
     moved_bytes: WholeFloat
@@ -210,8 +212,8 @@ class ModelProfile(Record):
 
     @property
     def differ(self) -> bool:
-        """Whether samples differ in size, and micro-batches with them."""
-        return self.lengths is not None or self.uneven
+        """Whether samples, or what is picked of them, differ in size, and each step from others."""
+        return self.lengths is not None or self.uneven or any(t.varies for t in self.traces)
 
     @property
     def recomputes(self) -> bool:

@@ -78,3 +78,31 @@ def test_a_model_that_computes_activations_again_is_known(how):
 @pytest.mark.parametrize("make", [Again, Penalised])
 def test_one_that_does_not_is_not_taken_for_it(make):
     assert not opened(classifier(lambda: make(None), 8)).trace(4).recomputes
+
+
+class Sifted(nn.Module):
+    """Rows that are picked by what is in them, or by where they are."""
+
+    def __init__(self, sift):
+        super().__init__()
+        self.sift, self.inner = sift, nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.inner(x)
+        return x + self.sift(x).sum() / 100
+
+
+@pytest.mark.parametrize(
+    ("sift", "varies"),
+    [
+        (lambda x: x[x > 0], True),
+        (lambda x: x[torch.where(x[:, 0] > 0)], True),
+        (lambda x: torch.masked_select(x, x > 0), True),
+        (lambda x: x[:, torch.arange(3)], False),
+        (lambda x: torch.where(x > 0, x, 0), False),
+    ],
+)
+def test_sizes_that_follow_from_values_are_known(sift, varies):
+    tracer = opened(classifier(lambda: Sifted(sift), 8))
+    assert tracer.trace(4).varies == varies
+    assert tracer.profile().differ == varies

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autotrain import schema
 from autotrain.probe.trace import scratch
 from autotrain.probe.trace.flops import CONVOLUTION_BACKWARD, CONVOLUTIONS, flops_of
-from autotrain.probe.trace.formulas import Formulas, in_a_backward
+from autotrain.probe.trace.formulas import Formulas
+from autotrain.probe.trace.manners import Manners
 from autotrain.probe.trace.program import Recorder
 from autotrain.probe.trace.rules import INSIDE, untouched
 from autotrain.probe.trace.values import Values, tensors_in
@@ -77,8 +77,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.limit: int | None = None  # bytes alive, above which `TooMuch` is raised
         self.last_op = ""
         self.formulas = Formulas()
-        self.recomputes = False  # the task's code computes again what it needs in the backward pass
-        self._backward = False
+        self.manners = Manners()
         self.inside = INSIDE  # by operator: bytes used beside its outputs
         self.calls: list[scratch.Call] | None = None  # None: nobody asks what is used inside
         self.recorder: Recorder | None = None  # None: nobody is going to play it again
@@ -113,15 +112,6 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether this tensor was born or held while the counter listened."""
         return _storage_key(tensor) in self.live
-
-    @contextmanager
-    def backward(self) -> Iterator[None]:
-        """While it lasts, gradients are computed: what runs as in a forward pass runs again."""
-        self._backward = True
-        try:
-            yield
-        finally:
-            self._backward = False
 
     def follow(self, tensors: list[torch.Tensor] | None) -> None:
         """From now on, note what is computed from these tensors; None: no longer."""
@@ -176,10 +166,9 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             out = self.values.run(name, func, args, kwargs, inputs)
         outputs = tensors_in(out)
         self.formulas.made(func, outputs)
+        self.manners.see(name, args)
         for tensor in outputs:
             self._see(tensor)
-        if self._backward and torch.is_grad_enabled() and in_a_backward():
-            self.recomputes = True
         if self._followed is not None:
             self._spread(func, inputs, outputs)
         if self.recorder is not None and (outputs or func._schema.is_mutable):

@@ -208,6 +208,19 @@ INDEXED = (
 )
 
 
+_SIZED_BY_VALUES = (
+    "aten.nonzero.default", "aten.masked_select.default", "aten._unique2.default",
+    "aten.unique_consecutive.default", "aten.unique_dim.default", "torchvision.nms.default",
+)  # fmt: skip
+
+
+def sized_by_values(name: str, args: Any) -> bool:
+    """Whether the shape of what an operator makes follows from values, known or not."""
+    if name != "aten.index.Tensor":
+        return name in _SIZED_BY_VALUES
+    return any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+
+
 # --- choices by unknown values: taken for balanced -------------------------------------------
 
 
