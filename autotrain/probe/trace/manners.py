@@ -1,4 +1,4 @@
-"""How a task's code goes about its step, where memory depends on that beside what the step holds."""
+"""How a task's code goes about its step, where memory depends on that too."""
 
 from __future__ import annotations
 
