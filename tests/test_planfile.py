@@ -39,6 +39,22 @@ def test_a_plan_reads_back_as_it_was_written(saved):
     assert path.read_text().startswith("# A plan made by autotrain.")
 
 
+@pytest.mark.parametrize("name", ["source", "formula", "would_change"])
+def test_a_reason_that_an_edit_left_empty_reads_back(saved, name):
+    """By itself, and in each stage, which is the plan's settings over again."""
+    _, path = saved
+    path.write_text(path.read_text() + '\n[[stage]]\nname = "first"\n')
+    head, key, rest = path.read_text().partition("[because.train.epochs]")
+    assert re.search(rf"^{name} = ", rest, re.MULTILINE)
+    rest = re.sub(rf"^{name} = .*$", f'{name} = ""', rest, count=1, flags=re.MULTILINE)
+    path.write_text(head + key + rest)
+    plan = planfile.load(path)
+    assert getattr(plan.because["train"]["epochs"], name) == ""
+    [(_, stage)] = planfile.stages(plan)
+    assert getattr(stage.because["train"]["epochs"], name) == ""
+    assert type(plan).model_validate(plan.plain()) == plan
+
+
 def test_an_edit_takes_effect(saved):
     _, path = saved
     edit(path, (r"^epochs = \d+", "epochs = 3"))

@@ -155,7 +155,11 @@ class Plan(Record):
         data = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         for reasons in data["because"].values():
             for key, reason in reasons.items():
-                reasons[key] = {name: part for name, part in reason.items() if part not in ("", [])}
+                reasons[key] = {
+                    name: part
+                    for name, part in reason.items()
+                    if part not in ("", []) or Reason.model_fields[name].is_required()
+                }
         for place, stage in enumerate(data.get("stage", ())):
             if not stage["off"]:
                 del stage["off"]
