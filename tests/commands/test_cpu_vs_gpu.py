@@ -124,12 +124,8 @@ def spread_of(row):
 def test_two_calls_agree_within_their_stated_spread(tmp_path, home, monkeypatch):
     """On the digits and on the clips, by the whole thing."""
     monkeypatch.setenv("AUTOTRAIN_HOME", str(home))
-    from tests.templates.house import ROOT
-
-    subprocess.run(
-        [sys.executable, ROOT / "templates/image-classifier/make_digits.py", tmp_path / "digits"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    make = files.shipped("templates") / "image-classifier" / "make_digits.py"
+    subprocess.run([sys.executable, make, tmp_path / "digits"], check=True, capture_output=True)
     for what in (["digits"], ["--template", "speech-autoencoder"]):
         found = []
         for number in range(2):
