@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -307,7 +308,7 @@ def task(data=None, name="cloud"):
 
 
 def measured(name, micro_batch, folder):
-    """The prediction of the process's peak, with what it was; None where it was not read."""
+    """The prediction of the process's peak, with what it was; a line where a command failed."""
     settings = {
         "task.name": name, "batch.micro_batch": micro_batch, "batch.global_batch": 2 * micro_batch,
         "train.epochs": 2, "run.directory": folder / name,
@@ -354,7 +355,7 @@ def main():
             print(f"{name:12}{low:8.0f}{high:8.0f}{expected:10.0f}{was:10.0f}{errors[-1]:+9.1%}{outside}",
                   flush=True)  # fmt: skip
     far = sorted(abs(error) for error in errors)
-    middle = far[len(far) // 2] if far else math.nan
+    middle = statistics.median(far) if far else math.nan
     print(f"\n{len(far)} tasks: median {middle:.1%}, worst {max(far, default=math.nan):.1%}, "
           f"{inside} inside")  # fmt: skip
 

@@ -155,9 +155,9 @@ class ModelProfile(Record):
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
-    parameter, in the order an optimizer sees them, `complex`: some of complex numbers;
-    `trainable_dims` and `trainable_depths`: of
-    how many dimensions each is, and how many levels below the output (`autotrain.depth`).
+    parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
+    how many dimensions each is, and how many levels below the output (`autotrain.depth`);
+    `complex`: some are of complex numbers.
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
     `uneven`: samples differ in size, and no `length` tells how.

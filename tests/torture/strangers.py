@@ -76,11 +76,14 @@ class Place:
         return {**found, "trusted": trusted}
 
     def usual(self, kind, *words, **more):
-        """What a sound input takes, once all that it loads is there."""
+        """What a sound input takes, once all that it loads is there: the last one's time and bytes,
+        and what any of them leaves the process for.
+        """
         found = self.type(*words, learns=True, **more)
         assert found["code"] in (0, 1, 2), found
-        before = self.host.usual.setdefault(kind, {**found, "strays": []})
-        before["strays"] += [each for each in found["strays"] if each not in before["strays"]]
+        strays = self.host.usual.get(kind, {"strays": []})["strays"]
+        strays += [each for each in found["strays"] if each not in strays]
+        self.host.usual[kind] = {**found, "strays": strays}
 
     def wrong(self, kind, found):
         """What does not hold that must."""

@@ -49,7 +49,7 @@ def place(tmp_path_factory):
         made.runs = made.root / "home" / "runs"
         shutil.copytree(made.folder / "runs", made.runs)
         for kind, (_, trusted, words) in WAYS.items():
-            for text in (made.alone, made.staged, with_workers(made.alone)):
+            for text in (with_workers(made.alone), made.alone, made.staged):
                 prepare(made, kind, text.encode())
                 made.usual(kind, *words, trusted=trusted)
         yield made

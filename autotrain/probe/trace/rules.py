@@ -208,10 +208,10 @@ INDEXED = (
 )
 
 
-_SIZED_BY_VALUES = (
+_SIZED_BY_VALUES = {
     "aten.nonzero.default", "aten.masked_select.default", "aten._unique2.default",
     "aten.unique_consecutive.default", "aten.unique_dim.default", "torchvision.nms.default",
-)  # fmt: skip
+}  # fmt: skip
 
 
 def sized_by_values(name: str, args: Any) -> bool:

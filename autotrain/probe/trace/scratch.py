@@ -231,8 +231,8 @@ def measured(func: Any, leaves: tuple[Any, ...], tree: Any, threads: int | None)
     before = torch.get_num_threads()
     try:
         with _disable_current_modes(), torch.no_grad():
-            fill = _filled if str(func).startswith("aten.") else _zeroed
-            filled = [fill(leaf) if isinstance(leaf, Shape) else leaf for leaf in leaves]
+            own = str(func).startswith("aten.")
+            filled = [_filled(x, any_=own) if isinstance(x, Shape) else x for x in leaves]
             args, kwargs = pytree.tree_unflatten(filled, tree)
             if threads is not None:
                 torch.set_num_threads(threads)
@@ -243,15 +243,14 @@ def measured(func: Any, leaves: tuple[Any, ...], tree: Any, threads: int | None)
         torch.set_num_threads(before)
 
 
-def _filled(shape: Shape) -> torch.Tensor:
-    """Any numbers will do, but an index has to be in range."""
+def _filled(shape: Shape, *, any_: bool) -> torch.Tensor:
+    """Any numbers will do where `any_`, but an index has to be in range: zero is.
+
+    torchvision has indices among its floating-point numbers too, and looks at none of them twice.
+    """
     make = torch.empty_strided(shape.sizes, shape.strides, dtype=shape.dtype)
-    return make if shape.dtype.is_floating_point or shape.dtype.is_complex else make.zero_()
-
-
-def _zeroed(shape: Shape) -> torch.Tensor:
-    """torchvision has indices among its numbers, and looks at none of them twice."""
-    return torch.empty_strided(shape.sizes, shape.strides, dtype=shape.dtype).zero_()
+    real = shape.dtype.is_floating_point or shape.dtype.is_complex
+    return make if any_ and real else make.zero_()
 
 
 def _allocated(run: Callable[[], Any]) -> int:
