@@ -40,7 +40,8 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
     key = trials.key(model_digest(made.model), case.dataset.fingerprint, case.goal.task)
     known = None if forced else trials.recall_race(machine, key)
     if known is None or not races.answers(known, made.plan, ways):
-        if not forced and predicted_seconds(made.plan, len(ways) + len(sizes)) > UNASKED_SECONDS:
+        entries = len(ways) + len(sizes) * len({way.memory_format for way in ways})
+        if not forced and predicted_seconds(made.plan, entries) > UNASKED_SECONDS:
             return case
         quiet = Quiet()
         known = take(case, made.plan, ways, sizes)
@@ -70,8 +71,9 @@ def take(case: Case, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) ->
         imports=RUN_IMPORTS,
     )
     request = RaceRequest(
-        take=take, variants=tuple(ways), cuts=sizes, margin=races.MARGIN, seconds=SECONDS
-    )
+        take=take, variants=tuple(ways), cuts=sizes, margin=races.MARGIN, near=races.LEADERS,
+        seconds=SECONDS,
+    )  # fmt: skip
     most = max(PATIENCE * predicted_seconds(plan, len(ways)), ASKED_SECONDS / 3)
     device = case.hardware.device(plan.device.kind, plan.device.index)
     free = device.free_bytes if device is not None and device.kind == "cpu" else None
@@ -91,9 +93,13 @@ def told(race: Race) -> str:
     assert best is not None
     plain = race.runs[0]
     ratio = plain.step_seconds(race.accum_steps) / best.step_seconds(race.accum_steps)
-    which = (
-        f"{spelled(best.variant)} is {ratio:.2f} x as fast as" if best != plain else "none beats"
-    )
+    first = spelled(best.variant)
+    cut = races.in_parts(race, {})
+    if cut is not None:
+        ratio *= race.cuts[0].seconds / cut.seconds
+        first = f"{spelled(cut.variant)} in parts of {cut.micro_batch}"
+    beaten = best == plain and cut is None
+    which = "none beats" if beaten else f"{first} is {ratio:.2f} x as fast as"
     return (
         f"compared {len(race.runs)} ways to take a step in {seconds_text(race.seconds)}: {which} "
         f"{spelled(plain.variant)}"

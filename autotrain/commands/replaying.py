@@ -17,9 +17,10 @@ from autotrain.schema import (
     Plan,
     Race,
     Raced,
+    RacedCut,
     Replay,
     Variant,
-    clear_winner,
+    leaders,
 )
 from autotrain.sensors import Quiet
 
@@ -63,20 +64,15 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     runs = tuple(Raced(way, of.seconds, update) for (way, _), of in held.items())
     race = Race.model_validate({**about, "rounds": ROUNDS - 1, "runs": runs})
     sizes = races.cuts(made.plan, made.model, fixed)
-    best = clear_winner(race.runs, race.accum_steps, races.MARGIN).variant
-    parts = _held(case, made.plan, device, [(best, size) for size in (whole, *sizes)][1:])
+    able = leaders(race.runs, race.accum_steps, races.MARGIN, races.LEADERS)
+    parts = _held(case, made.plan, device, [(way, size) for way in able for size in sizes])
     taken = quiet.disturbed()
     if taken is not None:
         print(disturbed(taken), file=sys.stderr)
         return case, made
-    cuts = [
-        (size, whole / size * r.seconds)
-        for (way, size), r in {**held, **parts}.items()
-        if way == best
-    ]
-    race = race.model_copy(
-        update={"cuts": tuple(sorted(cuts, reverse=True)), "seconds": monotonic() - begun}
-    )
+    tried = {(able[0], whole): held[able[0], whole], **parts}
+    cuts = tuple(RacedCut(way, n, whole / n * of.seconds) for (way, n), of in tried.items())
+    race = race.model_copy(update={"cuts": cuts, "seconds": monotonic() - begun})
     if len(race.runs) > 1:
         print(told(race), file=sys.stderr)
     case = case.raced(race, (*held.values(), *parts.values()))

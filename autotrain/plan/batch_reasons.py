@@ -49,7 +49,7 @@ def _micro(
     if choice.parts:
         whose = f"of the longest samples; shorter ones up to {choice.parts[0][1]} (batch.buckets): "
     whose = f"{whose}{_plainly(cut, wanted)}; {_unevenly(ledger, cut, wanted)}"
-    faster = race.preferred(sizing.model.race)
+    faster = race.preferred(sizing.model.race, race.way_in_force(ledger))
     if faster is not None and cut.micro == faster[0] < wanted.share and not ledger.by_user(_MICRO):
         kind, limit, whose = "measured", "its speed", f"{faster[1]}; "
     ledger.drop(_MICRO)

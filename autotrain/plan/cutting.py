@@ -123,8 +123,8 @@ def _recipes_micro(ledger: Ledger, wanted: Wanted) -> int:
 
 def _fastest_micro(sizing: Sizing, wanted: Wanted) -> int:
     """What a race found faster than the whole batch at once; else no limit."""
-    found = race.preferred(sizing.model.race)
     held = sizing.model.race
+    found = race.preferred(held, race.way_in_force(sizing.ledger))
     if found is None or held is None or held.micro_batch != wanted.share:
         return MOST_SAMPLES
     return found[0]

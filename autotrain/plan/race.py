@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from autotrain.plan.ledger import Ledger
@@ -13,14 +14,19 @@ from autotrain.schema import (
     Plan,
     Race,
     Raced,
+    RacedCut,
     Variant,
     clear_winner,
 )
 from autotrain.units import seconds_text
 
-# The plain way is left only for one that is faster by more than what a race cannot tell apart.
+# A plainer way is left only for one that is faster by more than what a race cannot tell apart.
 MARGIN, NEAR = 0.03, 0.02
+# The fastest of another memory format may be the fastest of all in smaller parts, if it took so
+# many times as long as the winner at most.
+LEADERS = 1.25
 DTYPE, FORMAT, THREADS = "precision.dtype", "model.memory_format", "device.threads"
+_SIZES = ("batch.micro_batch", "batch.accum_steps")
 
 
 def variants(
@@ -56,28 +62,52 @@ def cuts(plan: Plan, model: ModelProfile, fixed: frozenset[str]) -> tuple[int, .
 
     Not where batch norm would see fewer samples, or the loss ties them together.
     """
-    whole, given = plan.batch.micro_batch, {"batch.micro_batch", "batch.accum_steps"} & fixed
+    whole, given = plan.batch.micro_batch, {*_SIZES} & fixed
     if model.batch_norm or model.mixes or plan.batch.buckets or given or plan.batch.accum_steps > 1:
         return ()
     parts = (part for part in (2, 4) if whole % part == 0)
     return tuple(whole // part for part in parts)
 
 
-def preferred(race: Race | None) -> tuple[int, str] | None:
-    """The micro_batch that is clearly faster than the whole, and why; None where none is.
-
-    The smallest of those within NEAR of the fastest.
+def preferred(race: Race | None, way: Variant) -> tuple[int, str] | None:
+    """The micro_batch in which a way to run the model is clearly faster than the winner was on
+    the whole at once, and why; None where none is. The smallest of those within NEAR of its best.
     """
-    if race is None or len(race.cuts) < 2:
+    cut = None if race is None else _faster(race, [c for c in race.cuts if c.variant == way])
+    if race is None or cut is None:
         return None
-    (whole, plain), *_ = race.cuts
-    best = min(took for _, took in race.cuts)
-    if best > (1 - MARGIN) * plain:
+    return cut.micro_batch, _in_parts(race, cut)
+
+
+def way_in_force(ledger: Ledger) -> Variant:
+    """The way to run the model that was decided."""
+    return Variant(*(ledger.value(key) for key in (DTYPE, FORMAT, THREADS)))
+
+
+def _faster(race: Race, cuts: Sequence[RacedCut]) -> RacedCut | None:
+    """Which of these parts of the whole is clearly faster than all of it was; None where none is.
+
+    The smallest size of those within NEAR of the best, and the faster of two of that size.
+    """
+    if len(race.cuts) < 2 or not cuts:
         return None
-    size, took = min(cut for cut in race.cuts if cut[1] <= (1 + NEAR) * best)
-    return size, (
-        f"{whole} samples took {seconds_text(plain)} at once and {seconds_text(took)} in parts of "
-        f"{size} (a race)"
+    best = min(cut.seconds for cut in cuts)
+    if best > (1 - MARGIN) * race.cuts[0].seconds:
+        return None
+    near = [cut for cut in cuts if cut.seconds <= (1 + NEAR) * best]
+    return min(near, key=lambda cut: (cut.micro_batch, cut.seconds))
+
+
+def _in_parts(race: Race, cut: RacedCut) -> str:
+    """What made a cut win, for a person."""
+    whole = race.cuts[0]
+    alike = cut.variant == whole.variant
+    first, other = (
+        "" if alike else f" ({', '.join(_words(each.variant))})" for each in (whole, cut)
+    )
+    return (
+        f"{whole.micro_batch} samples took {seconds_text(whole.seconds)} at once{first} and "
+        f"{seconds_text(cut.seconds)} in parts of {cut.micro_batch}{other} (a race)"
     )
 
 
@@ -88,20 +118,26 @@ def answers(race: Race, plan: Plan, ways: list[Variant]) -> bool:
 
 
 def winner(race: Race, fixed: dict[str, Any]) -> Raced | None:
-    """The fastest of those that agree with what is fixed; the plain one within MARGIN of it."""
+    """The fastest of those that agree with what is fixed; within MARGIN of it, the plainest."""
+    able = [raced for raced in race.runs if _agrees(raced.variant, fixed)]
+    return clear_winner(able, race.accum_steps, MARGIN) if able else None
 
-    def agrees(variant: Variant) -> bool:
-        dtype, memory_format, threads = (fixed.get(k) for k in (DTYPE, FORMAT, THREADS))
-        return (
-            dtype in (None, variant.dtype)
-            and memory_format in (None, variant.memory_format)
-            and threads in (None, variant.threads)
-        )
 
-    able = [raced for raced in race.runs if agrees(raced.variant)]
-    if not able:
+def in_parts(race: Race, fixed: dict[str, Any]) -> RacedCut | None:
+    """Who is clearly faster in smaller micro-batches than the winner is on all samples at once.
+
+    None where nobody is, where the size is fixed, and where what is fixed makes another one win.
+    """
+    best = winner(race, fixed)
+    sized = any(fixed.get(key) is not None for key in _SIZES)
+    if sized or best is None or not race.cuts or race.cuts[0].variant != best.variant:
         return None
-    return clear_winner(able, race.accum_steps, MARGIN)
+    return _faster(race, [cut for cut in race.cuts if _agrees(cut.variant, fixed)])
+
+
+def _agrees(variant: Variant, fixed: dict[str, Any]) -> bool:
+    wanted = (fixed.get(key) for key in (DTYPE, FORMAT, THREADS))
+    return all(want in (None, own) for want, own in zip(wanted, variant, strict=True))
 
 
 def found(race: Race | None, ledger: Ledger) -> dict[str, tuple[Any, str]]:
@@ -109,12 +145,14 @@ def found(race: Race | None, ledger: Ledger) -> dict[str, tuple[Any, str]]:
     keys = (DTYPE, FORMAT, THREADS)
     if race is None or len(race.runs) < 2:
         return {}
-    fixed = {key: ledger.fixed(key) for key in keys if ledger.fixed(key) is not None}
+    fixed = {key: ledger.fixed(key) for key in (*keys, *_SIZES)}
     best = winner(race, fixed)
     if best is None:
         return {}
-    values = dict(zip(keys, best.variant[:3], strict=True))
-    return {key: (values[key], said(race, best, n)) for n, key in enumerate(keys)}
+    cut = in_parts(race, fixed)
+    if cut is not None and cut.variant != best.variant:
+        return {k: (v, _in_parts(race, cut)) for k, v in zip(keys, cut.variant, strict=True)}
+    return {key: (best.variant[n], said(race, best, n)) for n, key in enumerate(keys)}
 
 
 def said(race: Race, best: Raced, place: int) -> str:
@@ -137,6 +175,9 @@ def said(race: Race, best: Raced, place: int) -> str:
 
 def _without(variant: Variant, place: int) -> tuple[str, ...]:
     """A way's other settings, as a person reads them."""
+    return tuple(word for n, word in enumerate(_words(variant)) if n != place)
+
+
+def _words(variant: Variant) -> tuple[str, str, str]:
     threads = f"{variant.threads} thread{'' if variant.threads == 1 else 's'}"
-    words = (variant.dtype, variant.memory_format, threads)
-    return tuple(word for n, word in enumerate(words) if n != place)
+    return variant.dtype, variant.memory_format, threads

@@ -17,7 +17,7 @@ from autotrain.probe import ways
 from autotrain.probe.child import Request
 from autotrain.probe.steps import Stepper, longest_samples
 from autotrain.probe.trial import fault, serve
-from autotrain.schema import Race, Raced, Record, Variant, clear_winner
+from autotrain.schema import Race, Raced, RacedCut, Record, Variant, leaders
 from autotrain.task import load_task
 
 # The first round warms every way up and does not count; of the others the median does.
@@ -27,14 +27,16 @@ LEAST_ROUNDS, MOST_ROUNDS = 2, 7
 class RaceRequest(Record):
     """`variants` of a plan, the plain one first, for about `seconds`.
 
-    `cuts`: smaller sizes of micro-batch to try in the fastest way. Another way than the plain one
-    has to be faster by `margin`.
+    `cuts`: smaller sizes of micro-batch to try in the fastest way, and in the fastest of each other
+    memory format that took at most `near` times as long. Another way than the plain one has to be
+    faster by `margin`.
     """
 
     take: Request
     variants: tuple[Variant, ...]
     cuts: tuple[int, ...] = ()
     margin: float
+    near: float
     seconds: float
 
 
@@ -61,7 +63,8 @@ def raced(request: RaceRequest) -> Race:
 
 def _held(stepper: Stepper, request: RaceRequest) -> dict[str, Any]:
     """Ways to run the model, and then sizes of micro-batch in the fastest of them."""
-    whole = request.take.plan.batch.micro_batch
+    batch = request.take.plan.batch
+    whole = batch.micro_batch
     found = _rounds(stepper, request, [(variant, whole) for variant in request.variants])
     runs = [
         Raced(way[0], median(s.micro for s in rounds), median(s.update for s in rounds))
@@ -70,23 +73,29 @@ def _held(stepper: Stepper, request: RaceRequest) -> dict[str, Any]:
     sizes = [size for size in request.cuts if size < whole]
     cuts: _Rounds = {}
     if sizes:
-        best = clear_winner(runs, request.take.plan.batch.accum_steps, request.margin)
-        cuts = _rounds(stepper, request, [(best.variant, size) for size in (whole, *sizes)])
+        able = leaders(runs, batch.accum_steps, request.margin, request.near)
+        smaller = [(variant, size) for variant in able for size in sizes]
+        cuts = _rounds(stepper, request, [(able[0], whole), *smaller])
     return {
         "rounds": max(len(rounds) for rounds in found.values()),
         "runs": tuple(runs),
-        "cuts": tuple((way[1], median(s.micro for s in rounds)) for way, rounds in cuts.items()),
+        "cuts": tuple(
+            RacedCut(*way, median(s.micro for s in rounds)) for way, rounds in cuts.items()
+        ),
     }
 
 
 def _rounds(stepper: Stepper, request: RaceRequest, entered: list[_Way]) -> _Rounds:
-    """Rounds until half of the time is up; a way other than the first that fails is out."""
+    """Rounds until half of the time is up; a way other than the first that fails is out.
+
+    Every other round goes the other way about: who comes right after one on fewer threads is slow.
+    """
     plan = request.take.plan
     samples = longest_samples(stepper.task, plan.batch.micro_batch)
     deadline = monotonic() + request.seconds / 2
     found: _Rounds = {way: [] for way in entered}
     for number in range(1 + MOST_ROUNDS):
-        for variant, size in tuple(found):
+        for variant, size in tuple(found)[:: -1 if number % 2 else 1]:
             window = [samples[at : at + size] for at in range(0, len(samples), size)]
             try:
                 taken = ways.step(stepper, variant, window)

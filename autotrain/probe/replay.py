@@ -50,7 +50,10 @@ class Taken(NamedTuple):
 
 
 def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: float) -> list[Taken]:
-    """What each program takes on so many threads: rounds in turns, for about `seconds`."""
+    """What each program takes on so many threads: rounds in turns, for about `seconds`.
+
+    Every other round goes the other way about: who comes right after one on fewer threads is slow.
+    """
     before, deadline = torch.get_num_threads(), time.perf_counter() + seconds
     keep_freed()
     try:
@@ -59,11 +62,11 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
             players = [Player(program) for program, _ in programs]
             rounds: list[list[Taken]] = [[] for _ in programs]
             for number in range(1 + MOST_ROUNDS):
-                for player, (_, threads), found in zip(players, programs, rounds, strict=True):
-                    torch.set_num_threads(threads)
-                    taken = player.round(accum_steps, asking)
+                for at in range(len(players))[:: -1 if number % 2 else 1]:
+                    torch.set_num_threads(programs[at][1])
+                    taken = players[at].round(accum_steps, asking)
                     if number:
-                        found.append(taken)
+                        rounds[at].append(taken)
                 if number >= LEAST_ROUNDS and time.perf_counter() > deadline:
                     break
         return [_middle(found) for found in rounds]

@@ -40,12 +40,14 @@ from autotrain.schema.measured import (
     Outcome,
     Race,
     Raced,
+    RacedCut,
     RangeTest,
     Replay,
     Suggestion,
     Sweep,
     Variant,
     clear_winner,
+    leaders,
 )
 from autotrain.schema.model import LengthProfile, ModelProfile, StepTrace, Trial, Work
 from autotrain.schema.plan import (
@@ -144,6 +146,7 @@ __all__ = [
     "Prediction",
     "Race",
     "Raced",
+    "RacedCut",
     "RangeTest",
     "Rates",
     "Reason",
@@ -172,6 +175,7 @@ __all__ = [
     "Work",
     "clear_winner",
     "difference",
+    "leaders",
     "overlaid",
     "setting_types",
     "whole",

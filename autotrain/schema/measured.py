@@ -125,19 +125,53 @@ class Replay(NamedTuple):
     evaluate_priced: float
 
 
+class RacedCut(NamedTuple):
+    """What a variant took for the samples of a race in micro-batches of that size: `seconds` of
+    all of them.
+    """
+
+    variant: Variant
+    micro_batch: Positive
+    seconds: PositiveFloat
+
+
+def leaders(
+    runs: Sequence[Raced], accum_steps: int, margin: float, near: float
+) -> tuple[Variant, ...]:
+    """Who is worth trying in smaller parts too: the clear winner, and the fastest of each other
+    memory format that took at most `near` times as long.
+    """
+    best = clear_winner(runs, accum_steps, margin)
+    ends = near * best.step_seconds(accum_steps)
+    fastest: dict[str, Raced] = {}
+    for raced in sorted(runs, key=lambda r: r.step_seconds(accum_steps)):
+        if raced.step_seconds(accum_steps) <= ends:
+            fastest.setdefault(raced.variant.memory_format, raced)
+    others = fastest.keys() - {best.variant.memory_format}
+    return (best.variant, *(fastest[other].variant for other in sorted(others)))
+
+
 def clear_winner(runs: Sequence[Raced], accum_steps: int, margin: float) -> Raced:
-    """The fastest; the first, which is the plain one, unless it is slower by over `margin`."""
-    best = min(runs, key=lambda raced: raced.step_seconds(accum_steps))
-    close = (1 - margin) * runs[0].step_seconds(accum_steps)
-    return runs[0] if best.step_seconds(accum_steps) > close else best
+    """The fastest; of those that are slower by `margin` at most, the one most like the first.
+
+    The first is the plain one.
+    """
+    best = min(raced.step_seconds(accum_steps) for raced in runs)
+    near = [raced for raced in runs if (1 - margin) * raced.step_seconds(accum_steps) <= best]
+    plain = runs[0].variant
+
+    def apart(raced: Raced) -> int:
+        return sum(own != usual for own, usual in zip(raced.variant, plain, strict=True))
+
+    return min(near, key=lambda raced: (apart(raced), raced.step_seconds(accum_steps)))
 
 
 class Race(Record):
     """Ways to run a model, in turns on the same batches of `micro_batch` samples.
 
     The first of `runs` is the plain one, which autotrain's rules would take unseen; each figure
-    is the median of `rounds`. A variant that failed is not there. `cuts`: the fastest one again,
-    the same samples in smaller micro-batches: (size, seconds of all of them).
+    is the median of `rounds`. A variant that failed is not there. `cuts`: the winner again, and
+    then the same samples in smaller micro-batches, by it and by the best of other formats.
     """
 
     outcome: Outcome
@@ -147,5 +181,5 @@ class Race(Record):
     accum_steps: Positive
     rounds: Whole = 0
     runs: tuple[Raced, ...] = ()
-    cuts: tuple[tuple[Positive, PositiveFloat], ...] = ()
+    cuts: tuple[RacedCut, ...] = ()
     seconds: float = 0.0

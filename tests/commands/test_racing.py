@@ -6,7 +6,7 @@ import pytest
 
 from autotrain.commands import racing
 from autotrain.probe import child
-from autotrain.schema import Race, Raced, Trial, Variant
+from autotrain.schema import Race, Raced, RacedCut, Trial, Variant
 
 from .house import PLAN, TASK, trial
 
@@ -56,7 +56,9 @@ def planned(at, *more):
 
 def test_what_is_fastest_is_planned_and_the_next_plan_knows(task, at, answer, monkeypatch):
     answer.race = raced(
-        Raced(PLAIN, 0.010, 0.001), Raced(HALF, 0.005, 0.001), cuts=((8, 0.005), (4, 0.004))
+        Raced(PLAIN, 0.010, 0.001),
+        Raced(HALF, 0.005, 0.001),
+        cuts=(RacedCut(HALF, 8, 0.005), RacedCut(HALF, 4, 0.004)),
     )
     plan, err = planned(at, "--trial")
     assert plan["precision"]["dtype"] == "bf16"
@@ -66,7 +68,7 @@ def test_what_is_fastest_is_planned_and_the_next_plan_knows(task, at, answer, mo
     assert reason["formula"].startswith("bf16 took 6 ms a step at micro_batch 8 (")
     why = plan["because"]["batch"]["micro_batch"]
     assert why["formula"].startswith("8 samples took 5 ms at once and 4 ms in parts of 4 (a race)")
-    assert "bf16 on 1 thread is 1.83 x as fast as fp32 on 1 thread" in err
+    assert "bf16 on 1 thread in parts of 4 is 2.29 x as fast as fp32 on 1 thread" in err
     monkeypatch.delenv("AUTOTRAIN_TRIAL")
     again, err = planned(at)
     assert again["precision"]["dtype"] == plan["precision"]["dtype"]

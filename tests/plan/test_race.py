@@ -1,7 +1,7 @@
 """Which way of running a model wins, and what that settles."""
 
 from autotrain.plan import race
-from autotrain.schema import Race, Raced, Variant
+from autotrain.schema import Race, Raced, RacedCut, Variant, leaders
 
 from .profiles import goal, model, planned, reason
 
@@ -17,12 +17,22 @@ def of(*times, accum=1):
     return Race(outcome="ok", micro_batch=8, accum_steps=accum, rounds=5, runs=runs)
 
 
+def parted(*cuts):
+    """A race that LAST wins, and what it was in parts."""
+    return of(0.1, 0.06, 0.05).model_copy(update={"cuts": tuple(RacedCut(*cut) for cut in cuts)})
+
+
 def test_the_fastest_wins():
     assert race.winner(of(0.100, 0.060, 0.050, 0.120), {}).variant == LAST
 
 
 def test_less_than_the_margin_does_not_count():
     assert race.winner(of(0.100, 0.099, 0.098), {}).variant == PLAIN
+
+
+def test_of_two_that_are_alike_the_plainer_one_wins():
+    assert race.winner(of(0.100, 0.0505, 0.050), {}).variant == HALF
+    assert race.winner(of(0.100, 0.052, 0.050), {}).variant == LAST
 
 
 def test_what_is_fixed_is_kept():
@@ -46,12 +56,42 @@ def test_the_update_counts_once_a_step():
 
 def test_a_smaller_cut_wins_only_where_it_is_clearly_faster():
     def cut(*cuts):
-        return race.preferred(of(0.1).model_copy(update={"cuts": cuts}))
+        return race.preferred(parted(*((PLAIN, *each) for each in cuts)), PLAIN)
 
     assert cut((48, 0.100), (24, 0.090), (12, 0.091))[0] == 12
     assert cut((48, 0.100), (24, 0.090), (12, 0.095))[0] == 24
     assert cut((48, 0.100), (24, 0.099), (12, 0.098)) is None
-    assert race.preferred(None) is None
+    assert race.preferred(None, PLAIN) is None
+
+
+def test_another_format_may_win_in_smaller_parts():
+    made = parted((LAST, 8, 0.050), (LAST, 4, 0.049), (HALF, 4, 0.040), (HALF, 2, 0.045))
+    assert race.in_parts(made, {}) == RacedCut(HALF, 4, 0.040)
+    plan = planned(of=model(race=made), wish=goal(batch__global_batch=8))
+    assert (plan.model.memory_format, plan.precision.dtype) == ("contiguous", "bf16")
+    assert (plan.batch.micro_batch, plan.batch.accum_steps) == (4, 2)
+    told = (
+        "8 samples took 50 ms at once (bf16, channels_last, 2 threads) and 40 ms in parts of 4 "
+        "(bf16, contiguous, 2 threads) (a race)"
+    )
+    assert told in reason(plan, race.FORMAT).formula
+
+
+def test_parts_win_nothing_where_the_size_or_the_format_is_fixed():
+    made = parted((LAST, 8, 0.050), (HALF, 4, 0.040))
+    assert race.in_parts(made, {"batch.micro_batch": 8}) is None
+    assert race.in_parts(made, {race.FORMAT: "channels_last"}) is None
+    assert race.in_parts(made, {race.DTYPE: "fp32"}) is None  # another one wins then
+    assert race.preferred(made, LAST) is None
+
+
+def test_the_best_of_each_format_is_tried_in_parts_if_it_is_not_far_behind():
+    def able(made):
+        return leaders(made.runs, made.accum_steps, race.MARGIN, race.LEADERS)
+
+    assert able(of(0.100, 0.060, 0.050)) == (LAST, HALF)
+    assert able(of(0.100, 0.080, 0.050)) == (LAST,)
+    assert able(of(0.100, 0.099, 0.120)) == (PLAIN, LAST)
 
 
 def test_a_batch_is_cut_for_speed_only_where_nothing_else_changes():
