@@ -18,10 +18,10 @@ from autotrain.repeats import Block
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
-from autotrain.run.keeping import checkpoint, handover, mirror
+from autotrain.run.keeping import checkpoint, handover, mirror, rewind
 from autotrain.run.keeping.checkpoint import Snapshot
 from autotrain.run.keeping.keeper import Keeper
-from autotrain.run.keeping.tensors import UNDIVIDED, tensors_of
+from autotrain.run.keeping.tensors import UNDIVIDED, insist_kept, tensors_of
 from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
 from autotrain.run.loading.bucketed import BucketedOrder
@@ -49,6 +49,7 @@ def assemble(
     with together(divides, "the run cannot begin"):
         _make_ready(directory, ranks, resume=resume)
         model = build_model(plan, task, device)
+        insist_kept(model)
         taken = handover.begin(model, directory, weights, resume=resume)
         blocks = repeats.apart(
             model, repeats.blocks(model)
@@ -83,6 +84,7 @@ def assemble(
         parts=parts,
         last=feed.itinerary.last,
         taken=taken,
+        given=None if taken is None else str(taken.path),
         ranks=ranks,
         shards=shards,
     )
@@ -205,7 +207,11 @@ def _note_longer(run: Run) -> None:
 
 
 def _resume(run: Run, directory: Path) -> None:
-    """Go on from the newest checkpoint that verifies; what is passed over becomes a note."""
+    """Go on from the newest checkpoint that verifies; what is passed over becomes a note.
+
+    Raises AutotrainError where there are some and none verifies: a run that began anew would
+    delete them in time.
+    """
     path, torn, snapshot = from_first(run.ranks, lambda: _newest(run), "resuming")
     if path is None or snapshot is None:
         nothing = f"no checkpoint to resume from in {directory}: starting from the beginning"
@@ -227,8 +233,18 @@ def _newest(run: Run) -> tuple[Path | None, list[str], Snapshot | None]:
     steps = checkpoint.steps(run.keeper.directory)
     most = tensors_of(run.model)
     path, snapshot, torn = checkpoint.newest_whole(run.keeper.directory, steps, most)
-    run.keeper.torn = {*steps[: len(torn)]}
-    return path, [error.message for error in torn], snapshot
+    said = [error.message for error in torn]
+    if said and path is None:
+        raise AutotrainError(
+            f"{checkpoint.checkpoints(run.keeper.directory)}: none of {len(said)} checkpoints can "
+            f"be read: {'; '.join(said[:3])}",
+            "mend what is named, take them from a mirror (--resume --from URL), or begin anew: "
+            "--fresh sets all of them aside",
+        )
+    if said:
+        place = rewind.set_aside(run.keeper.directory, steps[: len(said)])
+        said[-1] += f" (kept in {place})"
+    return path, said, snapshot
 
 
 def _note_form(run: Run, before: Mapping[str, object]) -> None:
