@@ -80,6 +80,7 @@ class Keeper:
         self.background = background
         self.alone = True  # no other process waits for what this one does
         self.retry: Retry | None = None
+        self.lost_best: int | None = None  # the step of a best one that is not on disk
         self.mirror: Mirror | None = None
         self._writer: Writer[Kept] = Writer()
         self._writing: Asked | None = None
@@ -178,7 +179,10 @@ class Keeper:
             self.retry = None
             if self.mirror is not None:
                 self.mirror.offer(asked.step)
-        elif self.retry is None and self.alone:
+            return kept.events
+        if asked.label == "best" and self.alone:
+            self.lost_best = asked.step
+        if self.retry is None and self.alone:
             self.retry = Retry(asked.step + FIRST_RETRY, 2 * FIRST_RETRY, kept.needed)
         return kept.events
 
@@ -201,6 +205,8 @@ class Keeper:
             advice = "free some space; training goes on, and a save is tried again"
             self.why = self._why(error, needed, good)
             message = f"checkpoint not saved: {self.why}"
+            if label == "best":
+                message += "; of what follows, the best that is saved counts as best"
             warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
             return Kept((warned,), frozenset(good), needed)
         seconds = perf_counter() - begun
