@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 
 CHUNK_BYTES = 4 << 20
@@ -59,7 +59,7 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
             digest.update(chunk)
             count += len(chunk)
         file.flush()
-        os.fsync(file.fileno())
+        files.sync(file.fileno())
     return Written(count, digest.hexdigest())
 
 
