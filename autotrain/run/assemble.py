@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Warned
 from autotrain.foreign.weights import Foreign
 from autotrain.repeats import Block
+from autotrain.run import otherwise
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
@@ -24,9 +25,8 @@ from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import UNDIVIDED, insist_kept, tensors_of
 from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
-from autotrain.run.loading.bucketed import BucketedOrder
 from autotrain.run.loading.feed import Feed
-from autotrain.run.loading.itinerary import Itinerary, ordered, refuses_one
+from autotrain.run.loading.itinerary import Itinerary, ordered
 from autotrain.run.loading.source import Source
 from autotrain.run.processes.ranks import Ranks, from_first, together
 from autotrain.run.schedule import Schedule
@@ -116,8 +116,7 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
         run.keeper.mirror = mirror.begun(run.plan, directory, resume=resume)
     if resume:
         _resume(run, directory)
-    _note_processes(run)
-    _note_longer(run)
+    run.notes.extend(otherwise.than_planned(run))
 
 
 def _make_ready(directory: Path, ranks: Ranks | None, *, resume: bool) -> None:
@@ -189,23 +188,6 @@ def _share(ranks: Ranks | None) -> tuple[int, int]:
     return (0, 1) if ranks is None else (ranks.rank, ranks.world)
 
 
-def _note_longer(run: Run) -> None:
-    """Samples beyond the last bucket: the data changed, or not all lengths were read."""
-    order = run.feed.itinerary.order
-    if not isinstance(order, BucketedOrder):
-        return
-    end, longest = order.buckets[-1][0], float(order.lengths.max())
-    longer = int((order.lengths > end).sum())
-    if longer:
-        message = (
-            f"samples longer than the plan's longest, {end:g}: {longer} of {len(order.lengths)}, "
-            f"up to {longest:g}; they go in smaller micro-batches"
-        )
-        advice = "plan again: the largest possible batch has not been checked"
-        step, epoch = run.state.step, run.epoch
-        run.notes.append(Warned(step=step, epoch=epoch, message=message, advice=advice))
-
-
 def _resume(run: Run, directory: Path) -> None:
     """Go on from the newest checkpoint that verifies; what is passed over becomes a note.
 
@@ -220,7 +202,7 @@ def _resume(run: Run, directory: Path) -> None:
         run.restore(snapshot)
         run.resumed_from = path
         run.keeper.good = frozenset({snapshot.step})
-        _note_form(run, snapshot.state.get("model", {}))
+        run.notes.extend(otherwise.than_before(run, snapshot.state))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"
         run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
@@ -245,49 +227,3 @@ def _newest(run: Run) -> tuple[Path | None, list[str], Snapshot | None]:
         place = rewind.set_aside(run.keeper.directory, steps[: len(said)])
         said[-1] += f" (kept in {place})"
     return path, said, snapshot
-
-
-def _note_form(run: Run, before: Mapping[str, object]) -> None:
-    """Kernels other than before compute the same but for rounding; computing again, exactly."""
-    now = run.plan.model
-    changed = [
-        f"model.{key} was {before[key]} and is {getattr(now, key)}"
-        for key in ("compile", "cuda_graphs", "memory_format")
-        if before.get(key, getattr(now, key)) != getattr(now, key)
-    ]
-    if changed or now.compile:
-        why = "; ".join(changed) or "the model is compiled"
-        message = f"{why}: from here on the run goes as it would have, but for rounding"
-        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
-
-
-def _note_processes(run: Run) -> None:
-    message = processes_note(run)
-    if message:
-        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
-
-
-def processes_note(run: Run) -> str:
-    """What is other than planned about the processes, and what of it one may notice."""
-    planned = run.plan.batch.world_size
-    world = 1 if run.ranks is None else run.ranks.world
-    notes = []
-    if world != planned:
-        here = "this is one" if world == 1 else f"these are {world}"
-        for_ = f"{planned} process{'es' if planned > 1 else ''}"
-        notes.append(f"the plan is for {for_} and {here}: the same steps, {_cut_here(run, world)}")
-    if world > 1 and refuses_one(run.model):
-        notes.append("BatchNorm's statistics are those of process 0's part of each batch")
-    return "; ".join(notes)
-
-
-def _cut_here(run: Run, world: int) -> str:
-    order = run.feed.itinerary.order
-    if isinstance(order, BucketedOrder):
-        return f"their micro-batches shared by {world}" if world > 1 else "each slower"
-    accum = -(-order.global_batch // (order.micro_batch * world))
-    each = f" in each of {world} processes" if world > 1 else ""
-    split = run.plan.batch.split or 1
-    other = order.micro_batch != -(-run.plan.batch.micro_batch // split)
-    draws = ", by which dropout draws otherwise" if other else ""
-    return f"accumulated over {accum} micro-batches of {order.micro_batch}{each}{draws}"

@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import Subset
 
 from autotrain.averaging import Average
-from autotrain.device import Memory, Precision, nvidia_uuid
+from autotrain.device import Memory, Precision, nvidia_uuid, rounding
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
@@ -224,6 +224,7 @@ class Run:
             "bad_samples": self.feed.aside.state(),
             "model": self.plan.model.model_dump(),
             "given": self.given,
+            "rounding": rounding(self.plan, self.device),
             "averaged": 0 if self.average is None else self.average.updates,
         }
         optimizer = flatten_optimizer(self.optimizer, self.parameters, layout)

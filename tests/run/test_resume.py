@@ -245,6 +245,25 @@ def test_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(tmp_
             run(make_plan(), dataclasses.replace(task, loss=no_step), tmp_path / says[:3])
 
 
+def test_what_was_made_elsewhere_is_told_to_go_on_but_for_rounding(tmp_path):
+    """Another torch or another number of threads; nothing is told where all is as before."""
+    plan = make_plan()
+    run(plan, noisy_task(), tmp_path, max_steps=5)
+
+    def older(path):
+        path.write_text(path.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1"'))
+
+    rewritten(tmp_path, "state.json", older)
+    told = run(plan, noisy_task(), tmp_path, resume=True, max_steps=10)[1]
+    assert told.message.startswith(f"torch was 1 and is {torch.__version__}: from here on")
+    assert told.message.endswith("but for rounding")
+    events = run(plan, noisy_task(), tmp_path, resume=True, max_steps=12)
+    assert "warned" not in [event.name for event in events]
+    more = make_plan(device={"threads": 2})
+    told = run(more, noisy_task(), tmp_path, resume=True)[1]
+    assert told.message.startswith("device.threads was 1 and is 2: ")
+
+
 def test_nothing_to_resume_starts_from_the_beginning_and_says_so(tmp_path):
     """Also where the folder does not exist."""
     events = run(make_plan(train={"epochs": 1}), noisy_task(), tmp_path / "new", resume=True)

@@ -83,6 +83,7 @@ class Kept(TypedDict):
     model: NotRequired[dict[str, bool | str]]
     averaged: NotRequired[Whole]
     given: NotRequired[str | None]
+    rounding: NotRequired[dict[str, str]]
 
 
 @cache
