@@ -51,8 +51,8 @@ class Loss:
     """A loss as a sum and the weight it was summed over.
 
     `total`: scalar tensor, the SUM over the `weight` items (samples, frames or tokens) of
-    this micro-batch. `weight`: how many, a number or a scalar tensor. `parts`: named scalar
-    tensors to log, sums over the same items. `mixes`: the loss ties samples together
+    this micro-batch. `weight`: how many, a number or a scalar tensor, 0 or more. `parts`: named
+    scalar tensors to log, sums over the same items. `mixes`: the loss ties samples together
     (contrastive, say), so its micro-batch must not be cut.
     """
 
@@ -123,7 +123,7 @@ class Task:
     ) -> Task:
         """Samples are (input, class index, or mixup's probabilities); the model returns logits.
 
-        `class_weights`: how much a sample of each class counts.
+        `class_weights`: how much a sample of each class counts. One of index -100 counts nowhere.
         """
         from autotrain.supervised import Classification
 

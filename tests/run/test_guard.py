@@ -9,17 +9,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotrain import optimizer as building
+from autotrain.errors import AutotrainError
 from autotrain.run import loop as looping
 from autotrain.run import step
 from autotrain.run.healing import guard, heal
 from autotrain.run.healing.guard import LEAST, Guard
+from autotrain.run.loading.feed import Feed
 from autotrain.schema import OptimizerSection
 from autotrain.task import Loss
 
-from .faulty import named, regression, run, snapshot, spoilt, weights
+from .faulty import (
+    HostReads,
+    judging,
+    named,
+    on_a_device,
+    regression,
+    run,
+    snapshot,
+    spoilt,
+    until_error,
+    weights,
+)
 from .plans import make_plan
 
 # 8 steps an epoch, of 8 samples.
@@ -282,6 +294,70 @@ def test_weights_of_zero_and_gradients_of_none_are_no_fault(tmp_path, clip):
     assert not named(seen, "healed")
 
 
+def weighed(task, weight, bad):
+    """The task; a training micro-batch of `bad` samples weighs so much, the others what they do."""
+
+    def loss(model, batch):
+        made = task.loss(model, batch)
+        spoils = model.training and set(batch[2].tolist()) <= bad
+        return dataclasses.replace(made, weight=weight if spoils else made.weight)
+
+    return dataclasses.replace(task, loss=loss)
+
+
+@pytest.mark.parametrize("mode", ["host", "device"])
+@pytest.mark.parametrize(
+    "weight",
+    [math.nan, math.inf, *(torch.tensor(each) for each in (math.nan, math.inf, -4.0))],
+    ids=str,
+)
+@pytest.mark.parametrize("micro", [4, 8])
+def test_a_loss_over_no_weight_is_no_figure(tmp_path, monkeypatch, mode, weight, micro):
+    """Its step is a bad one, told and passed over, wherever the weight lies."""
+    plan = planned(
+        batch={"micro_batch": micro, "accum_steps": 8 // micro, "global_batch": 8},
+        optimizer={"implementation": "fused"},
+        checkpoint={"every_epochs": None, "every_steps": 1, "keep": 99},
+    )  # fmt: skip
+    task = regression(norm_net)
+    bad = of_step(task, plan, 5, tmp_path / "look")
+    if mode == "device":
+        on_a_device(monkeypatch)
+    seen = run(plan, weighed(task, weight, bad), tmp_path / "run", max_steps=8)
+    (told,) = named(seen, "healed")
+    assert "became nan at step 5 " in told.fault
+    one, other = weights(tmp_path / "run", 4), weights(tmp_path / "run", 5)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(math.isfinite(event.loss) for event in named(seen, "step"))
+
+
+def test_a_number_below_0_is_no_weight(tmp_path):
+    """The task is wrong, and is told so: in training and in an evaluation."""
+    for where in (True, False):
+        task = regression()
+
+        def loss(model, batch, task=task, where=where):
+            made = task.loss(model, batch)
+            return dataclasses.replace(made, weight=-4 if model.training is where else made.weight)
+
+        _, error = until_error(
+            planned(), dataclasses.replace(task, loss=loss), tmp_path / str(where), AutotrainError
+        )
+        assert "a weight of -4" in error.message
+
+
+def test_a_validation_loss_over_no_weight_is_told(tmp_path):
+    """Not divided by what is left of it."""
+    task = regression()
+
+    def loss(model, batch):
+        made = task.loss(model, batch)
+        return made if model.training else dataclasses.replace(made, weight=torch.tensor(-4.0))
+
+    seen = run(planned(train={"epochs": 1}), dataclasses.replace(task, loss=loss), tmp_path)
+    assert "the validation loss is nan" in named(seen, "warned")[0].message
+
+
 def test_one_event_an_interval_names_all_its_steps(tmp_path):
     """Not one for each."""
     plan, task, calls = planned(run={"log_every_steps": 10}, train={"epochs": 3}), regression(), []
@@ -386,18 +462,6 @@ def test_overflows_while_the_scale_finds_its_size_are_no_fault(tmp_path):
     assert seen[-1].reason == "finished"
 
 
-def judging(monkeypatch, mode):
-    """Runs whose guard is of that mode."""
-    assembled = looping.assemble
-
-    def assemble(*arguments, **more):
-        made = assembled(*arguments, **more)
-        made.guard.mode = mode
-        return made
-
-    monkeypatch.setattr(looping, "assemble", assemble)
-
-
 @pytest.mark.parametrize("mode", ["host", "log"])
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_a_step_that_overflows_fp16_leaves_the_average_alone(tmp_path, monkeypatch, mode, clip):
@@ -463,16 +527,6 @@ def test_memory_may_run_out_in_fp16s_update(tmp_path, monkeypatch):
 # ---- the verdict stays on the device
 
 
-def on_a_device(monkeypatch):
-    """Figures stay tensors, as on a GPU: the same code, on a CPU."""
-
-    def bare(value):
-        return value.detach() if isinstance(value, torch.Tensor) else value
-
-    monkeypatch.setattr(step, "detached", bare)
-    judging(monkeypatch, "device")
-
-
 FUSED = ["adamw", "adam", "sgd", "adagrad"]
 
 
@@ -499,32 +553,56 @@ def test_a_fused_optimizer_leaves_a_bad_step_out_on_the_device(tmp_path, monkeyp
             torch.testing.assert_close(a.tensors[key], b.tensors[key], rtol=1e-6, atol=1e-7)
 
 
-class Reads(TorchDispatchMode):
-    """Counts what would make the host wait for the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += "_local_scalar_dense" in str(function) or "item" in str(function)
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("clip", [1.0, None])
-def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip):
-    """Whether a step is bad is the device's own business."""
-    on_a_device(monkeypatch)
-    plan = planned(optimizer={**fused(name), "clip_norm": clip}, run={"log_every_steps": 99})
-    taken, counts = step.take_step, []
+def reads(monkeypatch, directory, **changes):
+    """How often each of 7 steps made the host wait; micro-batches are made on the host."""
+    plan, counts = planned(run={"log_every_steps": 99}, **changes), []
+    step_taken, batch_taken, found = step.take_step, Feed.take, HostReads()
 
     def counting(run, stop):
-        with Reads() as reads:
-            taken(run, stop)
-        counts.append(reads.count)
+        found.count = 0
+        with found:
+            step_taken(run, stop)
+        counts.append(found.count)
+
+    def uncounted(feed, epoch):
+        before, batch = found.count, batch_taken(feed, epoch)
+        found.count = before
+        return batch
 
     monkeypatch.setattr(looping, "take_step", counting)
-    run(plan, regression(norm_net), tmp_path, max_steps=7)
-    assert counts == [0] * 7
+    monkeypatch.setattr(Feed, "take", uncounted)
+    made = regression(norm_net)
+
+    def loss(model, batch):
+        one = made.loss(model, batch)
+        weight = torch.tensor(float(one.weight))
+        return dataclasses.replace(one, weight=weight, parts={"part": one.total.detach()})
+
+    run(plan, dataclasses.replace(made, loss=loss), directory, max_steps=7)
+    return counts
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"train": {"epochs": 1, "ema_decay": 0.9}}, {"precision": {"dtype": "fp16"}},
+    {"precision": {"dtype": "bf16"}},
+], ids=lambda changes: "".join(changes) or "plain")  # fmt: skip
+@pytest.mark.parametrize("name", [*FUSED, "rmsprop"])
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip, changes):
+    """Whether a step is bad is the device's own business; the loss's weight too."""
+    mode = "device" if name in FUSED else "log"
+    on_a_device(monkeypatch, mode)
+    optimizer = {**fused(name), "clip_norm": clip}
+    if mode == "log":
+        optimizer["implementation"] = "foreach"
+    # torch's loss scaler asks before each step of an optimizer that cannot leave one out.
+    asked = int(mode == "log" and changes.get("precision") == {"dtype": "fp16"})
+    assert reads(monkeypatch, tmp_path, optimizer=optimizer, **changes) == [asked] * 7
+
+
+def test_a_read_would_be_seen(tmp_path, monkeypatch):
+    """In host mode each step reads, and not by a way that the count knows nothing of."""
+    assert min(reads(monkeypatch, tmp_path)) > 0
 
 
 def test_sgd_that_begins_with_a_bad_step_has_no_momentum_of_what_was_in_memory():
