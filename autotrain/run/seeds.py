@@ -200,7 +200,12 @@ def _python_put(state: Any, _device: torch.device) -> None:
 def _numpy_state(_device: torch.device) -> object:
     kept = dict(numpy.random.get_state(legacy=False))
     inner = kept["state"]
-    return [inner["key"].astype("<u4").tobytes().hex(), inner["pos"], kept["has_gauss"], kept["gauss"]]
+    return [
+        inner["key"].astype("<u4").tobytes().hex(),
+        inner["pos"],
+        kept["has_gauss"],
+        kept["gauss"],
+    ]
 
 
 def _numpy_put(state: Any, _device: torch.device) -> None:
