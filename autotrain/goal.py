@@ -207,12 +207,13 @@ def parse_value(raw: str) -> Any:
         return raw.strip()
 
 
-def accepted_options(task_file: Path, options: dict[str, Scalar]) -> dict[str, Scalar]:
-    """Those options of a recipe that this task() takes."""
+def taken_and_left(
+    task_file: Path, options: dict[str, Scalar]
+) -> tuple[dict[str, Scalar], dict[str, Scalar]]:
+    """Those options of a recipe that this task() takes, and those that it has no use for."""
     function = getattr(load_module(task_file), "task", None)
-    if not callable(function):
-        return {}
-    parameters = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters if callable(function) else {}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return options
-    return {key: value for key, value in options.items() if key in parameters}
+        return options, {}
+    taken = {key: value for key, value in options.items() if key in parameters}
+    return taken, {key: value for key, value in options.items() if key not in taken}

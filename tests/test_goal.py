@@ -5,11 +5,11 @@ import pytest
 from autotrain import files
 from autotrain.errors import UsageError
 from autotrain.goal import (
-    accepted_options,
     checked,
     parse_settings,
     parse_value,
     read_template,
+    taken_and_left,
     template_for,
 )
 from autotrain.schema import AUTO, setting_types
@@ -135,9 +135,10 @@ def test_a_template_with_a_bad_setting_is_refused_by_its_key(tmp_path):
         read_template(tmp_path)
 
 
-def test_only_options_that_the_task_takes_are_passed_on(tmp_path):
+def test_options_of_a_recipe_are_those_that_the_task_takes_and_the_others(tmp_path):
     task = tmp_path / "some_task.py"
     task.write_text("def task(data, dropout=0.1):\n    ...\n")
-    assert accepted_options(task, {"dropout": 0.3, "mixup": 0.2}) == {"dropout": 0.3}
+    both = {"dropout": 0.3, "mixup": 0.2}
+    assert taken_and_left(task, both) == ({"dropout": 0.3}, {"mixup": 0.2})
     task.write_text("def task(data, **options):\n    ...\n")
-    assert accepted_options(task, {"mixup": 0.2}) == {"mixup": 0.2}
+    assert taken_and_left(task, both) == (both, {})

@@ -16,6 +16,7 @@ class Added(Record):
     """Seconds of a step by both loops, and what ours adds: of rounds in which they took turns.
 
     `low` to `high`: between them lie nine of ten rounds' differences. Below 0: ours is the faster.
+    `waits`: the share of our step that is spent waiting for data.
     """
 
     bare: Prediction
@@ -23,6 +24,7 @@ class Added(Record):
     low: Number
     middle: Number
     high: Number
+    waits: Number
     rounds: int
 
     @property
@@ -31,8 +33,8 @@ class Added(Record):
         return self.middle / self.bare.expected
 
 
-def added(bare: Sequence[float], ours: Sequence[float]) -> Added:
-    """Of seconds a step, round by round."""
+def added(bare: Sequence[float], ours: Sequence[float], waits: Sequence[float]) -> Added:
+    """Of seconds a step and shares of waiting, round by round."""
     each = sorted(b - a for a, b in zip(bare, ours, strict=True))
     outside = (1 - WITHIN) / 2
     first, second = spread([bare]), spread([ours])
@@ -42,6 +44,7 @@ def added(bare: Sequence[float], ours: Sequence[float]) -> Added:
         low=quantile(each, outside),
         middle=quantile(each, 0.5),
         high=quantile(each, 1 - outside),
+        waits=quantile(sorted(waits), 0.5),
         rounds=len(each),
     )
 

@@ -47,13 +47,17 @@ class LoopRequest(Record):
 
 
 class Looped(Record):
-    """Seconds of a step, one figure a round: by a bare loop, and by autotrain's."""
+    """Seconds of a step, one figure a round: by a bare loop, and by autotrain's.
+
+    `waits`: the share of autotrain's step in which it waited for data.
+    """
 
     outcome: Outcome
     message: str = ""
     hint: str = ""
     bare: tuple[float, ...] = ()
     ours: tuple[float, ...] = ()
+    waits: tuple[float, ...] = ()
 
 
 def looped(request: LoopRequest) -> Looped:
@@ -63,13 +67,16 @@ def looped(request: LoopRequest) -> Looped:
         task = load_task(path, request.take.data, plan.task.options)
         bare: list[float] = []
         ours: list[float] = []
+        waits: list[float] = []
         deadline = monotonic() + request.seconds
         for number in range(MOST_ROUNDS):
             if number >= LEAST_ROUNDS and monotonic() > deadline:
                 break
             bare.append(_middle(_bare(plan, task, request)))
-            ours.append(_middle(_ours(plan, task, path, request)))
-        return Looped(outcome="ok", bare=tuple(bare), ours=tuple(ours))
+            points = _ours(plan, task, path, request)
+            ours.append(_middle(_stretches([point.time for point in points], request.every)))
+            waits.append(_middle([p.wait_seconds / p.step_seconds for p in points[1:]]))
+        return Looped(outcome="ok", bare=tuple(bare), ours=tuple(ours), waits=tuple(waits))
     except Exception as error:
         return Looped.model_validate(fault(path, error, "training: "))
 
@@ -104,12 +111,12 @@ def _stretches(clock: list[float], every: int) -> list[float]:
     return [(after - before) / every for before, after in pairwise(clock)]
 
 
-def _ours(plan: Plan, task: Task, path: Path, request: LoopRequest) -> list[float]:
+def _ours(plan: Plan, task: Task, path: Path, request: LoopRequest) -> list[Step]:
+    """A log point after each stretch."""
     steps = request.stretches * request.every
     with tempfile.TemporaryDirectory() as folder:
         events = train(plan, task, Path(folder) / "run", task_file=path, max_steps=steps)
-        clock = [event.time for event in events if isinstance(event, Step)]
-    return _stretches(clock, request.every)
+        return [event for event in events if isinstance(event, Step)]
 
 
 def _bare(plan: Plan, task: Task, request: LoopRequest) -> list[float]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from autotrain.commands import stages
 from autotrain.commands.decide import Case, Source
 from autotrain.commands.limits import dollars
-from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
+from autotrain.commands.plan import Wish, goal_of, hardware_of, say_left_out, source_of
 from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
@@ -43,6 +43,7 @@ def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> 
         asked = named(machines.split(","), calibrate, flag="--compare")
         source = source_of(wish)
         goal = goal_of(wish, source, settings, options, Path("plan.toml"))
+        say_left_out(goal)
         several = Several(stages.asked(source, wish.recipe, wish.stages), options, own)
         rows = _rows(asked, source, stages.goals(goal, several))
         if json_asked:

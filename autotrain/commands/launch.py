@@ -6,6 +6,7 @@ kill after 30 seconds what is still saving a checkpoint.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -37,20 +38,26 @@ def launch(asked: Asked, processes: Processes) -> int:
     check(processes)
     if not processes.several:
         return run.run(asked)
-    planfile.load(asked.path)  # a fault of the plan is said once, and before anything starts
+    run.check(asked)  # a fault of these is said once, and before anything starts
+    planfile.load(asked.path)
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
 
+    from autotrain.run.processes.stores import heed_libuv
+
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    arguments = ["-P", "-m", "autotrain", *_arguments(asked)]
-    with _signals_go_on() as handed:
+    heed_libuv()
+    command = ["-P", "-m", "autotrain", *arguments(asked)]
+    with signals_go_on() as handed:
         try:
-            elastic_launch(_config(asked, processes), sys.executable)(*arguments)
+            elastic_launch(_config(asked, processes), sys.executable)(*command)
         except ChildFailedError as error:
             return exit_code(error.failures, handed)
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RendezvousError, RuntimeError, ValueError, OSError) as error:
+            why = str(error.__cause__ or error).partition("\n")[0]
             raise AutotrainError(
-                f"the processes could not be started: {str(error).partition(chr(10))[0]}",
+                f"the processes could not be started: {why}",
                 "with --nnodes, every machine needs the same --rdzv-endpoint, reachable from all",
             ) from error
     return 0
@@ -72,16 +79,17 @@ def check(processes: Processes) -> None:
         raise UsageError(*faults, hint="autotrain run --help")
 
 
-def _arguments(asked: Asked) -> list[str]:
-    """The command line of each process."""
+def arguments(asked: Asked) -> list[str]:
+    """The command line of each process: all of this one's but how many there are."""
     flags = {"--resume": asked.resume, "--fresh": asked.fresh, "--trust": asked.trust,
              "--json": asked.as_json, "--verbose": "--verbose" in sys.argv}  # fmt: skip
     made = ["run", asked.name, *(flag for flag, on in flags.items() if on)]
-    if asked.max_steps is not None:
-        made += ["--max-steps", str(asked.max_steps)]
-    more = {"--stage": asked.stage, "--from": asked.back_to,
-            "--import-weights": asked.import_weights}  # fmt: skip
-    return made + [each for flag, said in more.items() if said is not None for each in (flag, said)]
+    more = [
+        ("--max-steps", asked.max_steps), ("--stage", asked.stage), ("--from", asked.back_to),
+        ("--import-weights", asked.import_weights), *(("--track", name) for name in asked.track),
+    ]  # fmt: skip
+    said = [(flag, str(value)) for flag, value in more if value is not None]
+    return [*made, *itertools.chain.from_iterable(said)]
 
 
 def _config(asked: Asked, processes: Processes) -> LaunchConfig:
@@ -105,12 +113,14 @@ def _config(asked: Asked, processes: Processes) -> LaunchConfig:
 
 
 @contextmanager
-def _signals_go_on() -> Iterator[list[int]]:
+def signals_go_on() -> Iterator[list[int]]:
     """Signals but SIGHUP are for the processes, which have sessions of their own.
 
-    Before there are any, they are for this one. Yields those that were handed on.
+    Before there are any, they are for this one. On Windows all share a console, which sends ^C to
+    each itself; no other signal comes from outside there. Yields those that came to the processes.
     """
     sent: list[int] = []
+    by_console = sys.platform == "win32"
 
     def hand_on(number: int, _frame: FrameType | None) -> None:
         children = psutil.Process().children()
@@ -118,12 +128,11 @@ def _signals_go_on() -> Iterator[list[int]]:
             signal.signal(number, before[number])
             signal.raise_signal(number)
         sent.append(number)
-        for child in children:
+        for child in [] if by_console else children:
             with suppress(psutil.Error, OSError):
                 child.send_signal(number)
 
-    handed = [signal.SIGINT, signal.SIGTERM]
-    handed += [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
+    handed = [signal.SIGINT] if by_console else [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
     before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in handed}
     if hasattr(signal, "SIGHUP"):
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -17,12 +17,13 @@ from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import (
     Template,
-    accepted_options,
     parse_settings,
     read_template,
+    taken_and_left,
     template_for,
 )
 from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.notes import left_out
 from autotrain.plan.stages import together
 from autotrain.recipe import read_recipe
 from autotrain.schema import AUTO, DatasetProfile, Goal, HardwareProfile, Plan, Scalar, TaskSection
@@ -71,6 +72,7 @@ def plan(
         for line in stages.write_curves(decisions, several, target):
             print(line, file=sys.stderr)
         if as_json:
+            say_left_out(goal)
             print(stages.as_json(made), file=out)
         else:
             dataset, model, _ = decisions[0]
@@ -197,10 +199,12 @@ def goal_of(
 ) -> Goal:
     """What the user wants of a plan that goes to `target`."""
     recipes = [source.template.recipe()] if source.template is not None else []
+    left: dict[str, Scalar] = {}
     if wish.recipe is not None:
         wanted = read_recipe(wish.recipe)
         recipes += wanted.recipes
-        options = {**accepted_options(source.task_file, wanted.options), **options}
+        taken, left = taken_and_left(source.task_file, wanted.options)
+        options = {**taken, **options}
     folder = target.parent.resolve()
     template = source.template.name if source.template and source.shipped else None
     section = TaskSection.model_validate(
@@ -214,7 +218,13 @@ def goal_of(
     )
     own = target.stem if target.stem != "plan" else template or _own_name(source)
     user = {key: value for key, value in settings.items() if value is not AUTO}
-    return Goal(task=section, recipes=tuple(recipes), user=user, name=_run_name(own))
+    return Goal(task=section, recipes=tuple(recipes), left_out=left, user=user, name=_run_name(own))
+
+
+def say_left_out(goal: Goal) -> None:
+    """What of the recipe does not apply, where no notes of a plan are shown."""
+    if goal.left_out:
+        print(f"warning: {left_out(goal.recipes[-1], goal.left_out)}", file=sys.stderr)
 
 
 def _own_name(source: Source) -> str:

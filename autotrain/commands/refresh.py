@@ -53,9 +53,8 @@ def refresh(
     """
     from autotrain.report.changes import refreshed
 
-    plan_file = _alone(plan_file, wish, compare)
-    path = Path(plan_file)
-    old, target = planfile.load(path, consistent=False), Path(output or plan_file)
+    path = Path(_alone(plan_file, wish, compare))
+    old, target = planfile.load(path, consistent=False), Path(output or path)
     _not_a_runs_own(target)
     keep = planning.look_at(target)
     pairs, own = stages.apart(wish.settings)
@@ -68,6 +67,7 @@ def refresh(
         hardware = planning.hardware_of(full.machine, planning.existing(target), calibrate)
         options = {**before.options, **options}
         goal = planning.goal_of(full, source, user, options, target)
+        planning.say_left_out(goal)
         wishes = _wishes(old, stages.asked(source, full.recipe, full.stages))
         several = Several(wishes, options, _over(_released(parts, settings), own))
         here = wish.machine is None

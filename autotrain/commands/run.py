@@ -42,7 +42,8 @@ def run(asked: Asked) -> int:
     return member.take_part(asked, _run) if member.expected() else _run(asked)
 
 
-def _run(asked: Asked) -> int:
+def check(asked: Asked) -> None:
+    """Raise AutotrainError for flags that do not go together, or a tracker that is not there."""
     if asked.resume and asked.fresh:
         raise UsageError("--resume and --fresh exclude each other", hint="choose one of them")
     if asked.back_to is not None and not asked.resume:
@@ -56,6 +57,10 @@ def _run(asked: Asked) -> int:
         from autotrain.report import tracking
 
         tracking.check(asked.track)
+
+
+def _run(asked: Asked) -> int:
+    check(asked)
     plan = planfile.load(asked.path)
     if plan.stage or asked.stage is not None:
         from autotrain.commands import in_turn

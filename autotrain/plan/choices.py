@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.heldout import held_out
 from autotrain.plan.ledger import Ledger
 from autotrain.schema import (
     VALID_SHARE,
+    Beside,
     Device,
     Dtype,
     Goal,
@@ -62,6 +65,7 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         source="you, or the recipe",
         kind="user" if task.options else "fixed",
         would_change="--set task.NAME=VALUE",
+        beside=tuple(_left_out(goal)),
     )
     rule = "autotrain's rule"
     name = ledger.settle(
@@ -80,6 +84,13 @@ def identity(ledger: Ledger, goal: Goal) -> None:
         source=rule,
         kind="fixed",
     )
+
+
+def _left_out(goal: Goal) -> Iterator[Beside]:
+    """What a recipe has for a task, and this one does not take."""
+    if goal.left_out:
+        name, why = f"the recipe {goal.recipes[-1].name}", "this task takes no such option"
+        yield Beside(name=name, value=goal.left_out, formula="for tasks that take it", why_not=why)
 
 
 def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:

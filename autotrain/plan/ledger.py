@@ -58,6 +58,7 @@ class Ledger:
         self.given: dict[str, Given] = {}
         self.found: dict[str, Found] = {}
         self.recipes = goal.recipes
+        self.left_out = goal.left_out
         self.raced: dict[str, tuple[Any, str]] = {}  # what a race found: value and formula
         self.values: dict[str, dict[str, Any]] = {}
         self.because: dict[str, dict[str, Reason]] = {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 
 from autotrain.plan import execution, keeping, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
@@ -10,7 +11,7 @@ from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
 from autotrain.plan.memory import KEEP_MOMENTUM
 from autotrain.plan.sizing import Sizing
-from autotrain.schema import DatasetProfile, ModelProfile
+from autotrain.schema import DatasetProfile, ModelProfile, Recipe, Scalar
 from autotrain.units import bytes_text
 
 # From this share of padding on, a plan without buckets says so.
@@ -110,7 +111,16 @@ def _about_what_is_kept(sizing: Sizing) -> Iterator[str]:
         yield said
 
 
+def left_out(recipe: Recipe, options: Mapping[str, Scalar]) -> str:
+    """Of a recipe whose options the task does not take."""
+    said = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
+    one = "no such option" if len(options) == 1 else "no such options"
+    return f"the recipe {recipe.name} also says {said}: the task takes {one}, and trains without"
+
+
 def _about_recipes(sizing: Sizing) -> Iterator[str]:
+    if sizing.ledger.left_out:
+        yield left_out(sizing.ledger.recipes[-1], sizing.ledger.left_out)
     for recipe in sizing.ledger.recipes:
         most, count = recipe.most_samples, sizing.train_count
         if most is not None and count > most:

@@ -104,12 +104,12 @@ def data(
 
 def loop(found: loops.Added, about: str, others: float | None, out: IO[str]) -> None:
     """Print both loops, and what ours adds."""
-    lines = [["loop", "a step", "beside bare"]]
+    lines = [["loop", "a step", "beside bare", "waits for data"]]
     lines.append(
-        ["bare: written by hand, torch's DataLoader", between(seconds_text, found.bare), ""]
+        ["bare: written by hand, torch's DataLoader", between(seconds_text, found.bare), "", ""]
     )
     more = f"{'+' if found.middle > 0 else ''}{seconds_text(found.middle)}"
-    lines.append(["autotrain", between(seconds_text, found.ours), more])
+    lines.append(["autotrain", between(seconds_text, found.ours), more, percent(found.waits)])
     texts = [
         f"measured: the median of {plural(found.rounds, 'round')} in which both take turns; "
         f"{SCATTER}"

@@ -44,9 +44,13 @@ class TaskSection(Record):
 
 
 class Goal(Record):
-    """What the user wants, and what they fixed (`user`: plan key -> value)."""
+    """What the user wants, and what they fixed (`user`: plan key -> value).
+
+    `left_out`: what the last recipe has for a task, and this one takes no such option.
+    """
 
     task: TaskSection
     recipes: tuple[Recipe, ...] = ()
+    left_out: dict[str, Scalar] = {}
     user: dict[str, Any] = {}
     name: str = "run"

@@ -25,6 +25,7 @@ from autotrain.blocks.images import (
     several_classes,
 )
 from autotrain.blocks.layouts import image_splits
+from autotrain.blocks.mixing import Mixed
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.samples import keep_readable, split_by_name
 from autotrain.blocks.weights import load_weights, read_weights
@@ -81,8 +82,8 @@ def prepare(channels: int) -> list[nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISE[channels])]
 
 
-def augment(flip: bool, how: str = "usual") -> list[nn.Module]:
-    """Chance for the training pictures, uint8 to uint8: `how` is a key of AUGMENTATIONS.
+def chance(flip: bool, how: str = "usual") -> list[nn.Module]:
+    """What varies the training pictures, uint8 to uint8: `how` is a key of AUGMENTATIONS.
 
     No mirror images unless `flip`: a mirrored digit, letter or hand sign is another one, or none.
     """
@@ -151,13 +152,16 @@ def task(
     arch: str = "cnn",
     size: int = 0,
     channels: int = 3,
+    augment: bool = True,
     flip: bool = False,
     augmentation: str = "usual",
+    mixup: float = 0.0,
     class_weights: str = "none",
     dropout: float = 0.2,
     label_smoothing: float = 0.0,
     weights: str = "",
     valid_share: float = 0.2,
+    by_heart: bool = False,
 ) -> Task:
     """`data`: a folder per class, or `train/`, `valid/` and `test/` that hold such folders.
 
@@ -165,10 +169,13 @@ def task(
     - `size`: side of the square input in pixels, at least 32 (`efficientnet_b0`: 64); 0: the
       data's median, up to 224.
     - `channels`: 3, or 1 for grey (`cnn` only).
-    - `flip`: mirror images at random; `augmentation`: `usual`, `strong` or `none`.
+    - `flip`: mirror images at random; `augmentation`: `usual`, `strong` or `none`; `augment`
+      false: neither.
+    - `mixup`: alpha of its Beta distribution; 0: none.
     - `class_weights`: `balanced`: rare classes count more, so that all count the same together.
     - `weights`: a state dict (.safetensors, .pt) to start from.
     - `valid_share`: of each class is held out where the data has no validation split.
+    - `by_heart`: validate on the training pictures: a check, not a training.
     """
     one_of("arch", arch, SMALLEST)
     one_of("augmentation", augmentation, AUGMENTATIONS)
@@ -176,7 +183,8 @@ def task(
     one_of("channels", channels, NORMALISE if arch == "cnn" else [3])
     all_between([
         ("size", size, 0, 1024), ("dropout", dropout, 0, 0.95),
-        ("label_smoothing", label_smoothing, 0, 0.95), ("valid_share", valid_share, 0.01, 0.9),
+        ("label_smoothing", label_smoothing, 0, 0.95), ("mixup", mixup, 0, 10),
+        ("valid_share", valid_share, 0.01, 0.9),
     ])  # fmt: skip
     splits = image_splits(needed(data, "a folder of images per class"))
     classes = splits["train"] if "train" in splits else splits["all"]
@@ -184,7 +192,9 @@ def task(
     say_empty_folders(classes)
     sizes: dict[Path, tuple[int, int]] = {}
     items = readable(labelled(classes, names), sizes)
-    if "valid" in splits:
+    if by_heart:
+        train = valid = items
+    elif "valid" in splits:
         train, valid = items, readable(labelled(splits["valid"], names), sizes)
     else:
         train, valid = stratified(items, valid_share)
@@ -194,6 +204,8 @@ def task(
     side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
     steps = prepare(channels)
     plain = v2.Compose(steps)
+    varied = v2.Compose([*chance(flip, augmentation), *steps]) if augment else plain
+    pictures = ImageSet(train, side, channels, varied)
     start = read_weights(Path(weights)) if weights else {}
 
     def build() -> nn.Module:
@@ -207,7 +219,7 @@ def task(
 
     return Task.classification(
         model=build,
-        train=ImageSet(train, side, channels, v2.Compose([*augment(flip, augmentation), *steps])),
+        train=Mixed(pictures, len(names), mixup) if mixup else pictures,
         valid=ImageSet(valid, side, channels, plain),
         test=None if tested is None else ImageSet(tested, side, channels, plain),
         label_smoothing=label_smoothing,

@@ -10,10 +10,13 @@ import sys
 import time
 from contextlib import contextmanager
 
+import psutil
 import pytest
+import typer
 from safetensors.torch import load_file
 
-from autotrain.commands import launch
+from autotrain import cli as command_line
+from autotrain.commands import launch, run
 from autotrain.commands.places import Processes
 from autotrain.errors import AutotrainError, UsageError
 
@@ -167,6 +170,58 @@ def test_a_malformed_plan_is_said_once_before_anything_starts(folder, at):
     assert said.err.count("batch.micro_batch") == 1
 
 
+OF_LAUNCH = {"nproc", "nnodes", "rdzv_endpoint", "node_rank"}
+FLAGS = [
+    option
+    for option in typer.main.get_command(command_line.app).commands["run"].params
+    if option.opts[0].startswith("--") and option.name not in {"help", *OF_LAUNCH}
+]
+
+
+@pytest.mark.parametrize("option", FLAGS, ids=lambda option: option.name)
+def test_each_flag_of_run_reaches_the_processes(option, at, monkeypatch):
+    """What each process is told says again what this one was told, whatever it was."""
+    told = []
+    monkeypatch.setattr(launch, "launch", lambda asked, _processes: told.append(asked) or 0)
+    monkeypatch.setattr(run, "run", lambda asked: told.append(asked) or 0)
+    value = [] if option.is_flag else ["3"]
+    assert at("run", "plan.toml", option.opts[0], *value, "--nproc", "2").code == 0
+    assert at(*launch.arguments(told[0])).code == 0
+    plain = run.Asked("plan.toml", False, False, None, False, False)
+    assert told[0] == told[1] != plain
+
+
+def test_a_tracker_that_is_not_there_is_said_once_before_anything_starts(folder, at):
+    said = at("run", "plan.toml", "--nproc", "2", "--track", "wandbb")
+    assert said.code == 1
+    assert said.err.count("wandbb") == 1
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is as it is")
+def test_on_windows_the_console_itself_sends_an_interrupt_to_the_processes(monkeypatch):
+    """psutil would refuse SIGINT there, and kill for SIGTERM, which no other process can send."""
+    monkeypatch.setattr(psutil.Process, "send_signal", _PsutilsProcess().send_signal)
+    before = signal.getsignal(signal.SIGTERM)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        with monkeypatch.context() as there:
+            there.setattr(sys, "platform", "win32")
+            with launch.signals_go_on() as handed:
+                assert signal.getsignal(signal.SIGTERM) is before
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+        assert child.poll() is None
+        child.kill()
+    assert launch.exit_code({0: Failure(130, 1.0)}, handed) == 130
+
+
+class _PsutilsProcess:
+    """As `psutil._pswindows.Process` has it."""
+
+    def send_signal(self, number):
+        raise ValueError("only SIGTERM, CTRL_C_EVENT and CTRL_BREAK_EVENT signals are supported")
+
+
 class Failure:
     def __init__(self, exitcode, timestamp):
         self.exitcode, self.timestamp = exitcode, timestamp
@@ -183,6 +238,40 @@ def test_the_exit_code_is_that_of_the_first_failure():
 
 
 # --- slow: each starts processes that import torch ----------------------------------------------
+
+
+# As in torch's wheels for Windows: a store that is asked for libuv cannot be made.
+WITHOUT_LIBUV = """
+import torch.distributed as dist
+from torch.distributed import distributed_c10d, rendezvous
+
+
+class Store(dist.TCPStore):
+    def __init__(self, *given, use_libuv=True, **more):
+        if use_libuv:
+            raise RuntimeError("use_libuv was requested, but built without libuv support")
+        super().__init__(*given, use_libuv=False, **more)
+
+
+for module in (dist, distributed_c10d, rendezvous):
+    module.TCPStore = Store
+"""
+
+
+@pytest.mark.slow
+def test_processes_meet_where_torch_is_built_without_libuv(folder, tmp_path):
+    """USE_LIBUV=0, which torch documents and its agent does not read, is usual on Windows."""
+    (tmp_path / "wheel").mkdir()
+    (tmp_path / "wheel" / "sitecustomize.py").write_text(WITHOUT_LIBUV)
+    paths = [str(tmp_path / "wheel"), *sys.path]
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    edit(folder / "plan.toml", batch=CUT)
+    done = cli(*RUN, "--max-steps", "2", cwd=folder, env=there)
+    assert done.returncode == 1
+    assert "error: the processes could not be started: use_libuv was requested" in done.stderr
+    done = cli(*RUN, "--max-steps", "2", cwd=folder, env={**there, "USE_LIBUV": "0"})
+    assert done.returncode == 0, done.stderr
+    assert final(folder)[1] == "step-00000002"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Faults put into whole runs at random places: each is healed, or its cause is named."""
 
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,30 @@ SPEC.loader.exec_module(faults)
 
 RUNS = 3
 LOADER = ("killed", "hang", "sample")
+
+
+@pytest.fixture(scope="module")
+def sound():
+    """A run that met no fault at all: nothing is told of it."""
+    made = faults.carry_out(faults.plan_of(7, 0), faults.Case(faults.task_of()))
+    assert not [event for event in made.events if event.name in ("healed", "warned")]
+    return made
+
+
+@pytest.mark.parametrize("name", faults.CASES)
+def test_a_run_that_met_no_fault_is_not_healed(name, sound):
+    assert faults.judged(sound, faults.CASES[name](random.Random(7))) == "finished, fault not told"
+
+
+def test_the_word_of_another_fault_heals_none():
+    """Steps that were NaN, judged as if memory had run out, or other steps had been spoilt."""
+    case = faults.CASES["nan"](random.Random(7))
+    made = faults.carry_out(faults.plan_of(7, 0), case)
+    assert faults.judged(made, case) == "healed"
+    for name in set(faults.CASES) - {"nan"}:
+        assert faults.judged(made, faults.CASES[name](random.Random(7))) != "healed"
+    other = faults.steps_of({1, 2}, "the loss became nan", all_told=True)
+    assert faults.judged(made, case._replace(told_by=other)) != "healed"
 
 
 @pytest.mark.parametrize(

@@ -426,14 +426,14 @@ def test_one_voice_learns_to_speak_all_four_losses_fall(tmp_path):
 
 
 @pytest.mark.slow
-@needs_espeak
 def test_the_origins_recipe_plans_and_runs_as_it_is_written(tmp_path):
     recipe = str(FOLDER / "full.toml")
     autotrain(tmp_path, "plan", str(SHIPPED), "--template", "fastspeech2-tts", "--recipe", recipe,
               "--no-trial", "--set", "run.name=full")  # fmt: skip
     plan = tomllib.loads((tmp_path / "plan.toml").read_text())
-    assert (plan["batch"]["global_batch"], plan["optimizer"]["clip_norm"]) == (32, 1.0)
-    assert plan["schedule"]["name"] == "exponential"
+    assert (plan["batch"]["micro_batch"], plan["batch"]["accum_steps"]) == (16, 2)
+    assert (plan["optimizer"]["name"], plan["optimizer"]["clip_norm"]) == ("adam", 1.0)
+    assert (plan["schedule"]["name"], plan["schedule"]["warmup_steps"]) == ("exponential", 4000)
     assert (plan["schedule"]["factor"], plan["schedule"]["period_steps"]) == (0.5, 50_000)
     autotrain(tmp_path, "run", "plan.toml", "--max-steps", "2")
     assert len(parts_of(tmp_path / "runs/full")) == 2

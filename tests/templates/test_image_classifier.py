@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import random
 
 import pytest
 import torch
@@ -99,9 +100,9 @@ def test_training_pictures_vary_with_the_seed_alone_and_validation_ones_never(pi
 
 
 def test_nothing_is_mirrored_unless_asked():
-    augment = load_module(CODE).augment
-    assert "RandomHorizontalFlip" not in str(augment(False))
-    assert "RandomHorizontalFlip" in str(augment(True))
+    chance = load_module(CODE).chance
+    assert "RandomHorizontalFlip" not in str(chance(False))
+    assert "RandomHorizontalFlip" in str(chance(True))
 
 
 def test_the_input_size_comes_from_the_data_or_the_option(pictures):
@@ -121,6 +122,52 @@ def test_loss_is_the_same_for_any_cut_and_smoothing_is_for_training_only(picture
     plain = load(pictures).loss(model, batch)
     assert whole.total.item() == pytest.approx(plain.total.item())
     assert (task.monitor, task.better) == ("accuracy", "higher")
+
+
+def cut_and_whole(task, batch):
+    """The loss of a batch, and the sums of those of its pairs."""
+    torch.manual_seed(0)
+    model = task.model().eval()
+    with torch.no_grad():
+        whole = task.loss(model, batch)
+        cuts = [task.loss(model, [part[i : i + 2] for part in batch]) for i in range(0, 6, 2)]
+    return whole, sum(cut.total for cut in cuts), sum(cut.weight for cut in cuts)
+
+
+@pytest.mark.parametrize("weighted", ["none", "balanced"])
+def test_mixed_pictures_count_as_much_as_their_classes_do_for_any_cut(tmp_path, weighted):
+    write(tmp_path, classes="a", each=30)
+    write(tmp_path, classes="b", each=10)
+    task = load(tmp_path, mixup=0.4, class_weights=weighted, label_smoothing=0.1)
+    torch.manual_seed(3)
+    batch = torch.utils.data.default_collate([task.train[i * 6 + 1] for i in range(6)])
+    probabilities = batch[1]
+    assert ((probabilities > 0.01).sum(dim=1) == 2).any()
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(6))
+    whole, total, weight = cut_and_whole(task, batch)
+    each = torch.tensor([1.0, 1.0] if weighted == "none" else [32 / (2 * 24), 32 / (2 * 8)])
+    assert float(whole.weight) == pytest.approx(float((probabilities @ each).sum()))
+    assert float(weight) == pytest.approx(float(whole.weight))
+    assert float(total) == pytest.approx(float(whole.total), rel=1e-4)
+
+
+def test_mixup_blends_two_pictures_and_their_classes_in_training_only(pictures):
+    task, plain = load(pictures, mixup=0.4, augment=False), load(pictures, augment=False)
+    own, label = plain.train[3]
+    random.seed(1)
+    drawn = [task.train[3] for _ in range(10)]
+    pixels, probabilities = next(each for each in drawn if each[1][label] < 0.9)
+    share, others = float(probabilities[label]), [p for p, other in plain.train if other != label]
+    assert any(torch.allclose(pixels, share * own + (1 - share) * p, atol=1e-5) for p in others)
+    assert isinstance(task.valid[0][1], int)
+
+
+def test_by_heart_and_without_variation_the_same_pictures_are_learned_and_asked_for(pictures):
+    task = load(pictures, augment=False, flip=True, by_heart=True)
+    assert task.train.pictures.items == task.valid.pictures.items
+    assert len(task.train) == 30
+    assert torch.equal(seen(task.train, 1), seen(task.train, 2))
+    assert torch.equal(seen(task.train, 1), seen(task.valid, 1))
 
 
 def test_datasets_can_be_sent_to_a_worker(pictures):
@@ -205,7 +252,7 @@ def test_a_folder_without_images_and_a_class_that_is_damaged_are_named(tmp_path,
 
 @pytest.mark.parametrize("how", ["usual", "strong", "none"])
 def test_each_augmentation_keeps_shape_and_type_and_mirrors_nothing(pictures, how):
-    augment = torch.nn.Sequential(*load_module(CODE).augment(False, how))
+    augment = torch.nn.Sequential(*load_module(CODE).chance(False, how))
     half = torch.zeros(3, 32, 32, dtype=torch.uint8)
     half[:, :, :16] = 200
     for seed in range(20):

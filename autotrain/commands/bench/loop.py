@@ -54,7 +54,7 @@ def _looped(here: Planned, seconds: float) -> figures.Added:
     wait = 10 * (seconds + 6 * STRETCHES * every * step) + 180
     said = ask("autotrain.bench.looping", request, Looped, seconds=wait, most_bytes=most)
     found = outcome.answered(said)
-    return figures.added(found.bare, found.ours)
+    return figures.added(found.bare, found.ours, found.waits)
 
 
 def _json(found: figures.Added, about: str, others: float | None) -> dict[str, object]:
@@ -63,7 +63,11 @@ def _json(found: figures.Added, about: str, others: float | None) -> dict[str, o
         "about": about,
         "rows": [
             {"loop": "bare", "step_seconds": found.bare.model_dump()},
-            {"loop": "autotrain", "step_seconds": found.ours.model_dump()},
+            {
+                "loop": "autotrain",
+                "step_seconds": found.ours.model_dump(),
+                "waits": found.waits,
+            },
         ],
         "added_seconds": {"low": found.low, "middle": found.middle, "high": found.high},
         "rounds": found.rounds,

@@ -12,12 +12,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from autotrain.errors import AutotrainError
 from autotrain.run.processes.ranks import PATIENCE, Ranks
+from autotrain.run.processes.stores import heed_libuv
 from autotrain.schema import Plan
 
 
 def join() -> Ranks:
     """Take part. Raises AutotrainError where the others cannot be reached."""
     environment = os.environ
+    heed_libuv()
     try:
         store, rank, world = next(iter(rendezvous("env://", timeout=PATIENCE)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
