@@ -73,9 +73,7 @@ def exit_code(event: Event) -> int:
 def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     """Train as a plan without stages says; returns the last event."""
     resume, folder = asked.resume, asked.path.resolve().parent
-    task_file = code_of(plan.task, folder, accept=asked.trust)
-    places = {"run.directory": str(directory), "checkpoint.mirror": plan.checkpoint.mirror}
-    trusting.check_places(places, folder, asked.name, accept=asked.trust)
+    task_file = allowed(plan, directory, asked)
     check_free(plan, directory, asked)
     check_room(plan, directory)
     check_memory(plan)
@@ -237,6 +235,15 @@ def _report(plan: Plan, directory: Path, plan_file: str, *, quiet: bool) -> None
         text, quiet = f"warning: no report: {why}; `autotrain report {directory}` retries", False
     if not quiet:
         Tolerant(sys.stderr).line(text)
+
+
+def allowed(plan: Plan, directory: Path, asked: Asked) -> Path:
+    """A plan's code. Raises AutotrainError where it, or where it writes, is not trusted here."""
+    folder = asked.path.resolve().parent
+    task_file = code_of(plan.task, folder, accept=asked.trust)
+    places = {"run.directory": str(directory), "checkpoint.mirror": plan.checkpoint.mirror}
+    trusting.check_places(places, folder, asked.name, accept=asked.trust)
+    return task_file
 
 
 def code_of(task: TaskSection, folder: Path, *, accept: bool) -> Path:
