@@ -61,7 +61,7 @@ def _home(own: str, xdg: str, default: str, windows: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict. Raises AutotrainError (unreadable) or UsageError (malformed)."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             raw = file.read(parsing.TOML_BYTES + 1)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "check the path") from None
@@ -209,7 +209,7 @@ def first_line(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """A JSON file's content, or None where it is missing, torn, or more than we write."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return parsing.from_json(file.read(parsing.JSON_BYTES + 1))
     except (OSError, ValueError):
         return None

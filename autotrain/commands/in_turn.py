@@ -189,7 +189,8 @@ def _goes_on(event: Event) -> bool:
 def last_stop(place: Path) -> Stopped | None:
     """How the run in a folder ended, if it did and has not begun again since."""
     try:
-        lines = (place / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        with files.open_regular(place / "events.jsonl") as file:
+            lines = file.read().decode().splitlines()
     except (OSError, ValueError):
         return None
     for line in reversed(lines):
