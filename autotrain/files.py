@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,14 +84,29 @@ def regular_size(path: Path) -> int:
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, to read. Raises OSError, as `regular_size` does."""
     regular_size(path)
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+
+
+def append_regular(path: Path) -> FileIO:
+    """A regular file, made where there is none, to write at its end without a buffer.
+
+    Raises OSError, as `regular_size` does.
+    """
+    if path.exists():
+        regular_size(path)
+    return os.fdopen(_opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A regular file's descriptor: it may have been replaced since somebody looked."""
+    usual = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | usual, 0o666)
     try:
-        _insist_on_regular(path, os.fstat(handle))  # it may have been replaced meanwhile
+        _insist_on_regular(path, os.fstat(handle))
     except OSError:
         os.close(handle)
         raise
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def read_regular(path: Path, most: int) -> bytes:

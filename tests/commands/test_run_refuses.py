@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -339,3 +340,29 @@ def test_a_link_on_the_way_to_a_run_leads_to_no_files_but_a_runs(folder, at, tmp
     edit(folder / "plan.toml", run={"directory": "runs/mine"})
     for more in (("--max-steps", "1"), ("--resume", "--max-steps", "2"), ("--fresh",)):
         assert at("run", "plan.toml", *more).code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["plan.toml", "events.jsonl", "report.json"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "plan.toml", "--resume"),
+        ("run", "plan.toml", "--fresh", "--max-steps", "1"),
+        ("report", "runs/mine"),
+        ("evaluate", "runs/mine"),
+    ],
+)
+def test_a_pipe_in_a_runs_folder_is_waited_for_by_nobody(trained, at, command, name):
+    """Opened, it would keep a command until somebody writes into it."""
+    (trained / "runs/mine" / name).unlink()
+    os.mkfifo(trained / "runs/mine" / name)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(20)
+    try:
+        said = at(*command)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert said.code in (0, 1)
+    assert said.code == 0 or "not a regular file" in said.error or "holds no run" in said.error
