@@ -134,7 +134,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Writes beside it, fsyncs, renames, fsyncs the folder. Raises AutotrainError when the
     folder is missing, full or not writable.
     """
-    raw = content.encode() if isinstance(content, str) else content
+    try:
+        raw = content.encode() if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        odd = error.object[error.start : error.end].encode(errors="backslashreplace").decode()
+        raise AutotrainError(
+            f"{path}: it cannot hold {odd}, of a name that is not UTF-8",
+            "rename the folder or file",
+        ) from None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

@@ -180,3 +180,10 @@ def test_what_is_appended_comes_behind_what_is_there(tmp_path):
         with files.append_regular(tmp_path / "log") as file:
             file.write(word)
     assert (tmp_path / "log").read_bytes() == b"one two "
+
+
+def test_a_text_that_is_no_utf_8_is_refused_and_leaves_the_old_one(tmp_path):
+    files.write_atomic(tmp_path / "text", "old")
+    with pytest.raises(AutotrainError, match=r"cannot hold \\udcff"):
+        files.write_atomic(tmp_path / "text", "a/b\udcff/c")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("text", "old")]
