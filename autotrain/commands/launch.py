@@ -22,6 +22,7 @@ from autotrain import planfile
 from autotrain.commands import member, run
 from autotrain.commands.places import Asked, Processes
 from autotrain.errors import AutotrainError, UsageError
+from autotrain.run.signals import outlive_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -34,6 +35,7 @@ CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 def launch(asked: Asked, processes: Processes) -> int:
     """Start them, wait, and return the exit code of what ended the run."""
+    outlive_line()
     check(processes)
     if not processes.several:
         return run.run(asked)
@@ -106,7 +108,7 @@ def _config(asked: Asked, processes: Processes) -> LaunchConfig:
 
 @contextmanager
 def _signals_go_on() -> Iterator[list[int]]:
-    """Signals but SIGHUP are for the processes, which have sessions of their own.
+    """Signals are for the processes, which have sessions of their own.
 
     Before there are any, they are for this one. Yields those that were handed on.
     """
@@ -125,8 +127,6 @@ def _signals_go_on() -> Iterator[list[int]]:
     handed = [signal.SIGINT, signal.SIGTERM]
     handed += [signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []
     before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in handed}
-    if hasattr(signal, "SIGHUP"):
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield sent
     finally:

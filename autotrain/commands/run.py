@@ -28,6 +28,7 @@ from autotrain.commands.present import Present
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.events import Event, Healed, Started, Stopped, Warned, from_json, to_json
+from autotrain.run.signals import outlive_line
 from autotrain.schema import Plan, TaskSection
 from autotrain.task import Task, load_task
 
@@ -39,6 +40,7 @@ _EXIT = {"interrupted": 130, "terminated": 143}
 
 def run(asked: Asked) -> int:
     """Train as the plan says, alone or as one of several; returns the exit code."""
+    outlive_line()
     return member.take_part(asked, _run) if member.expected() else _run(asked)
 
 
