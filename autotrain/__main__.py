@@ -59,7 +59,7 @@ def main() -> None:
 
 def _carry_out(given: list[str], arguments: list[str]) -> Any:
     """The command's exit code; the doctor's too where what reads command lines does not load."""
-    if arguments[:1] not in (["doctor"], ["completion"]):
+    if arguments[:1] not in (["doctor"], ["completion"]) and "--help" not in arguments:
         _insist_on_utf8(arguments)
     try:
         from autotrain.cli import app, offer

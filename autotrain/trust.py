@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from autotrain import files
@@ -114,11 +115,11 @@ def strange_places(places: Mapping[str, str | None], folder: Path) -> dict[str, 
 
     What leads out of a run's folder by a link counts too: a stranger's folder may hold links.
     """
-    known = [_where(place, folder) for place in trusted_places()]
-    own = _where(".", folder)
+    known, own = trusted_places(), _where(".", folder)
 
-    def strange(where: str, *inside: str) -> bool:
-        return not any(_within(where, place) for place in (*inside, *known))
+    def strange(where: str, inside: str) -> bool:
+        each = chain([inside], (_where(place, folder) for place in known))
+        return not any(_within(where, place) for place in each)
 
     wanted = {key: place for key, place in places.items() if place is not None}
     found = {

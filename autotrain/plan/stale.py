@@ -72,12 +72,17 @@ def changes(then: InputsSection, now: InputsSection) -> list[Change]:
 
 
 def resumed_with_other(then: InputsSection, now: InputsSection) -> str | None:
-    """What a run that goes on says of what it computes with, where that is not what it was."""
+    """What a run that goes on says of what it computes with, where that is not what it was.
+
+    `then` is of its plan so far: whether it ran with that nobody wrote down.
+    """
     found = [each for each in changes(then, now) if each.what in _COMPUTES]
     if not found:
         return None
-    said = "; ".join(f"{each.what}: {each.then} so far, {each.now} now" for each in found)
-    return f"{said}: from here the run is not to the bit what it would have been"
+    said = "; ".join(
+        f"{each.what}: {each.then} in the run's plan so far, {each.now} now" for each in found
+    )
+    return f"{said}: if it ran with the former, it is not to the bit what it would have been"
 
 
 def _data(then: InputsSection, now: InputsSection) -> list[Change]:

@@ -177,9 +177,11 @@ def test_a_resume_elsewhere_says_what_is_not_exact_though_the_plan_was_made_for_
     edit(folder / "runs/mine/plan.toml", inputs=other)
     said = at("run", "plan.toml", "--max-steps", "2", "--resume")
     (line,) = warnings(said)
-    assert line.startswith("warning: data: other content in as many samples so far, ")
-    assert "; torch: 1.0 so far, 2." in line
-    assert line.endswith("now: from here the run is not to the bit what it would have been")
+    assert line.startswith(
+        "warning: data: other content in as many samples in the run's plan so far, "
+    )
+    assert "; torch: 1.0 in the run's plan so far, 2." in line
+    assert line.endswith("if it ran with the former, it is not to the bit what it would have been")
     assert warnings(at("run", "plan.toml", "--max-steps", "3", "--resume")) == []
     edit(folder / "plan.toml", inputs=other)
     edit(folder / "runs/mine/plan.toml", inputs=other)
