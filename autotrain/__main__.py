@@ -59,6 +59,8 @@ def main() -> None:
 
 def _carry_out(given: list[str], arguments: list[str]) -> Any:
     """The command's exit code; the doctor's too where what reads command lines does not load."""
+    if arguments[:1] not in (["doctor"], ["completion"]) and "--help" not in arguments:
+        _insist_on_utf8(arguments)
     try:
         from autotrain.cli import app, offer
 
@@ -72,6 +74,17 @@ def _carry_out(given: list[str], arguments: list[str]) -> Any:
     from autotrain.commands.doctor import plainly
 
     return plainly(arguments[1:])
+
+
+def _insist_on_utf8(arguments: list[str]) -> None:
+    """Raise AutotrainError for a name of other bytes: no plan, log or report could say it."""
+    with suppress(FileNotFoundError, ValueError):  # no current folder; no path
+        for name in map(os.path.realpath, (".", *arguments)):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                shown = os.fsencode(name).decode(errors="backslashreplace")
+                raise AutotrainError(f"{shown}: a name that is not UTF-8", "rename it") from None
 
 
 def _end(code: int) -> NoReturn:

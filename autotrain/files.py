@@ -9,6 +9,7 @@ import shutil
 import stat
 import sys
 import tempfile
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,7 +62,7 @@ def _home(own: str, xdg: str, default: str, windows: str) -> Path:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict. Raises AutotrainError (unreadable) or UsageError (malformed)."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             raw = file.read(parsing.TOML_BYTES + 1)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "check the path") from None
@@ -83,14 +84,29 @@ def regular_size(path: Path) -> int:
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, to read. Raises OSError, as `regular_size` does."""
     regular_size(path)
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    return os.fdopen(_opened(path, os.O_RDONLY), "rb")
+
+
+def append_regular(path: Path) -> FileIO:
+    """A regular file, made where there is none, to write at its end without a buffer.
+
+    Raises OSError, as `regular_size` does.
+    """
+    if path.exists():
+        regular_size(path)
+    return os.fdopen(_opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0)
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A regular file's descriptor: it may have been replaced since somebody looked."""
+    usual = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags | usual, 0o666)
     try:
-        _insist_on_regular(path, os.fstat(handle))  # it may have been replaced meanwhile
+        _insist_on_regular(path, os.fstat(handle))
     except OSError:
         os.close(handle)
         raise
-    return os.fdopen(handle, "rb")
+    return handle
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -118,7 +134,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     Writes beside it, fsyncs, renames, fsyncs the folder. Raises AutotrainError when the
     folder is missing, full or not writable.
     """
-    raw = content.encode() if isinstance(content, str) else content
+    try:
+        raw = content.encode() if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        odd = error.object[error.start : error.end].encode(errors="backslashreplace").decode()
+        raise AutotrainError(
+            f"{path}: it cannot hold {odd}, of a name that is not UTF-8",
+            "rename the folder or file",
+        ) from None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -223,7 +246,7 @@ def first_line(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """A JSON file's content, or None where it is missing, torn, or more than we write."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return parsing.from_json(file.read(parsing.JSON_BYTES + 1))
     except (OSError, ValueError):
         return None

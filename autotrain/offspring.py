@@ -9,11 +9,14 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 _WINDOWS = sys.platform == "win32"
+# To Python any text means yes; by this one our own word is known from the person's.
+_SAFE_PATH, _OURS = "PYTHONSAFEPATH", "autotrain"
 
 
 def start(
@@ -35,6 +38,28 @@ def start(
         start_new_session=not _WINDOWS,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Within, the Pythons that multiprocessing starts take no module from the current folder.
+
+    It has no `-P` for them: by `-c` they import multiprocessing from anywhere. See `usual_path`.
+    """
+    mine = not os.environ.get(_SAFE_PATH)
+    if mine:
+        os.environ[_SAFE_PATH] = _OURS
+    try:
+        yield
+    finally:
+        if mine:
+            del os.environ[_SAFE_PATH]
+
+
+def usual_path() -> None:
+    """In such a Python, once it is at work: what a person's code starts from there is its own."""
+    if os.environ.get(_SAFE_PATH) == _OURS:
+        del os.environ[_SAFE_PATH]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

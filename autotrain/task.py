@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import pickle
 import re
 import sys
@@ -190,7 +191,7 @@ def load_module(path: Path) -> ModuleType:
 
 def _module(path: Path, source: bytes) -> ModuleType:
     """Run `source` as the file `path`: what was hashed is what runs, never a stale .pyc."""
-    digest = hashlib.sha256(str(path).encode() + b"\0" + source).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(path) + b"\0" + source).hexdigest()[:12]
     name = re.sub(r"\W", "_", f"autotrain_task_{path.stem}_{digest}")
     _loaded[path] = source
     if name in sys.modules:

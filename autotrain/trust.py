@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from autotrain import files
@@ -80,7 +81,8 @@ def check(task: TaskSection, path: Path, *, accept: bool) -> None:
 
 
 # The settings that say where a plan writes.
-PLACES = ("run.directory", "checkpoint.mirror")
+DIRECTORY = "run.directory"
+PLACES = (DIRECTORY, "checkpoint.mirror")
 
 
 def _places_path() -> Path:
@@ -109,14 +111,28 @@ def trust_places(places: Iterable[str], folder: Path) -> None:
 
 
 def strange_places(places: Mapping[str, str | None], folder: Path) -> dict[str, str]:
-    """Those that neither lie in the plan's `folder` nor were named here; nothing is recorded."""
+    """Those that neither lie in the plan's `folder` nor were named here; nothing is recorded.
+
+    What leads out of a run's folder by a link counts too: a stranger's folder may hold links.
+    """
     known, own = trusted_places(), _where(".", folder)
-    return {
+
+    def strange(where: str, inside: str) -> bool:
+        each = chain([inside], (_where(place, folder) for place in known))
+        return not any(_within(where, place) for place in each)
+
+    wanted = {key: place for key, place in places.items() if place is not None}
+    found = {
         key: where
-        for key, place in places.items()
-        if place is not None
-        and not any(_within(where := _where(place, folder), one) for one in (own, *known))
+        for key, place in wanted.items()
+        if strange(where := _where(place, folder), own)
+        and not (key == DIRECTORY and _free_behind_link(place, folder))
     }
+    run = folder / wanted[DIRECTORY] if DIRECTORY in wanted else None
+    if run is not None and run.is_dir():
+        inside = {f"{DIRECTORY}: {each}": _where(each.name, run) for each in _entries(run)}
+        found |= {key: where for key, where in inside.items() if strange(where, _where(".", run))}
+    return found
 
 
 def check_places(
@@ -132,17 +148,44 @@ def check_places(
         trust_places([*strange.values(), *([mirror] if mirror else [])], folder)
         return
     key, where = next(iter(strange.items()))
+    out, instead = ("is what a link leads to", "remove the link, or ")
+    if key in places:
+        out, instead = "is not in the plan's folder", ""
     raise AutotrainError(
-        f"{name}: {key}: {where} is not in the plan's folder, and nobody named it on this machine",
-        "`--trust`, if that is where it should write",
+        f"{name}: {key}: {where} {out}, and nobody named it on this machine",
+        f"{instead}`--trust`, if that is where it should write",
     )
 
 
 def _where(place: str, folder: Path) -> str:
-    """An absolute path, or a URL. Links stay: a plan makes none, so they are the person's."""
-    return place if "://" in place else os.path.normpath(folder.resolve() / place)
+    """A URL, or an absolute path, links followed."""
+    return place if "://" in place else os.path.realpath(os.path.join(folder, place))
 
 
 def _within(where: str, place: str) -> bool:
-    below = where if where.endswith("/") else f"{where}/"
-    return ".." not in where.split("/") and below.startswith(f"{place.rstrip('/')}/")
+    if "://" in where:
+        return ".." not in where.split("/") and f"{where}/".startswith(f"{place.rstrip('/')}/")
+    where, place = os.path.normcase(where), os.path.normcase(place)
+    return where == place or where.startswith(os.path.join(place, ""))
+
+
+def _free_behind_link(place: str, folder: Path) -> bool:
+    """Whether a path in the folder leads out of it to a run, or to where nothing is yet.
+
+    Such a link (`runs` on a larger disk) may be the person's own, and none of their files is there.
+    """
+    there = folder / place
+    path, own = (os.path.normpath(os.path.abspath(each)) for each in (there, folder))
+    if not _within(path, own):
+        return False
+    names = {each.name for each in _entries(there)} if there.is_dir() else set()
+    return names <= {".lock"} or bool(names & {"plan.toml", "checkpoints"})
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise AutotrainError(
+            f"{folder}: {error.strerror}", "choose a folder you may read and write"
+        ) from None

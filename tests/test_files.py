@@ -159,3 +159,31 @@ def test_shipped_names_are_templates_or_profiles(tmp_path, monkeypatch):
     assert files.shipped_names("templates") == ["speech"]
     assert files.shipped_names("profiles") == ["laptop"]
     assert files.shipped_names("nothing") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_neither_read_nor_written(tmp_path):
+    """Opened, it would wait for another process."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert files.read_json(pipe) is None
+    assert files.first_line(pipe) == ""
+    with pytest.raises(AutotrainError, match="not a regular file"):
+        files.read_toml(pipe)
+    for opened in (files.open_regular, files.append_regular):
+        with pytest.raises(OSError, match="not a regular file"):
+            opened(pipe)
+
+
+def test_what_is_appended_comes_behind_what_is_there(tmp_path):
+    for word in (b"one ", b"two "):
+        with files.append_regular(tmp_path / "log") as file:
+            file.write(word)
+    assert (tmp_path / "log").read_bytes() == b"one two "
+
+
+def test_a_text_that_is_no_utf_8_is_refused_and_leaves_the_old_one(tmp_path):
+    files.write_atomic(tmp_path / "text", "old")
+    with pytest.raises(AutotrainError, match=r"cannot hold \\udcff"):
+        files.write_atomic(tmp_path / "text", "a/b\udcff/c")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("text", "old")]

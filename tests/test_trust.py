@@ -1,4 +1,7 @@
 import hashlib
+import ntpath
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,3 +108,20 @@ def test_an_unknown_template_names_the_ones_there_are(tmp_path, monkeypatch, nam
     with pytest.raises(AutotrainError) as caught:
         trust.template_path(name)
     assert caught.value.hint == "templates: speech"
+
+
+@pytest.mark.parametrize(
+    ("place", "strange"),
+    [
+        ("C:\\proj\\runs\\one", False), ("c:/PROJ/runs/one", False), ("runs\\one", False),
+        ("C:\\proj", False), ("C:\\project", True), ("C:\\proj\\..\\other", True),
+        ("D:\\proj\\runs", True), ("..\\runs", True), ("E:\\named\\one", False),
+        ("\\\\server\\share\\runs", True), ("s3://bucket/here", False),
+        ("s3://bucket/hereby", True), ("s3://bucket/here/../there", True),
+    ],
+)  # fmt: skip
+def test_places_lie_where_windows_says(place, strange, monkeypatch):
+    monkeypatch.setattr(trust, "os", SimpleNamespace(path=ntpath))
+    monkeypatch.setattr(trust, "trusted_places", lambda: ["E:\\named", "s3://bucket/here/"])
+    wanted = {"checkpoint.mirror": place}
+    assert bool(trust.strange_places(wanted, PureWindowsPath("C:\\proj"))) == strange

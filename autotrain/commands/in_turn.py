@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from autotrain.schema import Plan, Stage
 
 # After these the next stage begins: a run of a few steps of every stage is a trial of them all.
 _GOES_ON = (*DONE, "max_steps")
+# What lies in the folder of them all.
+_WRITTEN = ("plan.toml", "report.json", ".lock")
 
 
 class Part(NamedTuple):
@@ -45,14 +48,16 @@ def run(plan: Plan, asked: Asked) -> int:
             f"--import-weights: {asked.stage} begins with the weights of the stage before it",
             hint=f"the first stage can begin with a file's: --stage {parts[0].stage.name}",
         )
+    task_file = single.allowed(plan, root, asked)
+    for part in chosen:
+        single.allowed(part.plan, part.place, asked)
     if asked.stage is None and not asked.resume:
         places.check_free(plan, root, asked)
     for part in chosen:
         places.check_free(part.plan, part.place, asked._replace(stage=part.stage.name))
-    folder = asked.path.resolve().parent
-    task_file = single.code_of(plan.task, folder, accept=asked.trust)
+    data = places.located(plan.task.data, asked.path.resolve().parent)
     with data_only() as out, _room(root, whole=asked.fresh and asked.stage is None):
-        places.keep_plan(plan, root, task_file, places.located(plan.task.data, folder))
+        places.keep_plan(plan, root, task_file, data)
         try:
             code = _in_turn(chosen, asked, out, of=len(parts))
         finally:
@@ -184,7 +189,8 @@ def _goes_on(event: Event) -> bool:
 def last_stop(place: Path) -> Stopped | None:
     """How the run in a folder ended, if it did and has not begun again since."""
     try:
-        lines = (place / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        with files.open_regular(place / "events.jsonl") as file:
+            lines = file.read().decode().splitlines()
     except (OSError, ValueError):
         return None
     for line in reversed(lines):
@@ -239,8 +245,8 @@ def _room(root: Path, *, whole: bool) -> Iterator[None]:
     from autotrain.run.lock import held
 
     aside = places.put_aside(root) if whole and places.holds_run(root) else None
-    before = root / "plan.toml"
-    kept = before.read_bytes() if before.is_file() else None
+    there = [root / name for name in _WRITTEN if os.path.lexists(root / name)]
+    kept = {path: path.read_bytes() if path.is_file() else None for path in there}
     new = [place for place in (root, *root.parents) if not place.exists()]
     try:
         with held(root):
@@ -255,13 +261,13 @@ def _room(root: Path, *, whole: bool) -> Iterator[None]:
             print(f"the earlier run is kept in {aside}", file=sys.stderr)
 
 
-def _undo(root: Path, new: list[Path], kept: bytes | None) -> None:
-    """Leave no trace of a run of which not even the first stage began."""
-    with suppress(OSError):  # what holds anything else stays
-        if kept is not None:
-            files.write_atomic(root / "plan.toml", kept)
-            return
-        for name in ("plan.toml", "report.json", ".lock"):
-            (root / name).unlink(missing_ok=True)
+def _undo(root: Path, new: list[Path], kept: dict[Path, bytes | None]) -> None:
+    """Leave no trace of a run of which not even the first stage began; `kept` was there before."""
+    with suppress(OSError, AutotrainError):  # what holds anything else stays
+        for path in (root / name for name in _WRITTEN):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+            elif (before := kept[path]) and path.read_bytes() != before:
+                files.write_atomic(path, before)
         for place in new:
             place.rmdir()

@@ -23,6 +23,7 @@ from autotrain import planfile
 from autotrain.commands import member, run
 from autotrain.commands.places import Asked, Processes
 from autotrain.errors import AutotrainError, UsageError
+from autotrain.run.signals import outlive_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -35,6 +36,7 @@ CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 def launch(asked: Asked, processes: Processes) -> int:
     """Start them, wait, and return the exit code of what ended the run."""
+    outlive_line()
     check(processes)
     if not processes.several:
         return run.run(asked)
@@ -114,7 +116,7 @@ def _config(asked: Asked, processes: Processes) -> LaunchConfig:
 
 @contextmanager
 def signals_go_on() -> Iterator[list[int]]:
-    """Signals but SIGHUP are for the processes, which have sessions of their own.
+    """Signals are for the processes, which have sessions of their own.
 
     Before there are any, they are for this one. On Windows all share a console, which sends ^C to
     each itself; no other signal comes from outside there. Yields those that came to the processes.
@@ -134,8 +136,6 @@ def signals_go_on() -> Iterator[list[int]]:
 
     handed = [signal.SIGINT] if by_console else [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
     before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in handed}
-    if hasattr(signal, "SIGHUP"):
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         yield sent
     finally:

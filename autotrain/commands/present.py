@@ -6,9 +6,17 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autotrain.commands.places import is_runs_own
 from autotrain.errors import AutotrainError
+from autotrain.events import Event, Started, Warned
 from autotrain.plan.planner import machine_digest
-from autotrain.plan.stale import Change, changes, machine_inputs, memory_change
+from autotrain.plan.stale import (
+    Change,
+    changes,
+    machine_inputs,
+    memory_change,
+    resumed_with_other,
+)
 from autotrain.schema import Device, HardwareProfile, InputsSection, Plan
 from autotrain.task import Task, file_sha256
 
@@ -17,11 +25,15 @@ QUICK_SECONDS = 0.2
 
 
 class Present(NamedTuple):
-    """This machine, the code as it is now, and what is no longer as when the plan was made."""
+    """This machine, the code as it is now, and what is no longer as when the plan was made.
+
+    `inputs`: what a plan would be made from now; of data that nobody looked at, the plan's word.
+    """
 
     hardware: HardwareProfile
     sha256: str
     changes: list[Change]
+    inputs: InputsSection
 
 
 def look(plan: Plan, task: Task, task_file: Path, data: str | None) -> Present:
@@ -42,7 +54,8 @@ def look(plan: Plan, task: Task, task_file: Path, data: str | None) -> Present:
     sha256 = file_sha256(task_file)
     found = [*_code(plan, sha256), *changes(plan.inputs, now)]
     short = memory_change(plan, _with_own(device)) if device is not None else None
-    return Present(hardware, sha256, [*found, short] if short is not None else found)
+    inputs = now.model_copy(update={"dataset": now.dataset or plan.inputs.dataset})
+    return Present(hardware, sha256, [*found, short] if short is not None else found, inputs)
 
 
 def _code(plan: Plan, now: str) -> list[Change]:
@@ -57,6 +70,32 @@ def model_changed(plan: Plan, parameters: int | None) -> list[Change]:
     """Whether the model that was built is of another size than the one planned for."""
     empty = InputsSection(hardware="", dataset="", model="", parameters=parameters)
     return changes(plan.inputs, empty)
+
+
+def told(
+    plan: Plan, started: Event, here: Present | None, path: Path, before: Plan | None
+) -> list[Event]:
+    """A warning for each thing that is no longer as the plan says, with the way out.
+
+    And one for what a run that goes on computes with, where `before`, its plan so far, was for
+    another.
+    """
+    found = [*here.changes] if here is not None else []
+    resumed = False
+    if isinstance(started, Started):
+        found += model_changed(plan, started.parameters)
+        resumed = started.resumed_from is not None
+    advice = f"`autotrain plan --refresh {path}` makes the plan for what is here"
+    if is_runs_own(path):  # that copy stays as it ran
+        advice = f"`autotrain plan --refresh {path} -o plan.toml` makes a plan for what is here"
+    said = [(str(change), advice) for change in found]
+    if resumed and here is not None and before is not None:
+        other = resumed_with_other(before.inputs, here.inputs)
+        said += [(other, "")] if other is not None else []
+    return [
+        Warned(step=started.step, epoch=started.epoch, message=message, advice=advice)
+        for message, advice in said
+    ]
 
 
 def _with_own(device: Device) -> Device:

@@ -19,7 +19,6 @@ from autotrain.commands.places import (
     check_memory,
     check_room,
     directory_of,
-    is_runs_own,
     keep_plan,
     located,
     room,
@@ -27,7 +26,8 @@ from autotrain.commands.places import (
 from autotrain.commands.present import Present
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
-from autotrain.events import Event, Healed, Started, Stopped, Warned, from_json, to_json
+from autotrain.events import Event, Healed, Started, Stopped, from_json, to_json
+from autotrain.run.signals import outlive_line
 from autotrain.schema import Plan, TaskSection
 from autotrain.task import Task, load_task
 
@@ -39,6 +39,7 @@ _EXIT = {"interrupted": 130, "terminated": 143}
 
 def run(asked: Asked) -> int:
     """Train as the plan says, alone or as one of several; returns the exit code."""
+    outlive_line()
     return member.take_part(asked, _run) if member.expected() else _run(asked)
 
 
@@ -78,16 +79,15 @@ def exit_code(event: Event) -> int:
 def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     """Train as a plan without stages says; returns the last event."""
     resume, folder = asked.resume, asked.path.resolve().parent
-    task_file = code_of(plan.task, folder, accept=asked.trust)
-    places = {"run.directory": str(directory), "checkpoint.mirror": plan.checkpoint.mirror}
-    trusting.check_places(places, folder, asked.name, accept=asked.trust)
+    task_file = allowed(plan, directory, asked)
     check_free(plan, directory, asked)
     check_room(plan, directory)
     check_memory(plan)
     if asked.back_to is not None:
         _go_back(plan, directory, asked.back_to)
-    if resume and (directory / "plan.toml").exists():
-        plan = amending.applied(plan, planfile.load(directory / "plan.toml"))
+    before = _so_far(directory) if resume else None
+    if before is not None:
+        plan = amending.applied(plan, before)
     elif not resume:
         plan = amending.forgotten(plan)
     plan = _with_mirror(plan, folder)
@@ -115,7 +115,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
             shown = out if asked.as_json else None
             consumers = _consumers(plan, directory, stack, shown, asked)
             keep_plan(plan, directory, task_file, data)
-        told = _told(plan, started, here, asked.path)
+        told = present.told(plan, started, here, asked.path, before)
         for event in chain([started], told, events):
             for consume in (*consumers, watch.see):
                 consume(event)
@@ -206,18 +206,10 @@ def _look(plan: Plan, task: Task, task_file: Path, data: str | None) -> Present 
         return None
 
 
-def _told(plan: Plan, started: Event, here: Present | None, path: Path) -> list[Event]:
-    """A warning for each thing that is no longer as the plan says, with the way out."""
-    found = [*here.changes] if here is not None else []
-    if isinstance(started, Started):
-        found += present.model_changed(plan, started.parameters)
-    advice = f"`autotrain plan --refresh {path}` makes the plan for what is here"
-    if is_runs_own(path):  # that copy stays as it ran
-        advice = f"`autotrain plan --refresh {path} -o plan.toml` makes a plan for what is here"
-    return [
-        Warned(step=started.step, epoch=started.epoch, message=str(change), advice=advice)
-        for change in found
-    ]
+def _so_far(directory: Path) -> Plan | None:
+    """The plan that a run was last carried out by."""
+    path = directory / "plan.toml"
+    return planfile.load(path) if path.exists() else None
 
 
 @contextmanager
@@ -242,6 +234,15 @@ def _report(plan: Plan, directory: Path, plan_file: str, *, quiet: bool) -> None
         text, quiet = f"warning: no report: {why}; `autotrain report {directory}` retries", False
     if not quiet:
         Tolerant(sys.stderr).line(text)
+
+
+def allowed(plan: Plan, directory: Path, asked: Asked) -> Path:
+    """A plan's code. Raises AutotrainError where it, or where it writes, is not trusted here."""
+    folder = asked.path.resolve().parent
+    task_file = code_of(plan.task, folder, accept=asked.trust)
+    places = {"run.directory": str(directory), "checkpoint.mirror": plan.checkpoint.mirror}
+    trusting.check_places(places, folder, asked.name, accept=asked.trust)
+    return task_file
 
 
 def code_of(task: TaskSection, folder: Path, *, accept: bool) -> Path:

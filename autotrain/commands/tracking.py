@@ -40,7 +40,8 @@ class Tracked:
 
     def _begin(self, name: str) -> None:
         try:
-            with open(self._log(name), "wb") as log:
+            self._log(name).unlink(missing_ok=True)
+            with open(self._log(name), "xb") as log:
                 self._running[name] = start(self._directory, name, log)
         except Exception as error:
             self._say(name, str(error))

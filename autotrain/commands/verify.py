@@ -160,7 +160,7 @@ class _Proof:
         file = self.place / f"{name}.toml"
         run = self.plan.run.model_copy(update={"directory": name})
         planfile.save(self.plan.model_copy(update={"run": run}), file)
-        command = [sys.executable, "-m", "autotrain", "run", str(file), "--json"]
+        command = [sys.executable, "-P", "-m", "autotrain", "run", str(file), "--json"]
         command += ["--max-steps", str(steps), *flags, *(["--trust"] if self.trust else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         last = done.stdout.splitlines()[-1:]

@@ -59,6 +59,8 @@ def same_python(scene: Scene) -> Result:
         found = shutil.which(name, path=scene.environment.get("PATH"))
         if found is None or _in_environment(Path(found)):
             continue
+        if not Path(found).is_absolute():  # of the current folder, and so perhaps a stranger's
+            continue
         prefix = _prefix_of(found, scene)
         if prefix is None:
             return warn(f"`{name}` on PATH, {shown(found)}, does not start", enter())

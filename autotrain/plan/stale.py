@@ -18,6 +18,8 @@ from autotrain.units import bytes_text, count_text
 SAME_BYTES = 0.02
 # Of the versions, those that decide how much memory and time a step takes.
 TOLD = ("torch", "torchvision", "torchaudio", "cuda", "rocm", "cudnn", "driver", "python")
+# And what a step computes with: where it is another, a resumed run is another one.
+_COMPUTES = ("data", "device", "processor", *(name for name in TOLD if name != "driver"))
 _DATA = "epochs are longer or shorter than planned, and so is the run"
 _CONTENT = "lengths and loading times may be others"
 _MACHINE = "time and memory were predicted for the other one"
@@ -67,6 +69,20 @@ def machine_inputs(hardware: HardwareProfile, device: Device | None) -> dict[str
 def changes(then: InputsSection, now: InputsSection) -> list[Change]:
     """What differs of that which is known of both; an empty digest is not known."""
     return [*_data(then, now), *_model(then, now), *_machine(then, now), *_versions(then, now)]
+
+
+def resumed_with_other(then: InputsSection, now: InputsSection) -> str | None:
+    """What a run that goes on says of what it computes with, where that is not what it was.
+
+    `then` is of its plan so far: whether it ran with that nobody wrote down.
+    """
+    found = [each for each in changes(then, now) if each.what in _COMPUTES]
+    if not found:
+        return None
+    said = "; ".join(
+        f"{each.what}: {each.then} in the run's plan so far, {each.now} now" for each in found
+    )
+    return f"{said}: if it ran with the former, it is not to the bit what it would have been"
 
 
 def _data(then: InputsSection, now: InputsSection) -> list[Change]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, from_json
+from autotrain.files import open_regular
 from autotrain.report.result import LINE_LENGTH
 
 _PIECE = 1 << 20
@@ -57,7 +58,7 @@ class Tail:
         Raises AutotrainError where it may not be read.
         """
         try:
-            with open(self.path, "rb") as file:
+            with open_regular(self.path) as file:
                 status = os.fstat(file.fileno())
                 self._look(status)
                 file.seek(self._at)

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, to_json
+from autotrain.files import append_regular, open_regular
 from autotrain.report.stream import Tolerant
 
 
@@ -22,7 +23,7 @@ def event_log(path: Path) -> Iterator[Callable[[Event], None]]:
     nothing: one warning on stderr, and each further event is tried again.
     """
     try:
-        file = open(path, "ab", buffering=0)  # noqa: SIM115
+        file = append_regular(path)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "choose a folder you may write") from None
     log = EventLog(path, file)
@@ -33,7 +34,7 @@ def event_log(path: Path) -> Iterator[Callable[[Event], None]]:
 class EventLog:
     """Appends lines to an open file; a torn line, ours or an older one's, is ended first."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
         self._path = path
         self._file = file
         self._torn = _ends_torn(path)
@@ -64,7 +65,7 @@ class EventLog:
 
 def _ends_torn(path: Path) -> bool:
     """Whether the last line lacks its newline: a power cut or a full disk came between."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False
         file.seek(-1, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Healed, Saved, Started, Step, Stopped, Warned
+from autotrain.files import open_regular
 from autotrain.report.points import FIGURES, Block, Points, bounded, finite, read, row_of
 from autotrain.report.progress import epoch_of, monitored, window_of
 from autotrain.schema import CUDA_LIKE, Plan
@@ -184,7 +186,7 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
 
 def _read(path: Path) -> Iterator[Event | Block]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8", "replace") as file:
             yield from read(iter(lambda: file.readline(LINE_LENGTH), ""))
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name a run's own folder") from None

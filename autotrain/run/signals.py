@@ -102,10 +102,15 @@ class Stop:
         signal.raise_signal(number)
 
 
+def outlive_line() -> None:
+    """From here to its end this process ignores SIGHUP: a dropped SSH line, a closed terminal."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def leave_to_parent(_worker: int) -> None:
     """In a loader worker: ^C reaches the whole terminal group, but the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    outlive_line()

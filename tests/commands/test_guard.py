@@ -120,3 +120,29 @@ def test_a_run_that_may_be_killed_for_its_memory_is_told_first(folder, at):
     said = at("run", "plan.toml", "--max-steps", "1")
     assert said.err.startswith("warning: this process may hold ")
     assert "to take 1024 TiB to 1024 TiB: it may be killed" in said.err.splitlines()[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_folder_whose_name_is_no_text_is_refused_at_once(folder, at, monkeypatch):
+    """No plan could say where it lies; the doctor looks at any machine."""
+    odd = Path(os.fsdecode(os.fsencode(folder.parent) + b"/b\xffd"))
+    folder.rename(odd)
+    (odd.parent / "link").symlink_to(odd)
+    for words in (("run", "plan.toml"), ("plan", "--task", "task.py", "--no-calibrate")):
+        monkeypatch.chdir(odd)
+        said = at(*words)
+        assert (said.code, said.error) == (
+            1,
+            rf"error: {odd.parent}/b\xffd: a name that is not UTF-8",
+        )
+        assert "hint: rename it" in said.err
+        monkeypatch.chdir(odd.parent)
+        for place in (odd, "link"):
+            said = at(words[0], f"{place}/plan.toml")
+            assert said.code == 1
+            assert said.error == (
+                rf"error: {odd.parent}/b\xffd/plan.toml: a name that is not UTF-8"
+            )
+    assert not (odd / "runs").exists()
+    monkeypatch.chdir(odd)
+    assert at("run", "--help").code == 0

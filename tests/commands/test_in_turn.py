@@ -313,3 +313,30 @@ def test_a_stages_copy_of_its_plan_goes_on_by_itself(folder, at, whole):
     shutil.rmtree(folder / RUN / "2-head/checkpoints")  # not even one was saved
     assert at("run", f"{RUN}/2-head/plan.toml", "--resume").code == 0
     ends_as(folder / RUN, whole)
+
+
+@pytest.mark.parametrize("more", [(), ("--fresh",), ("--stage", "encoder"), ("--resume",)])
+def test_stages_touch_nothing_where_nobody_said_that_they_may_write(folder, at, more):
+    outside = folder.parent / "outside"
+    outside.mkdir()
+    for name in ("report.json", ".lock", "events.jsonl"):
+        (outside / name).write_text(f"precious {name}")
+    if more in (("--fresh",), ("--resume",)):
+        shutil.copy(folder / "plan.toml", outside)
+    edit(folder / "plan.toml", run={"directory": "../outside"})
+    before = tree(folder.parent)
+    said = at("run", "plan.toml", *more)
+    assert said.code == 1
+    assert said.error.startswith("error: plan.toml: run.directory: ")
+    assert tree(folder.parent) == before
+
+
+def test_stages_that_cannot_begin_leave_what_was_in_their_folder(folder, at):
+    run = folder / RUN
+    run.mkdir(parents=True)
+    (run / "report.json").write_text('{"precious": 1}')
+    (run / "notes").write_text("mine")
+    before = tree(folder / "runs")
+    (folder / "task.py").write_text(TASK.replace("def task(", "def toast("))
+    assert at("run", "plan.toml", "--trust").code == 1
+    assert tree(folder / "runs") == before

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 
 import pytest
@@ -273,7 +274,7 @@ def test_a_disk_that_holds_no_checkpoint_is_refused_before_anything_runs(full_di
     ],
 )
 def test_a_plan_writes_beside_itself_or_where_a_person_said(folder, at, changes, key):
-    """Also in the copy that the run keeps; a link is the person's own."""
+    """Also in the copy that the run keeps."""
     edit(folder / "plan.toml", **changes)
     said = at("run", "plan.toml")
     assert said.code == 1
@@ -295,3 +296,73 @@ def test_who_plans_for_a_place_has_named_it(folder, at, tmp_path):
     edit(folder / "plan.toml", run={"directory": "runs/linked"})
     assert at("run", "plan.toml").code == 0
     assert (tmp_path / "disk/linked/checkpoints").is_dir()
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--fresh",)])
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics", ".lock", "report.json", "checkpoints"])
+def test_a_link_in_a_runs_folder_leads_nothing_out_of_it(folder, at, name, more):
+    """A stranger's archive may hold one; the plan's own folder is out of it too."""
+    (folder / "runs/mine").mkdir(parents=True)
+    (folder / "runs/mine" / name).symlink_to("../../precious")
+    if name in ("metrics", "checkpoints"):
+        (folder / "precious").mkdir()
+        (folder / "precious/report.json").write_text("precious")
+    else:
+        (folder / "precious").write_text("precious")
+    before = tree(folder)
+    said = at("run", "plan.toml", *more)
+    assert said.code == 1
+    assert f"/{name}: {folder.resolve() / 'precious'} is what a link leads to" in said.error
+    assert tree(folder) == before
+
+
+def test_a_link_that_a_person_trusts_is_followed(folder, at, tmp_path):
+    (tmp_path / "board").mkdir()
+    (folder / "runs/mine").mkdir(parents=True)
+    (folder / "runs/mine/metrics").symlink_to(tmp_path / "board")
+    assert at("run", "plan.toml").code == 1
+    assert at("run", "plan.toml", "--trust", "--max-steps", "1").code == 0
+    assert at("run", "plan.toml", "--resume", "--max-steps", "2").code == 0
+    assert len([*(tmp_path / "board").iterdir()]) == 2
+
+
+def test_a_link_on_the_way_to_a_run_leads_to_no_files_but_a_runs(folder, at, tmp_path):
+    """`runs` on a larger disk is a person's; a stranger could mean another folder of theirs."""
+    disk = tmp_path / "disk"
+    (disk / "theirs").mkdir(parents=True)
+    (disk / "theirs/report.json").write_text("precious")
+    (folder / "runs").symlink_to(disk)
+    edit(folder / "plan.toml", run={"directory": "runs/theirs"})
+    said = at("run", "plan.toml")
+    assert said.code == 1
+    assert f"run.directory: {disk.resolve() / 'theirs'} is not in the plan's folder" in said.error
+    assert tree(disk) == {"theirs": None, "theirs/report.json": b"precious"}
+    edit(folder / "plan.toml", run={"directory": "runs/mine"})
+    for more in (("--max-steps", "1"), ("--resume", "--max-steps", "2"), ("--fresh",)):
+        assert at("run", "plan.toml", *more).code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["plan.toml", "events.jsonl", "report.json"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "plan.toml", "--resume"),
+        ("run", "plan.toml", "--fresh", "--max-steps", "1"),
+        ("report", "runs/mine"),
+        ("evaluate", "runs/mine"),
+    ],
+)
+def test_a_pipe_in_a_runs_folder_is_waited_for_by_nobody(trained, at, command, name):
+    """Opened, it would keep a command until somebody writes into it."""
+    (trained / "runs/mine" / name).unlink()
+    os.mkfifo(trained / "runs/mine" / name)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(20)
+    try:
+        said = at(*command)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert said.code in (0, 1)
+    assert said.code == 0 or "not a regular file" in said.error or "holds no run" in said.error

@@ -119,6 +119,28 @@ def test_a_dropped_line_does_not_stop_a_run_and_a_second_interrupt_does_at_once(
     assert "Traceback" not in err
 
 
+def test_a_line_that_drops_while_the_task_is_made_stops_nothing(folder):
+    """To index much data takes long, and nothing of the run catches a signal yet."""
+    slow = "    print('TASK', flush=True); __import__('time').sleep(1)\n"
+    text = (folder / "task.py").read_text()
+    head = "def task(data, width=8):\n"
+    assert head in text
+    text = text.replace(head, head + slow)
+    (folder / "task.py").write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotrain", "run", "plan.toml", "--trust", "--max-steps", "1"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "TASK" in line:
+            os.killpg(process.pid, signal.SIGHUP)
+            break
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, rest
+    assert events(folder)[-1]["reason"] == "max_steps"
+
+
 def test_a_suspended_run_keeps_its_folder_and_learns_nothing_from_it(whole, running, at):
     """As ^Z, or a supervisor that needs the cores; a second run meanwhile is refused."""
     folder, process = running

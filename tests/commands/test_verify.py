@@ -48,8 +48,11 @@ def left(folder):
 
 
 def test_a_sound_task_resumes_to_the_bit_and_nothing_is_left(folder, at):
+    """Nor does what lies in the folder where it is typed run."""
     edit(folder / "plan.toml", train={"ema_decay": 0.9}, loader={"workers": 1},
          checkpoint={"mirror": "backup"})  # fmt: skip
+    for name in ("torch", "multiprocessing"):
+        (folder / f"{name}.py").write_text("open('ran', 'w').close()\n")
     said = at("verify", "plan.toml", "--steps", "6")
     assert said.code == 0, said.err
     lines = {line.partition("  ")[0]: line for line in said.out.splitlines()}
@@ -63,6 +66,7 @@ def test_a_sound_task_resumes_to_the_bit_and_nothing_is_left(folder, at):
     assert left(folder) == []
     assert not list(folder.glob("*verify*"))
     assert not (folder / "backup").exists()
+    assert not (folder / "ran").exists()
 
 
 def test_a_task_that_remembers_what_no_checkpoint_has_is_found_out(folder, at):

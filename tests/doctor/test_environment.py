@@ -55,6 +55,18 @@ def test_our_own_python_first_on_path_is_fine(tmp_path):
     assert [each.status for each in found.values()] == ["ok", "ok"]
 
 
+@posix
+def test_a_python_of_the_current_folder_is_not_started(tmp_path):
+    """It may be a stranger's; Windows looks there first."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    path = f".{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = examined(PYTHON[0], where=tmp_path, variables={"PATH": path})
+    assert found["environment, python on PATH"].status == "ok"
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_environment_that_is_gone(tmp_path):
     found = examined(PYTHON[1], where=tmp_path, variables={"VIRTUAL_ENV": str(tmp_path / "gone")})
     assert "which is gone" in found["environment, active environment"].detail

@@ -3,11 +3,13 @@
 import os
 
 import pytest
-from plans import a_run, a_step, evaluated, started, stopped
+from plans import a_plan, a_run, a_step, evaluated, started, stopped
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Started, Step, Stopped, Warned, to_json
 from autotrain.report.follow import Tail, digest, event_of
+from autotrain.report.log import event_log
+from autotrain.report.result import collect
 
 
 def test_a_line_counts_once_its_end_is_there(tmp_path):
@@ -84,3 +86,15 @@ def test_a_long_run_is_told_in_a_few_events_in_their_order():
 def test_of_a_torn_end_the_line_before_it_counts():
     lines = [*map(to_json, [started(), a_step(1), a_step(2)]), to_json(a_step(3))[:50]]
     assert [e.step for e in digest(lines)] == [0, 1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(tmp_path):
+    path = tmp_path / "events.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(AutotrainError, match="not a regular file"):
+        list(Tail(path).lines())
+    with pytest.raises(AutotrainError, match="not a regular file"), event_log(path):
+        pass
+    with pytest.raises(AutotrainError, match="not a regular file"):
+        collect(path, a_plan())

@@ -53,10 +53,16 @@ def with_warning_free_target(task):
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_spawned_workers_load_a_task_file_by_path(tmp_path, method):
-    """Its dataset and its collate exist nowhere but in that file; figures stay the same."""
+def test_spawned_workers_load_a_task_file_by_path(tmp_path, method, monkeypatch):
+    """Its dataset and its collate exist nowhere but in that file; figures stay the same.
+
+    What lies in the folder where the command is typed is nobody's code.
+    """
     file = tmp_path / "my_task.py"
     file.write_text(TASK_FILE)
+    for name in ("multiprocessing", "torch", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
     found = []
     for loader in ({"workers": 0}, {"workers": 1, "start_method": method}):
         task = with_warning_free_target(load_task(file, None, {}))
@@ -64,6 +70,7 @@ def test_spawned_workers_load_a_task_file_by_path(tmp_path, method):
         found.append(losses(plan, task, tmp_path / str(loader["workers"]), file))
     assert found[0] == found[1]
     assert len(found[0]) > 2
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_cannot_travel_to_a_spawned_worker_is_named(tmp_path):

@@ -25,7 +25,7 @@ from run.plans import make_plan
 from autotrain import Loss, Task
 from autotrain.errors import AutotrainError
 from autotrain.run.loop import train
-from autotrain.run.signals import Stop
+from autotrain.run.signals import Stop, outlive_line
 
 COUNT = 60
 ENDS = {"interrupted": 130, "terminated": 143}
@@ -125,6 +125,7 @@ def child(asked):
 
 
 def main():
+    outlive_line()  # as the command line does, before it knows of a run
     torch.set_num_threads(1)
     for line in sys.stdin:
         asked = json.loads(line)

@@ -273,6 +273,7 @@ class Feed:
     def _write(self, step: int, stacks: str) -> Path:
         path = self.folder / f"stacks-{step}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a pipe would wait for a reader
         path.write_text(stacks, encoding="utf-8")
         return path
 

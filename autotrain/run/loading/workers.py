@@ -27,6 +27,7 @@ from typing import Any
 import torch.multiprocessing
 from torch.utils.data._utils import worker as torch_worker
 
+from autotrain.offspring import safe_path, usual_path
 from autotrain.run.loading import pipes
 from autotrain.run.loading.itinerary import Request
 from autotrain.run.loading.lost import Why, WorkerLostError, oom_kills
@@ -103,7 +104,7 @@ class Workers:
             daemon=True,
         )  # fmt: skip
         try:
-            with starting():
+            with starting(), safe_path():
                 process.start()
         finally:
             # With these open here, the end of the worker would not end its pipe.
@@ -259,6 +260,7 @@ def _work(
     for each in not_mine:
         each.close()
     leave_to_parent(number)
+    usual_path()
     torch.set_num_threads(1)
     if by_pipe:
         pipes.share_nothing()
