@@ -15,7 +15,7 @@ from autotrain.plan.stale import (
     changes,
     machine_inputs,
     memory_change,
-    resumed_with_other,
+    resumed_with_other_data,
 )
 from autotrain.schema import Device, HardwareProfile, InputsSection, Plan
 from autotrain.task import Task, file_sha256
@@ -90,7 +90,7 @@ def told(
         advice = f"`autotrain plan --refresh {path} -o plan.toml` makes a plan for what is here"
     said = [(str(change), advice) for change in found]
     if resumed and here is not None and before is not None:
-        other = resumed_with_other(before.inputs, here.inputs)
+        other = resumed_with_other_data(before.inputs, here.inputs)
         said += [(other, "")] if other is not None else []
     return [
         Warned(step=started.step, epoch=started.epoch, message=message, advice=advice)

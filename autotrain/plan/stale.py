@@ -18,8 +18,6 @@ from autotrain.units import bytes_text, count_text
 SAME_BYTES = 0.02
 # Of the versions, those that decide how much memory and time a step takes.
 TOLD = ("torch", "torchvision", "torchaudio", "cuda", "rocm", "cudnn", "driver", "python")
-# And what a step computes with: where it is another, a resumed run is another one.
-_COMPUTES = ("data", "device", "processor", *(name for name in TOLD if name != "driver"))
 _DATA = "epochs are longer or shorter than planned, and so is the run"
 _CONTENT = "lengths and loading times may be others"
 _MACHINE = "time and memory were predicted for the other one"
@@ -71,18 +69,18 @@ def changes(then: InputsSection, now: InputsSection) -> list[Change]:
     return [*_data(then, now), *_model(then, now), *_machine(then, now), *_versions(then, now)]
 
 
-def resumed_with_other(then: InputsSection, now: InputsSection) -> str | None:
-    """What a run that goes on says of what it computes with, where that is not what it was.
+def resumed_with_other_data(then: InputsSection, now: InputsSection) -> str | None:
+    """What a run that goes on says of samples whose content is other than it was.
 
-    `then` is of its plan so far: whether it ran with that nobody wrote down.
+    `then` is of its plan so far: whether it ran with those nobody wrote down.
     """
-    found = [each for each in changes(then, now) if each.what in _COMPUTES]
+    found = [each for each in _data(then, now) if each.what == "data"]
     if not found:
         return None
-    said = "; ".join(
-        f"{each.what}: {each.then} in the run's plan so far, {each.now} now" for each in found
+    return (
+        f"data: {found[0].then} in the run's plan so far, {found[0].now} now: if it ran with the "
+        "former, it is not to the bit what it would have been"
     )
-    return f"{said}: if it ran with the former, it is not to the bit what it would have been"
 
 
 def _data(then: InputsSection, now: InputsSection) -> list[Change]:

@@ -170,22 +170,20 @@ def _write(folder, kind):
     (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
 
 
-def test_a_resume_elsewhere_says_what_is_not_exact_though_the_plan_was_made_for_it(folder, at):
+def test_a_resume_with_other_samples_says_so_though_the_plan_was_made_for_them(folder, at):
     """Of what the run's own copy of the plan says that it was; the copy is of this place then."""
     assert at(*SHORT).code == 0
-    other = {"dataset": "0" * 64, "versions": {"torch": "1.0"}}
+    other = {"dataset": "0" * 64}
     edit(folder / "runs/mine/plan.toml", inputs=other)
     said = at("run", "plan.toml", "--max-steps", "2", "--resume")
     (line,) = warnings(said)
     assert line.startswith(
         "warning: data: other content in as many samples in the run's plan so far, "
     )
-    assert "; torch: 1.0 in the run's plan so far, 2." in line
     assert line.endswith("if it ran with the former, it is not to the bit what it would have been")
     assert warnings(at("run", "plan.toml", "--max-steps", "3", "--resume")) == []
     edit(folder / "plan.toml", inputs=other)
     edit(folder / "runs/mine/plan.toml", inputs=other)
-    first, second, last = warnings(at("run", "plan.toml", "--max-steps", "4", "--resume"))
+    first, last = warnings(at("run", "plan.toml", "--max-steps", "4", "--resume"))
     assert "when planned" in first
-    assert "when planned" in second
     assert "so far" in last
