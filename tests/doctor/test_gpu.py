@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from autotrain.doctor import gpu_health
+from autotrain.doctor import gpu_health, step
 from autotrain.doctor.asking import Asked, NoAnswerError
 from autotrain.doctor.step import LIMITS
 
@@ -290,6 +290,26 @@ def test_a_step_that_computes_wrongly_is_seen(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "linear", off)
     [cpu] = stepping.on_all("cpu", "fp32", 0.1)
     assert cpu["tried"][0]["error"] > LIMITS["fp32"]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e4])
+def test_a_step_that_is_wrong_now_and_then_is_seen(monkeypatch, wrong):
+    """Right for the first time, so that the reference and the first comparison say nothing."""
+    import torch
+
+    from autotrain.doctor import stepping
+
+    real, calls = torch.nn.functional.linear, 0
+
+    def now_and_then(inputs, *more):
+        nonlocal calls
+        calls += inputs.dtype == torch.float32
+        return real(inputs, *more) * (wrong if calls == 4 * stepping.STEPS else 1.0)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", now_and_then)
+    [cpu] = stepping.on_all("cpu", "fp32", 0.4)
+    assert cpu["tried"][0]["error"] < LIMITS["fp32"]
+    assert step._judged("cpu", cpu["tried"][0], "cpu").status == "fail"
 
 
 @pytest.mark.gpu
