@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from autotrain.doctor.asking import NoAnswerError
-from autotrain.doctor.mending import install, matching_torch
+from autotrain.doctor.fitting import torch_that_fits
+from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
 
@@ -15,9 +16,9 @@ def torch(scene: Scene) -> Result:
     try:
         told = scene.torch()
     except NoAnswerError as error:
-        return fail(f"`import torch`: {error}", _room(str(error)) or matching_torch())
+        return fail(f"`import torch`: {error}", _room(str(error)) or torch_that_fits(scene))
     if told["sum"] != 64.0**3:
-        return fail(f"64 x 64 ones multiplied add up to {told['sum']}", matching_torch())
+        return fail(f"64 x 64 ones multiplied add up to {told['sum']}", torch_that_fits(scene))
     return ok(f"{told['version']}, {told['threads']} threads, {told['capability']}")
 
 
@@ -88,7 +89,7 @@ def _loads(name: str, scene: Scene) -> Result:
     try:
         return ok(scene.asked.answer(name)["version"])
     except NoAnswerError as error:
-        return fail(f"`import {name}`: {error}", _room(str(error)) or matching_torch())
+        return fail(f"`import {name}`: {error}", _room(str(error)) or torch_that_fits(scene))
 
 
 def _room(why: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import autotrain
-from autotrain.doctor.mending import enter, install, matching_torch, ourselves, shown, uninstall
+from autotrain.doctor.fitting import torch_that_fits
+from autotrain.doctor.mending import enter, install, ourselves, shown, uninstall
 from autotrain.doctor.result import Result, fail, ok, warn
 from autotrain.doctor.scene import Scene
 from autotrain.doctor.wheels import WHEELS
@@ -40,7 +41,7 @@ def versions(scene: Scene) -> Result:
         for name in wrong
     ]
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-    torch = [matching_torch()] if set(wrong) & set(WHEELS) else []
+    torch = [torch_that_fits(scene)] if set(wrong) & set(WHEELS) else []
     others = [f"{name}{asked[name]}" for name in wrong if name not in WHEELS]
     mend = " && ".join([*torch, *([install(*others)] if others else [])])
     return fail(f"{', '.join(listed[:4])}{more}", mend)
