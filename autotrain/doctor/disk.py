@@ -19,9 +19,13 @@ from autotrain.units import GIB, MIB, bytes_text
 _LEAST, _LITTLE = 256 * MIB, 5 * GIB
 _SLOW = 20e6  # bytes a second: a checkpoint of 100 MB takes 5 s
 _INODES = 10_000
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse",
-           "fuse.rclone", "afs", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "fuse.glusterfs",
-           "drvfs", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse")  # fmt: skip
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "coda", "lustre", "ceph", "beegfs",
+           "fhgfs", "gpfs", "glusterfs", "orangefs", "pvfs2", "panfs", "wekafs", "drvfs",
+           "virtiofs", "vboxsf", "prl_fs")  # fmt: skip
+# Through a program of anybody's, most of which go over a network; these do not.
+_PROGRAMS = "fuse"
+_LOCAL_PROGRAMS = ("mergerfs", "unionfs", "fuse-overlayfs", "bindfs", "encfs", "gocryptfs", "cryfs",
+                   "ext2", "ntfs-3g", "exfat", "squashfuse", "zfs")  # fmt: skip
 _IN_RAM = ("tmpfs", "ramfs")
 # A path of a Unix socket has 107 letters; multiprocessing's names take 32 of them.
 _LONGEST_TMP = 107 - 32
@@ -99,7 +103,8 @@ def file_system(scene: Scene) -> Result:
     mend = "autotrain plan ... --set run.directory=/a/local/disk/run --set checkpoint.mirror=HERE"
     if kind is None:
         return skip("this system does not tell")
-    if kind in NETWORK:
+    program, _, name = kind.partition(".")
+    if kind in NETWORK or (program == _PROGRAMS and name not in _LOCAL_PROGRAMS):
         return warn(
             f"{kind}: over a network, or from another system; slow, and locks may fail", mend
         )

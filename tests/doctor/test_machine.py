@@ -211,12 +211,20 @@ def test_short_files(tmp_path):
     assert found["disk, run folder"].status == "fail"
 
 
-def test_a_disk_over_the_network(look, system, tmp_path):
-    line = "36 22 0:40 / {place} rw - nfs4 server:/home rw,vers=4.2\n"
-    here = system({"proc/self/mountinfo": line.format(place=str(tmp_path).replace(" ", "\\040"))})
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        *((kind, "warn") for kind in ("nfs4", "wekafs", "lustre", "fuse", "fuse.sshfs", "fuse.ceph",
+                                      "fuse.juicefs", "fuse.mount-s3", "fuse.blobfuse2",
+                                      "fuse.of-tomorrow", "prl_fs")),
+        *((kind, "ok") for kind in ("ext4", "xfs", "btrfs", "fuseblk", "fuse.mergerfs", "overlay")),
+    ],
+)  # fmt: skip
+def test_a_disk_over_the_network(look, system, kind, status):
+    here = system({"proc/self/mountinfo": f"36 22 0:40 / / rw - {kind} server:/home rw\n"})
     found = look("disk", "file system", root=here)
-    assert found.status == "warn"
-    assert "nfs4: over a network" in found.detail
+    assert (found.status, found.detail.startswith(kind)) == (status, True)
+    assert ("over a network" in found.detail) == (status == "warn")
 
 
 def test_a_battery_that_empties_and_a_clock_held_down(look, system):
