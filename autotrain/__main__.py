@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from autotrain.errors import AutotrainError, UsageError, starved
 
+_OLDEST = (3, 11)
 _HARMLESS = "\n\t\u200c\u200d"  # the last two join letters, in Bengali for one
 _SPACE = "free space, or choose another disk"
 _MACHINES = {
@@ -29,6 +30,9 @@ _MACHINES = {
 
 def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
+    if sys.version_info < _OLDEST:  # in which hardly a module of ours loads, the doctor's neither
+        told = f"Python {sys.version.split()[0]} is too old: autotrain needs 3.11 or newer"
+        _end(_say(told, hint="python3.11 -m venv .venv, and install autotrain there", code=1))
     _open_what_is_closed()
     _complain_into_the_void()
     given = sys.argv[1:]
