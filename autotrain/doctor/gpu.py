@@ -16,6 +16,7 @@ from autotrain.doctor.fitting import ROCM, torch_that_fits
 from autotrain.doctor.mending import for_driver, matching_torch
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import kernel_log, reboot, unsetting
 from autotrain.doctor.wheels import wheel
 
 
@@ -26,7 +27,7 @@ def driver(scene: Scene) -> Result:
     except NoAnswerError as error:
         if not cards.nvidia(scene):
             return skip(NONE)
-        return fail(f"asking the driver: {error}", "sudo reboot")
+        return fail(f"asking the driver: {error}", reboot())
     if not told["error"]:
         if not told["gpus"]:
             return skip("the driver runs, and shows no GPU")
@@ -41,7 +42,7 @@ def _no_answer(said: str, scene: Scene) -> Result:
     """What it means that there is a GPU, and the driver does not say so."""
     if "mismatch" in said.lower():
         text = f"the driver was updated while the old one runs (NVML: {said})"
-        return fail(text, "sudo reboot")
+        return fail(text, reboot())
     if "Not Found" in said or "pynvml" in said:
         if scene.text("proc/driver/nvidia/version"):
             text = "the kernel has NVIDIA's driver, and its library libnvidia-ml.so.1 is not here"
@@ -116,7 +117,7 @@ def seen(scene: Scene) -> Result:
     if found:
         return warn(
             f"torch sees {listed}; the driver shows {expected}",
-            f"{look}and: sudo dmesg | tail -n 30",
+            f"{look}and: {kernel_log()}",
         )
     if not here:
         return skip("no GPU that torch could use: it trains on the CPU")
@@ -138,7 +139,7 @@ def hidden(scene: Scene) -> Result:
         chosen = cards.left(scene, {name: told})
         if chosen is not None and chosen < len(here):
             text = f"{name} is {told!r}: {chosen} of {len(here)} GPUs can be used"
-            return (fail if not chosen else warn)(text, f"unset {name}")
+            return (fail if not chosen else warn)(text, unsetting(name))
     return ok("all are shown") if here else skip("no GPU that could be hidden")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from autotrain.doctor.cards import NONE, ours
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene, word
+from autotrain.doctor.spelling import reboot
 from autotrain.units import bytes_text
 
 _SECONDS = 3.0
@@ -108,7 +109,7 @@ def xids_in(log: str, others: Container[str] = ()) -> Result:
     found = [int(number) for place, number in told if place.partition(".")[0] not in others]
     bad = next((number for number in found if number in XIDS), None)
     if bad is not None:
-        mend = "sudo reboot   # again: check power and cooling, or rent another machine"
+        mend = f"{reboot()}   # again: check power and cooling, or rent another machine"
         return fail(f"Xid {bad}: {XIDS[bad]}", mend)
     if found:
         listed = ", ".join(map(str, sorted(set(found))))

@@ -9,6 +9,7 @@ from autotrain.doctor.fitting import torch_that_fits
 from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import both, package
 
 
 def torch(scene: Scene) -> Result:
@@ -47,7 +48,7 @@ def torchcodec(scene: Scene) -> Result:
     try:
         return ok(scene.asked.answer("torchcodec")["version"])
     except NoAnswerError as error:
-        mend = f"{install('torchcodec', flags='--force-reinstall')}, and FFmpeg: apt install ffmpeg"
+        mend = both(install("torchcodec", flags="--force-reinstall"), package("ffmpeg"))
         return warn(f"`import torchcodec`: {error}; torchaudio.load fails", mend)
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from autotrain import files
 from autotrain.doctor.limits import FEW_FILES, open_files
-from autotrain.doctor.mending import shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import largest_in
 from autotrain.units import bytes_text
 
 if TYPE_CHECKING:
@@ -126,9 +126,7 @@ def checkpoints(scene: Scene) -> Result:
     folder = files.nearest_folder(scene.where)
     free, said = files.room(folder)
     text = f"{keep} x {bytes_text(each)} for checkpoints, free {said}"
-    mend = (
-        f"du -xh {shown(folder)} | sort -h | tail   # or: --set checkpoint.keep={max(keep - 2, 1)}"
-    )
+    mend = f"{largest_in(folder)}   # or: --set checkpoint.keep={max(keep - 2, 1)}"
     if free < each:
         return fail(text, mend)
     if free < keep * each:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from autotrain.doctor import elf
 from autotrain.doctor.fitting import torch_that_fits
-from autotrain.doctor.mending import install, shown
+from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import shown, unsetting
 from autotrain.doctor.wheels import WHEELS, Wheel, damaged, wheel
 
 # Libraries that wheels bring, of torch or of NVIDIA. Others are the system's.
@@ -94,10 +95,10 @@ def search_path(scene: Scene) -> Result:
             return warn(
                 f"LD_LIBRARY_PATH has {shown(folder)} with {others[0]}: torch may load that in "
                 "place of its own",
-                "unset LD_LIBRARY_PATH",
+                unsetting("LD_LIBRARY_PATH"),
             )
     if preload := scene.environment.get("LD_PRELOAD"):
-        return warn(f"LD_PRELOAD is {shown(preload)}, in every process", "unset LD_PRELOAD")
+        return warn(f"LD_PRELOAD is {shown(preload)}, in every process", unsetting("LD_PRELOAD"))
     return ok("brings no other CUDA libraries")
 
 

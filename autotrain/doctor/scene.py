@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotrain.doctor.asking import Asked
-from autotrain.doctor.mending import shown
+from autotrain.doctor.spelling import shown
 
 if TYPE_CHECKING:
     from autotrain.schema import Plan

@@ -21,11 +21,10 @@ from autotrain.errors import AutotrainError, one_line
 # What is alike everywhere: folders of the system, and what the doctor itself says with a slash.
 _SYSTEM = r"/(?!dev/shm/)(?:dev|proc|sys|etc|s?bin|lib(?:64)?|usr/(?:s?bin|lib(?:64)?))/[\w./@+-]*"
 _OURS = ("/tmp", "/var/tmp", "/mnt/c", "/another/folder", "/a/faster/disk/run",
-         "/a/local/disk/run", ".venv/bin/activate", r".venv\Scripts\activate",
-         "https://download.pytorch.org/whl", "MB/s")  # fmt: skip
+         "/a/local/disk/run", "https://download.pytorch.org/whl", "MB/s")  # fmt: skip
 _ALIKE = re.compile(
     rf"(?<![\w/.:<>\\~-])(?:{_SYSTEM}|(?:{'|'.join(map(re.escape, _OURS))})(?:/cu\d+|/rocm[\d.]+)?"
-    r"|\d+/\d+|\w+://)(?=[\s'\",;:()`]|\.?$)"
+    r"|\.venv[/\\](?:bin|Scripts)[/\\][Aa]ctivate(?:\.\w+)?|\d+/\d+|\w+://)(?=[\s'\",;:()`]|\.?$)"
 )
 _LAID_OUT = ("<env>", "<python>")
 # What is alike in all of these; a Python of the system lies in /usr, as much else does.
