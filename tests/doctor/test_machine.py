@@ -1,8 +1,12 @@
 """Narrow machines made for real: few files, little memory, full disks, odd variables."""
 
+import os
+import re
+import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from narrow import can_unshare
@@ -379,6 +383,37 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert mends.splitlines()[1].startswith("  ")
     assert " checks: " in done.stderr
     assert "what was found" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_its_terminal(tmp_path, site, columns):
+    """In a real one: nothing is cut off, and each finding stays in its column."""
+    import fcntl
+    import pty
+    import termios
+
+    fake_torch(site, "2.13.0+cpu")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "autotrain", "doctor", "--no-step"]
+    none, variables = subprocess.DEVNULL, environment(site=site, COLUMNS=None)
+    with subprocess.Popen(command, stdin=none, stdout=theirs, stderr=none, cwd=tmp_path,
+                          env=variables):  # fmt: skip
+        os.close(theirs)
+        raw = b""
+        with suppress(OSError):  # what Linux says where the other end is closed
+            while more := os.read(ours, 1 << 16):
+                raw += more
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", raw.decode()).replace("\r", "").split("\n")
+    end = next(i for i, line in enumerate(lines) if line.startswith("not for this machine"))
+    assert max(map(len, lines[:end])) <= columns
+    head = next(line for line in lines if "what was found" in line)
+    said = " ".join(line[head.index("what") :].strip() for line in lines[:end])
+    assert "2.13.0+cpu, built for a CPU; autotrain is made for 2.11" in said
+    assert "which torch built for a CPU does not bring: `import torchaudio` fails" in said
+    assert "the process ended with a segmentation fault" in said
+    assert max(len(line) for line in lines[end:] if not line.startswith("  ")) <= columns
 
 
 def test_a_folder_that_was_removed_meanwhile(tmp_path, site):
