@@ -35,6 +35,7 @@ def main() -> None:
         _end(_say(told, hint="python3.11 -m venv .venv, and install autotrain there", code=1))
     _open_what_is_closed()
     _complain_into_the_void()
+    _print_what_can_be_printed()
     given = sys.argv[1:]
     arguments = [a for a in given if a != "--verbose"]
     verbose = len(arguments) < len(given)
@@ -120,6 +121,19 @@ def _complain_into_the_void() -> None:
         sys.stderr = io.TextIOWrapper(
             raw, encoding=ours.encoding, errors=ours.errors, line_buffering=True
         )
+
+
+def _print_what_can_be_printed() -> None:
+    """A character that stdout's encoding lacks (a name in Bengali, cp1252) is printed as `?`.
+
+    What cannot be decoded of a file's name is printed as its bytes, where the system does so.
+    """
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
+        return
+    kept = ("surrogateescape",) if out.encoding.lower() == "utf-8" else ()
+    if out.errors in {"strict", "surrogateescape"} - {*kept}:
+        out.reconfigure(errors="replace")
 
 
 def _nobody_reads() -> int:

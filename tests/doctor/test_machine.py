@@ -385,6 +385,23 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert "what was found" not in done.stderr
 
 
+@pytest.mark.parametrize("form", [(), ("--paste",)])
+def test_an_output_that_lacks_a_folders_letters(tmp_path, site, form):
+    """As on Windows, where what is piped is in cp1252."""
+    fake_torch(site, "2.13.0+cpu")
+    here = tmp_path / "ক্লিপ"
+    here.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "autotrain", "doctor", "--no-step", *form], cwd=here,
+        capture_output=True, check=False, env=environment(site=site, PYTHONIOENCODING="cp1252"),
+    )  # fmt: skip
+    said = done.stdout.decode("cp1252")
+    assert done.returncode == 1, done.stderr
+    assert b"a bug" not in done.stderr
+    assert "import torch" in said
+    assert form or "/?????" in said
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_table_fits_its_terminal(tmp_path, site, columns):
     """In a real one: nothing is cut off, and each finding stays in its column."""
