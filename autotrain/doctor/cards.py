@@ -15,8 +15,6 @@ _NVIDIA = "0x10de"
 # Within a processor, and without kernels in torch's wheels for ROCm (LLVM's names of AMD GPUs).
 _INTEGRATED = ("gfx902", "gfx909", "gfx90c", "gfx1013", "gfx1033", "gfx1035", "gfx1036", "gfx1037",
                "gfx1103")  # fmt: skip
-_HIDES = ("CUDA_VISIBLE_DEVICES",)
-_HIDES_AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", *_HIDES)
 
 
 def on_bus(scene: Scene, vendor: str) -> int:
@@ -65,9 +63,8 @@ def ours(scene: Scene, what: str = "gpus") -> list[tuple[int, dict[str, Any]]]:
     indices = _visible(scene, scene.environment)
     if indices is None and "CUDA_VISIBLE_DEVICES" in scene.environment:
         uuids = {f"GPU-{each.get('uuid')}" for each in of_torch(scene)}
-        indices = [i for i, gpu in enumerate(shown(scene)) if gpu["uuid"] in uuids]
-    everyone = range(len(told))
-    return [(i, told[i]) for i in (indices if indices is not None else everyone) if i in everyone]
+        indices = [i for i, gpu in enumerate(shown(scene)) if gpu["uuid"] in uuids] or None
+    return [(i, each) for i, each in enumerate(told) if indices is None or i in indices]
 
 
 def for_torch(scene: Scene) -> list[str]:
@@ -90,7 +87,10 @@ def left(scene: Scene, hiding: Mapping[str, str]) -> int | None:
 
 def hiding(scene: Scene) -> dict[str, str]:
     """The variables that hide GPUs from this torch, in the order in which they count."""
-    names = _HIDES_AMD if rocm() else _HIDES
+    own = "CUDA_VISIBLE_DEVICES"
+    if rocm() and "HIP_VISIBLE_DEVICES" in scene.environment:
+        own = "HIP_VISIBLE_DEVICES"
+    names = ("ROCR_VISIBLE_DEVICES", own) if rocm() else (own,)
     return {name: scene.environment[name] for name in names if name in scene.environment}
 
 

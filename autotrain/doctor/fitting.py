@@ -18,7 +18,8 @@ _SHIPPED = (13, 0)
 
 def torch_that_fits(scene: Scene) -> str:
     """A command that installs torch and its companions anew, made for what is here."""
-    folder = ROCM if cards.rocm() else _for_nvidia(scene)
+    amd = cards.rocm() or (cards.amd(scene) and not cards.nvidia(scene))
+    folder = ROCM if amd else _for_nvidia(scene)
     shipped = folder == BUILDS[_SHIPPED] and sys.platform.startswith("linux")
     return matching_torch("" if shipped else folder)
 

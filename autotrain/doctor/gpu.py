@@ -115,10 +115,8 @@ def seen(scene: Scene) -> Result:
         return ok(listed)
     look = f"{'rocminfo' if cards.rocm() else 'nvidia-smi'}   # "
     if found:
-        return warn(
-            f"torch sees {listed}; the driver shows {expected}",
-            f"{look}and: {kernel_log()}",
-        )
+        text = f"torch sees {listed}; the driver shows {expected}"
+        return warn(text, f"{look}and: {kernel_log()}")
     if not here:
         return skip("no GPU that torch could use: it trains on the CPU")
     text, torch = f"{', '.join(here)}: there, and torch sees none", wheel("torch")
@@ -137,7 +135,8 @@ def hidden(scene: Scene) -> Result:
         if not here:
             return skip(f"{name} is {told!r}, and there is no GPU to hide")
         chosen = cards.left(scene, {name: told})
-        if chosen is not None and chosen < len(here):
+        fewer = len(cards.of_torch(scene)) < len(here)  # an empty one may count as none
+        if chosen is not None and chosen < len(here) and fewer:
             text = f"{name} is {told!r}: {chosen} of {len(here)} GPUs can be used"
             return (fail if not chosen else warn)(text, unsetting(name))
     return ok("all are shown") if here else skip("no GPU that could be hidden")
@@ -169,7 +168,7 @@ def rocm(scene: Scene) -> Result:
         return skip("no AMD GPU with ROCm's driver here")
     if torch is None or torch.hip is None:
         if cards.shown(scene):
-            return skip("an AMD GPU beside NVIDIA's, which torch is for")
+            return skip("an AMD GPU beside NVIDIA's, which goes first")
         if not (here := cards.amd(scene)):
             return skip("no AMD GPU that torch's wheels have kernels for")
         made = torch.made_for if torch is not None else "nothing"
@@ -210,9 +209,6 @@ def wsl(scene: Scene) -> Result:
     if scene.where.resolve().is_relative_to(place.resolve() / "c"):
         return warn("runs go to a Windows disk (/mnt/c), which is slow from here", "cd ~")
     return ok("WSL 2 with a GPU")
-
-
-# --- kernels --------------------------------------------------------------------------------
 
 
 def _cuda(scene: Scene) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """GPUs, told from what a driver and torch would say, and from real files and processes."""
 
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -385,11 +387,30 @@ def test_an_amd_gpu_that_torch_does_not_see(look, system, for_rocm):
         ({"ROCR_VISIBLE_DEVICES": "GPU-5"}, "ok", ""),
         ({"CUDA_VISIBLE_DEVICES": "1"}, "fail", "CUDA_VISIBLE_DEVICES"),
         ({"CUDA_VISIBLE_DEVICES": "0"}, "ok", ""),
+        ({"CUDA_VISIBLE_DEVICES": "7", "HIP_VISIBLE_DEVICES": "0"}, "ok", ""),
     ],
 )
 def test_an_amd_gpu_that_is_hidden_by_a_variable(look, system, for_rocm, variables, status, name):
     found = look("gpu", "hidden GPUs", root=system(KFD | RADEON), environment=variables)
     assert (found.status, found.mend) == (status, f"unset {name}" if name else "")
+
+
+@linux
+def test_what_torch_sees_all_the_same_is_not_hidden(look, system, for_rocm):
+    said = {"torch": TORCH, "cuda": devices((11, 0)), "environment": {"HIP_VISIBLE_DEVICES": ""}}
+    assert look("gpu", "hidden GPUs", root=system(KFD | RADEON), **said).status == "ok"
+
+
+@linux
+def test_an_amd_gpu_gets_a_torch_for_it(system, monkeypatch):
+    """Where there is none yet, or one for a CPU."""
+    monkeypatch.setattr(cards, "wheel", lambda name: None)
+    monkeypatch.setattr(fitting, "wheel", lambda name: None)
+    for files, folder in ((RADEON, "/rocm7.2 "), (WITHIN, "")):
+        scene = Scene(Path("/x"), root=system(KFD | files), asked=Answers(nvml=ABSENT))
+        mend = fitting.torch_that_fits(scene)
+        assert (folder in mend, "--index-url" in mend) == (True, bool(folder))
+        shutil.rmtree(scene.root / "sys")
 
 
 @linux
