@@ -1,5 +1,6 @@
 """Narrow machines made for real: few files, little memory, full disks, odd variables."""
 
+import io
 import os
 import re
 import struct
@@ -11,8 +12,9 @@ from contextlib import suppress
 import pytest
 from narrow import can_unshare
 
-from autotrain.doctor import checks
-from autotrain.doctor.result import ok
+from autotrain.doctor import checks, table
+from autotrain.doctor.checks import Finding
+from autotrain.doctor.result import ok, warn
 from autotrain.doctor.scene import Scene
 
 from .house import Answers, doctor, environment, examined, fake_torch
@@ -383,6 +385,13 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert mends.splitlines()[1].startswith("  ")
     assert " checks: " in done.stderr
     assert "what was found" not in done.stderr
+
+
+def test_what_is_to_be_copied_is_a_command_alone():
+    """zsh, a Mac's shell, hands `# ...` on to the command."""
+    out = io.StringIO()
+    table.show([Finding("disk", "room", warn("1 GiB free", "du -xh /x   # what takes most"))], out)
+    assert out.getvalue().endswith("\nwarn: room\n  du -xh /x\n    what takes most\n")
 
 
 @pytest.mark.parametrize("form", [(), ("--paste",)])
