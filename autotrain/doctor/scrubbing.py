@@ -51,7 +51,7 @@ _ANYBODYS = frozenset(
      "path", "user", "host")
 )  # fmt: skip
 _VERSION = re.compile(r"(?:python)?[\d.]+")
-_SHORT = 3  # letters; a name of fewer is in other words, too
+_SHORT = 2  # letters; a name of one is in other words, too
 
 
 class Scrubber:
@@ -99,7 +99,7 @@ class Scrubber:
     def _unquoted(self, text: str, keep: Callable[[str], str]) -> str:
         """A quoted word: what stands for it where it tells something, else as it is."""
         content = "".join(re.split(r"(?<!\\)['\"`]", text))
-        known = any(word.lower() in content.lower() for word, _ in self._words)
+        known = any(re.search(_alone(word), content, re.IGNORECASE) for word, _ in self._words)
         if not (known or re.search(r"[/\\]|^~", content)) or _ALIKE.fullmatch(content):
             return text
         named = keep(self._named(content))
@@ -151,9 +151,10 @@ def _names(scene: Scene) -> dict[str, str]:
         return {}
     found: dict[str | None, str] = {}
     with suppress(AutotrainError, ImportError, OSError):
-        plan = scene.plan
-        found |= {plan.checkpoint.mirror: "<mirror>", plan.task.data: "<data>"}
-        found |= {plan.task.file: "<task>", plan.run.directory: "<run>"}
+        for plan in (scene.plan, *scene.plans):
+            found |= {plan.checkpoint.mirror: "<mirror>", plan.task.data: "<data>"}
+            found |= {plan.task.file: "<task>", plan.run.directory: "<run>", plan.run.name: "<run>"}
+        found |= dict.fromkeys(scene.stages, "<stage>")
     found |= {scene.named: "<plan>", Path(scene.named).name: "<plan>"}
     return {name: word for name, word in found.items() if name}
 

@@ -88,6 +88,14 @@ def test_a_plans_name_is_its_owners(scene):
     assert Scrubber(scene)(told, command=True) == "autotrain run <plan> --trust"
 
 
+def test_names_of_runs_and_stages_are_their_owners(scene):
+    scene.named, scene.plan = "x.toml", make_plan(run={"name": "deal-of-mine"})
+    scene.stages = {"after-the-deal": scene.plan}
+    line = "stage after-the-deal: bf16 is not of this device's own in deal-of-mine"
+    told = "stage <stage>: bf16 is not of this device's own in <run>"
+    assert Scrubber(scene)(line) == told
+
+
 # Names of folders: any of these words, with any of these between them.
 SECRETS = ("zebra", "Quartz", "ΨΩ", "clip")
 ODD = (" ", "'", '"', ": ", "; ", ", ", "(", ") ", "`", "$", " - ", "@", " && ", "#", "\\", "=",
