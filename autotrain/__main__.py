@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from autotrain.errors import AutotrainError, UsageError, starved
 
+_OLDEST = (3, 11)
 _HARMLESS = "\n\t\u200c\u200d"  # the last two join letters, in Bengali for one
 _SPACE = "free space, or choose another disk"
 _MACHINES = {
@@ -29,8 +30,12 @@ _MACHINES = {
 
 def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
+    if sys.version_info < _OLDEST:  # in which hardly a module of ours loads, the doctor's neither
+        told = f"Python {sys.version.split()[0]} is too old: autotrain needs 3.11 or newer"
+        _end(_say(told, hint="python3.11 -m venv .venv, and install autotrain there", code=1))
     _open_what_is_closed()
     _complain_into_the_void()
+    _print_what_can_be_printed()
     given = sys.argv[1:]
     arguments = [a for a in given if a != "--verbose"]
     verbose = len(arguments) < len(given)
@@ -129,6 +134,19 @@ def _complain_into_the_void() -> None:
         sys.stderr = io.TextIOWrapper(
             raw, encoding=ours.encoding, errors=ours.errors, line_buffering=True
         )
+
+
+def _print_what_can_be_printed() -> None:
+    """A character that stdout's encoding lacks (a name in Bengali, cp1252) is printed as `?`.
+
+    What cannot be decoded of a file's name is printed as its bytes, where the system does so.
+    """
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
+        return
+    kept = ("surrogateescape",) if out.encoding.lower() == "utf-8" else ()
+    if out.errors in {"strict", "surrogateescape"} - {*kept}:
+        out.reconfigure(errors="replace")
 
 
 def _nobody_reads() -> int:

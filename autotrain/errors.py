@@ -1,5 +1,7 @@
 """Errors a person sees: one line with the values in it, and a hint that says what to do."""
 
+from __future__ import annotations
+
 # What the system's loader says of it.
 _NO_ROOM = ("failed to map segment", "annot allocate memory", "cannot create shared object")
 

@@ -110,6 +110,7 @@ def _device(index: int) -> dict[str, Any]:
     return {
         "name": told.name, "capability": [told.major, told.minor], "free": free, "total": total,
         "architecture": getattr(told, "gcnArchName", ""), "problem": problem,
+        "uuid": str(getattr(told, "uuid", "")),
     }  # fmt: skip
 
 

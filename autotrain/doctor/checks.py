@@ -26,6 +26,7 @@ from autotrain.doctor import (
 from autotrain.doctor.asking import NoAnswerError
 from autotrain.doctor.result import Result, fail, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import kernel_log
 from autotrain.errors import AutotrainError, one_line
 
 SECONDS = 15.0  # for one that waits for no other process
@@ -173,7 +174,7 @@ def looked(look: Callable[[Scene], Result], scene: Scene) -> Result:
     if said:
         return said[0]
     text = f"no answer within {SECONDS:g} s: a disk or a device does not answer"
-    return fail(text, "sudo dmesg | tail -n 30   # what hangs; df -h hangs with it")
+    return fail(text, f"{kernel_log()}   # what hangs")
 
 
 def _guarded(look: Callable[[Scene], Result], scene: Scene) -> Result:

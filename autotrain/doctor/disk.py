@@ -10,18 +10,22 @@ import tempfile
 from pathlib import Path
 
 from autotrain import files
-from autotrain.doctor.mending import shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import largest_in, most_files_in, setting, shown
 from autotrain.errors import AutotrainError
 from autotrain.units import GIB, MIB, bytes_text
 
 _LEAST, _LITTLE = 256 * MIB, 5 * GIB
 _SLOW = 20e6  # bytes a second: a checkpoint of 100 MB takes 5 s
 _INODES = 10_000
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse",
-           "fuse.rclone", "afs", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "fuse.glusterfs",
-           "drvfs", "virtiofs", "vboxsf", "fuse.vmhgfs-fuse")  # fmt: skip
+NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "coda", "lustre", "ceph", "beegfs",
+           "fhgfs", "gpfs", "glusterfs", "orangefs", "pvfs2", "panfs", "wekafs", "drvfs",
+           "virtiofs", "vboxsf", "prl_fs")  # fmt: skip
+# Through a program of anybody's, most of which go over a network; these do not.
+_PROGRAMS = "fuse"
+_LOCAL_PROGRAMS = ("mergerfs", "unionfs", "fuse-overlayfs", "bindfs", "encfs", "gocryptfs", "cryfs",
+                   "ext2", "ntfs-3g", "exfat", "squashfuse", "zfs")  # fmt: skip
 _IN_RAM = ("tmpfs", "ramfs")
 # A path of a Unix socket has 107 letters; multiprocessing's names take 32 of them.
 _LONGEST_TMP = 107 - 32
@@ -54,7 +58,7 @@ def room(scene: Scene) -> Result:
     folder = files.nearest_folder(scene.where)
     found = shutil.disk_usage(folder)
     told = f"{bytes_text(found.free)} free of {bytes_text(found.total)}"
-    mend = f"{_largest(folder)}   # what takes most"
+    mend = f"{largest_in(folder)}   # what takes most"
     if found.free < _LEAST:
         return fail(f"{told}: too little for checkpoints", mend)
     if found.free < _LITTLE:
@@ -71,7 +75,7 @@ def inodes(scene: Scene) -> Result:
     if not told.f_files:
         return skip("this file system does not count them")
     text = f"{told.f_favail:,} more files of {told.f_files:,}"
-    mend = f"du --inodes -x {shown(folder)} | sort -n | tail   # which folders hold most files"
+    mend = most_files_in(folder)
     if told.f_favail < files.FEW_FILES:
         return fail(f"{text}: a run cannot begin", mend)
     if told.f_favail < _INODES:
@@ -99,7 +103,8 @@ def file_system(scene: Scene) -> Result:
     mend = "autotrain plan ... --set run.directory=/a/local/disk/run --set checkpoint.mirror=HERE"
     if kind is None:
         return skip("this system does not tell")
-    if kind in NETWORK:
+    program, _, name = kind.partition(".")
+    if kind in NETWORK or (program == _PROGRAMS and name not in _LOCAL_PROGRAMS):
         return warn(
             f"{kind}: over a network, or from another system; slow, and locks may fail", mend
         )
@@ -131,7 +136,7 @@ def locks(scene: Scene) -> Result:
 
 def temporary(scene: Scene) -> Result:
     """Temporary files can be written (TMPDIR), and sockets made beside them."""
-    mend = "export TMPDIR=/var/tmp"
+    mend = _other_tmp()
     named = next((n for n in ("TMPDIR", "TEMP", "TMP") if scene.environment.get(n)), None)
     try:
         folder = Path(tempfile.gettempdir())
@@ -145,7 +150,7 @@ def temporary(scene: Scene) -> Result:
         return warn(f"{text}; {shown(folder)} is taken", mend)
     if len(os.fsencode(folder)) > _LONGEST_TMP and sys.platform != "win32":
         return fail(
-            f"{shown(folder)} is too long for the names of sockets in it", "export TMPDIR=/tmp"
+            f"{shown(folder)} is too long for the names of sockets in it", setting("TMPDIR", "/tmp")
         )
     return ok(shown(folder))
 
@@ -159,9 +164,9 @@ def temporary_room(scene: Scene) -> Result:
     free = shutil.disk_usage(folder).free
     told = f"{bytes_text(free)} free in {shown(folder)}"
     if free < 16 * MIB:
-        return fail(told, f"rm -r {shown(folder)}/torchinductor_*   # or: export TMPDIR=/var/tmp")
+        return fail(told, f"{largest_in(folder)}   # or: {_other_tmp()}")
     if free < GIB:
-        return warn(told, "export TMPDIR=/var/tmp")
+        return warn(told, _other_tmp())
     return ok(told)
 
 
@@ -183,15 +188,14 @@ def kind_of(folder: Path, scene: Scene) -> str | None:
     return kind
 
 
-def _largest(folder: Path) -> str:
-    """A command that lists what takes most room."""
-    return f"du -xh {shown(folder)} | sort -h | tail"
+def _other_tmp() -> str:
+    return setting("TEMP", r"C:\Temp") if sys.platform == "win32" else setting("TMPDIR", "/var/tmp")
 
 
 def _elsewhere(number: int | None, folder: Path) -> str:
     """What to do about a folder that cannot be written."""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return f"{_largest(folder)}   # what to delete; or run from a folder on another disk"
+        return f"{largest_in(folder)}   # what to delete; or run from a folder on another disk"
     if number == errno.EACCES:
         return "cd ~   # or another folder of yours, and plan there"
     return "cd /another/folder   # and plan there"

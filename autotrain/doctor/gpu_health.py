@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Container
 from typing import Any
 
-from autotrain.doctor.asking import NoAnswerError
-from autotrain.doctor.gpu import NONE
+from autotrain.doctor.cards import NONE, ours
 from autotrain.doctor.result import Result, fail, ok, skip, warn
-from autotrain.doctor.scene import Scene
+from autotrain.doctor.scene import Scene, word
+from autotrain.doctor.spelling import reboot
 from autotrain.units import bytes_text
 
 _SECONDS = 3.0
@@ -20,14 +21,14 @@ XIDS = {
     74: "NVLink error", 79: "fell off the bus", 92: "many corrected memory errors",
     95: "memory error that spread", 119: "its own processor does not answer",
 }  # fmt: skip
-_XID = re.compile(r"NVRM: Xid \(.*?\): (\d+)")
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?(.*?)\): (\d+)")
 
 
 def memory(scene: Scene) -> Result:
     """The GPU's memory is free of other programs."""
     words, private = list[str](), list[str]()
-    short, gpus = False, _gpus(scene)
-    for gpu in gpus:
+    short, gpus = False, ours(scene)
+    for _, gpu in gpus:
         share = gpu["free_bytes"] / max(gpu["total_bytes"], 1)
         told = f"{bytes_text(gpu['free_bytes'])} free of {bytes_text(gpu['total_bytes'])}"
         others = [each for each in gpu["neighbours"] if each["used_bytes"]]
@@ -49,7 +50,7 @@ def memory(scene: Scene) -> Result:
 
 def compute_mode(scene: Scene) -> Result:
     """The GPU takes programs: its mode is neither prohibited nor exclusive."""
-    for index, each in enumerate(_health(scene)):
+    for index, each in _health(scene):
         mend = f"sudo nvidia-smi -i {index} -c DEFAULT"
         if each["compute_mode"] == "prohibited":
             return fail(f"GPU {index} lets nobody compute", mend)
@@ -63,7 +64,7 @@ def compute_mode(scene: Scene) -> Result:
 def errors(scene: Scene) -> Result:
     """The GPU's memory has had no errors that ECC could not correct."""
     told = _health(scene)
-    for index, each in enumerate(told):
+    for index, each in told:
         if each["uncorrected_errors"]:
             many = (
                 f"GPU {index}: {each['uncorrected_errors']} memory errors that were not corrected"
@@ -80,13 +81,13 @@ def errors(scene: Scene) -> Result:
             return warn(text, f"sudo nvidia-smi --gpu-reset -i {index}")
     if not told:
         return skip(NONE)
-    counted = any(each["uncorrected_errors"] is not None for each in told)
+    counted = any(each["uncorrected_errors"] is not None for _, each in told)
     return ok("none" if counted else "it has no ECC, or counts nothing")
 
 
 def xids(scene: Scene) -> Result:
     """The kernel's log has no faults of the GPU (Xid)."""
-    if not _gpus(scene):
+    if not ours(scene):
         return skip(NONE)
     try:
         done = subprocess.run(
@@ -99,15 +100,16 @@ def xids(scene: Scene) -> Result:
         )
     except (OSError, subprocess.SubprocessError):
         return skip("this user may not read the kernel's log: sudo dmesg | grep Xid")
-    return xids_in(done.stdout)
+    return xids_in(done.stdout, _not_ours(scene))
 
 
-def xids_in(log: str) -> Result:
-    """What a kernel's log says of it."""
-    found = [int(number) for number in _XID.findall(log)]
+def xids_in(log: str, others: Container[str] = ()) -> Result:
+    """What a kernel's log says of it; `others`: GPUs that do not count, by their place."""
+    told = _XID.findall(log)
+    found = [int(number) for place, number in told if place.partition(".")[0] not in others]
     bad = next((number for number in found if number in XIDS), None)
     if bad is not None:
-        mend = "sudo reboot   # again: check power and cooling, or rent another machine"
+        mend = f"{reboot()}   # again: check power and cooling, or rent another machine"
         return fail(f"Xid {bad}: {XIDS[bad]}", mend)
     if found:
         listed = ", ".join(map(str, sorted(set(found))))
@@ -118,7 +120,7 @@ def xids_in(log: str) -> Result:
 def throttling(scene: Scene) -> Result:
     """The GPU's clock is not held down by heat or power."""
     told = _health(scene)
-    for index, each in enumerate(told):
+    for index, each in told:
         if each["slowed"]:
             mend = "clean its fans, let air in; nvidia-smi -q -d PERFORMANCE,TEMPERATURE"
             return warn(f"GPU {index}: {each['slowed']}", mend)
@@ -128,41 +130,38 @@ def throttling(scene: Scene) -> Result:
 def power_cap(scene: Scene) -> Result:
     """The GPU may draw what it was made for."""
     told = _health(scene)
-    for index, each in enumerate(told):
+    for index, each in told:
         cap, usual = each["watts_cap"], each["watts_default"]
         if cap and usual and cap < _CAPPED * usual:
             text = f"GPU {index}: {cap:.0f} W of {usual:.0f} W: slower"
             return warn(text, f"sudo nvidia-smi -i {index} -pl {usual:.0f}")
-    caps = [f"{each['watts_cap']:.0f} W" for each in told if each["watts_cap"]]
+    caps = [f"{each['watts_cap']:.0f} W" for _, each in told if each["watts_cap"]]
     return ok(", ".join(caps) or "it does not tell") if told else skip(NONE)
 
 
 def desktop(scene: Scene) -> Result:
     """No desktop takes much of the GPU's memory."""
     told = _health(scene)
-    for index, (each, gpu) in enumerate(zip(told, _gpus(scene), strict=False)):
+    for (index, each), (_, gpu) in zip(told, ours(scene), strict=False):
         taken = 1 - gpu["free_bytes"] / max(gpu["total_bytes"], 1)
         if each["display"] and taken > _DESKTOP:
             text = f"GPU {index} draws a screen, {taken:.0%} of its memory is taken"
             return warn(
                 text, "sudo systemctl isolate multi-user.target   # or use the other GPU for it"
             )
-    shown = any(each["display"] for each in told)
+    shown = any(each["display"] for _, each in told)
     return ok("a screen, which takes little" if shown else "none") if told else skip(NONE)
 
 
-def _gpus(scene: Scene) -> list[dict[str, Any]]:
-    return _told(scene, "gpus")
+def _not_ours(scene: Scene) -> set[str]:
+    """Where on the PCI bus those GPUs are that are not ours: `0000:01:00`."""
+    mine = {gpu["uuid"] for _, gpu in ours(scene)}
+    told = (scene.root / "proc/driver/nvidia/gpus").glob("*/information")
+    uuids = {each.parent.name: re.search(r"GPU UUID:\s*(\S+)", word(each)) for each in told}
+    return {
+        place.partition(".")[0] for place, found in uuids.items() if found and found[1] not in mine
+    }
 
 
-def _health(scene: Scene) -> list[dict[str, Any]]:
-    return _told(scene, "health")
-
-
-def _told(scene: Scene, what: str) -> list[dict[str, Any]]:
-    """By GPU, in the driver's order; none where it does not answer, which `driver` says."""
-    try:
-        found: list[dict[str, Any]] = scene.nvml().get(what, [])
-    except NoAnswerError:
-        return []
-    return found
+def _health(scene: Scene) -> list[tuple[int, dict[str, Any]]]:
+    return ours(scene, "health")

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 from autotrain import files
-from autotrain.doctor.mending import enter, shown
+from autotrain.doctor.mending import activation, enter
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import both, program, set_clock, setting, shown, unsetting
 from autotrain.doctor.wheels import WHEELS, wheel
 
 OLDEST = (3, 11)
@@ -48,7 +49,7 @@ def isolated(scene: Scene) -> Result:
     if (Path(sys.prefix) / "conda-meta").is_dir():
         return ok(f"a conda environment: {shown(sys.prefix)}")
     if Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
-        mend = f"{shown(sys.executable)} -m venv .venv && source .venv/bin/activate"
+        mend = both(f"{program(sys.executable)} -m venv .venv", activation(Path(".venv")))
         return warn("the system's own Python, which its package manager keeps to itself", mend)
     return ok(f"no virtual environment: {shown(sys.prefix)}")
 
@@ -102,17 +103,19 @@ def strays(scene: Scene) -> Result:
     if strange:
         listed = ", ".join(f"{name} from {shown(path)}" for name, path in strange.items())
         variable = "PYTHONPATH" if scene.environment.get("PYTHONPATH") else ""
-        mend = f"unset {variable}" if variable else "export PYTHONNOUSERSITE=1"
+        mend = unsetting(variable) if variable else setting("PYTHONNOUSERSITE", 1)
         return warn(f"{listed}, not from {shown(sys.prefix)}", mend)
     if scene.environment.get("PYTHONHOME"):
         home = scene.environment["PYTHONHOME"]
-        return warn(f"PYTHONHOME is {shown(home)}: any other Python breaks", "unset PYTHONHOME")
+        return warn(
+            f"PYTHONHOME is {shown(home)}: any other Python breaks", unsetting("PYTHONHOME")
+        )
     return ok("torch and its companions come from this environment")
 
 
 def home(scene: Scene) -> Result:
     """There is a place for your settings (trust, calibration), and it can be written."""
-    mend = f"export AUTOTRAIN_HOME={shown(scene.where / '.autotrain')}"
+    mend = setting("AUTOTRAIN_HOME", scene.where / ".autotrain")
     try:
         places = {files.config_directory(), files.cache_directory()}
     except RuntimeError as error:
@@ -134,7 +137,7 @@ def user(scene: Scene) -> Result:
         getpass.getuser()
     except (KeyError, OSError, ImportError):
         number = os.getuid() if hasattr(os, "getuid") else "this one"
-        return warn(f"user {number} has no name: torch.compile fails", "export USER=me")
+        return warn(f"user {number} has no name: torch.compile fails", setting("USER", "me"))
     return ok("has a name")
 
 
@@ -144,8 +147,7 @@ def encoding(scene: Scene) -> Result:
     other = {name: kind for name, kind in kinds.items() if not _utf8(kind)}
     if other and not sys.flags.utf8_mode:
         listed = ", ".join(f"{name}: {kind}" for name, kind in other.items())
-        mend = "setx PYTHONUTF8 1" if sys.platform == "win32" else "export PYTHONUTF8=1"
-        return warn(f"{listed}; letters beyond English may be lost", mend)
+        return warn(f"{listed}; letters beyond English may be lost", setting("PYTHONUTF8", 1))
     return ok("UTF-8")
 
 
@@ -155,7 +157,7 @@ def clock(scene: Scene) -> Result:
     newest = max(
         (found.installed for name in WHEELS if (found := wheel(name)) is not None), default=0.0
     )
-    mend = "sudo timedatectl set-ntp true"
+    mend = set_clock()
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(now))
     if now < newest - _DAY:
         written = time.strftime("%Y-%m-%d", time.localtime(newest))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from autotrain.doctor.asking import NoAnswerError
-from autotrain.doctor.mending import install, matching_torch
+from autotrain.doctor.fitting import torch_that_fits
+from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import both, package
 
 
 def torch(scene: Scene) -> Result:
@@ -15,9 +17,9 @@ def torch(scene: Scene) -> Result:
     try:
         told = scene.torch()
     except NoAnswerError as error:
-        return fail(f"`import torch`: {error}", _room(str(error)) or matching_torch())
+        return fail(f"`import torch`: {error}", _room(str(error)) or torch_that_fits(scene))
     if told["sum"] != 64.0**3:
-        return fail(f"64 x 64 ones multiplied add up to {told['sum']}", matching_torch())
+        return fail(f"64 x 64 ones multiplied add up to {told['sum']}", torch_that_fits(scene))
     return ok(f"{told['version']}, {told['threads']} threads, {told['capability']}")
 
 
@@ -46,7 +48,7 @@ def torchcodec(scene: Scene) -> Result:
     try:
         return ok(scene.asked.answer("torchcodec")["version"])
     except NoAnswerError as error:
-        mend = f"{install('torchcodec', flags='--force-reinstall')}, and FFmpeg: apt install ffmpeg"
+        mend = both(install("torchcodec", flags="--force-reinstall"), package("ffmpeg"))
         return warn(f"`import torchcodec`: {error}; torchaudio.load fails", mend)
 
 
@@ -88,7 +90,7 @@ def _loads(name: str, scene: Scene) -> Result:
     try:
         return ok(scene.asked.answer(name)["version"])
     except NoAnswerError as error:
-        return fail(f"`import {name}`: {error}", _room(str(error)) or matching_torch())
+        return fail(f"`import {name}`: {error}", _room(str(error)) or torch_that_fits(scene))
 
 
 def _room(why: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import busiest
 from autotrain.units import GIB, MIB, bytes_text
 
 # torch and what comes with it take about 700 MB before anything is trained.
@@ -23,7 +24,7 @@ def ram(scene: Scene) -> Result:
 
     memory = usable_memory(scene.root)
     told = f"{bytes_text(memory.available_bytes)} free of {bytes_text(memory.total_bytes)}"
-    mend = "end other programs: top -o %MEM"
+    mend = busiest("mem")
     if memory.available_bytes < _LEAST:
         return fail(f"{told}; torch alone takes 700 MiB", mend)
     if memory.available_bytes < _LITTLE:
@@ -60,9 +61,7 @@ def swap(scene: Scene) -> Result:
         return ok("none: memory that runs out ends a program at once")
     told = f"{bytes_text(swap.used)} used of {bytes_text(swap.total)}"
     if swap.used > 0.5 * swap.total and memory.available < 0.1 * memory.total:
-        return warn(
-            f"{told}, and memory is short: everything waits for the disk", "end other programs"
-        )
+        return warn(f"{told}, and memory is short: everything waits for the disk", busiest("mem"))
     return ok(told)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from autotrain.doctor.spelling import both, program, shell, shown
 
 # They work together, from the package index, on Linux (CUDA 13.0) as on other systems.
 TORCH, TORCHAUDIO, TORCHVISION = "torch==2.11.0", "torchaudio==2.11.0", "torchvision==0.26.0"
@@ -20,31 +19,23 @@ BUILDS = {(13, 0): "cu130", (12, 8): "cu128", (12, 6): "cu126"}
 _INDEX = "https://download.pytorch.org/whl"
 
 
-def shown(path: Path | str) -> str:
-    """A path, a word or a requirement as a shell takes it."""
-    text = str(path)
-    return subprocess.list2cmdline([text]) if sys.platform == "win32" else shlex.quote(text)
-
-
 def install(*requirements: str, flags: str = "") -> str:
     """A command that installs into the environment that autotrain runs in."""
     what = " ".join([*flags.split(), *map(shown, requirements)])
-    python = shown(sys.executable)
+    python = program(sys.executable)
     if find_spec("pip") is not None:
         return f"{python} -m pip install {what}"
     if shutil.which("uv"):
-        return (
-            f"uv pip install --python {python} {what.replace('--force-reinstall', '--reinstall')}"
-        )
-    return f"{python} -m ensurepip && {python} -m pip install {what}"
+        what = what.replace("--force-reinstall", "--reinstall")
+        return f"uv pip install --python {shown(sys.executable)} {what}"
+    return both(f"{python} -m ensurepip", f"{python} -m pip install {what}")
 
 
 def uninstall(name: str) -> str:
     """A command that takes a distribution away."""
-    python = shown(sys.executable)
     if find_spec("pip") is None and shutil.which("uv"):
-        return f"uv pip uninstall --python {python} {shown(name)}"
-    return f"{python} -m pip uninstall -y {shown(name)}"
+        return f"uv pip uninstall --python {shown(sys.executable)} {shown(name)}"
+    return f"{program(sys.executable)} -m pip uninstall -y {shown(name)}"
 
 
 def matching_torch(folder: str = "") -> str:
@@ -82,11 +73,24 @@ def enter() -> str:
     prefix = Path(sys.prefix)
     if (prefix / "conda-meta").is_dir():
         return f"conda activate {shown(prefix)}"
-    if sys.platform == "win32":
-        powershell = "PSModulePath" in os.environ
-        script = prefix / "Scripts" / ("Activate.ps1" if powershell else "activate.bat")
-        return shown(script)
-    shell = Path(os.environ.get("SHELL", "")).name
-    suffix = {"fish": ".fish", "csh": ".csh", "tcsh": ".csh"}.get(shell, "")
-    script = prefix / "bin" / f"activate{suffix}"
-    return f"source {shown(script)}" if script.exists() else f"alias python={shown(sys.executable)}"
+    if _script(prefix).exists():
+        return activation(prefix)
+    return f"alias python={shown(sys.executable)}"
+
+
+def entered_anew() -> str:
+    """The same where the shell may remember another program: bash and zsh do."""
+    return f"hash -r; {enter()}" if shell() == "sh" else enter()
+
+
+def activation(environment: Path) -> str:
+    """Enters a virtual environment."""
+    script = _script(environment)
+    return program(script) if shell() in ("powershell", "cmd") else f"source {shown(script)}"
+
+
+def _script(environment: Path) -> Path:
+    kinds = {"fish": ".fish", "csh": ".csh", "powershell": ".ps1", "cmd": ".bat"}
+    folder = "Scripts" if sys.platform == "win32" else "bin"
+    name = "Activate" if shell() == "powershell" else "activate"
+    return environment / folder / f"{name}{kinds.get(shell(), '')}"

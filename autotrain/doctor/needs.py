@@ -4,85 +4,119 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from autotrain import files
 from autotrain.doctor.limits import FEW_FILES, open_files
-from autotrain.doctor.mending import shown
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import largest_in
 from autotrain.units import bytes_text
 
 if TYPE_CHECKING:
-    from autotrain.schema import Plan, Prediction
+    from autotrain.schema import Plan
+
+_GRAVITY = ("ok", "skip", "warn", "fail")
+_NOT_HERE = "the device is not here"
 
 
 def device(scene: Scene) -> Result:
     """The plan's device is here, and torch sees it."""
-    plan = scene.plan
-    kind, index = plan.device.kind, plan.device.index
+    return _of_stages(_device, scene)
+
+
+def precision(scene: Scene) -> Result:
+    """The device computes in the plan's precision itself."""
+    return _of_stages(_precision, scene)
+
+
+def memory(scene: Scene) -> Result:
+    """The plan's peak fits what is free now."""
+    return _of_stages(_memory, scene)
+
+
+def _of_stages(look: Callable[[Plan, Scene], Result], scene: Scene) -> Result:
+    """The worst that is found of a plan's stages, with that one's name."""
+    found = [(name, look(plan, scene)) for name, plan in scene.stages.items()]
+    name, worst = max(found, key=lambda each: _GRAVITY.index(each[1].status))
+    return worst._replace(detail=f"stage {name}: {worst.detail}") if name else worst
+
+
+def _device(plan: Plan, scene: Scene) -> Result:
+    kind, index, world = plan.device.kind, plan.device.index, plan.batch.world_size
+    again = f"autotrain plan --refresh {scene.plan_name}"
     if kind == "cpu":
         from autotrain.probe.limits import usable_cores
 
         cores = usable_cores(scene.root)
         if plan.device.threads > cores:
-            text = f"{plan.device.threads} threads on {cores} cores"
-            return warn(text, f"autotrain plan --refresh {scene.plan_name}")
+            return warn(f"{plan.device.threads} threads on {cores} cores", again)
         return ok(f"the CPU, {plan.device.threads} threads of {cores} cores")
     told = scene.torch()
     if kind == "mps":
-        there = bool(scene.asked.answer("mps")["there"])
+        seen = 1 if scene.asked.answer("mps")["there"] else 0
     else:
         built = told["hip"] if kind == "rocm" else told["cuda"]
-        there = bool(built) and index < len(scene.asked.answer("cuda")["devices"])
-    if not there:
-        text = f"it is for {kind}:{index}, and torch sees no such device here"
-        return fail(text, f"autotrain plan --refresh {scene.plan_name}")
-    return ok(f"{kind}:{index}")
+        seen = len(scene.asked.answer("cuda")["devices"]) if built else 0
+    if index >= seen:
+        return fail(f"it is for {kind}:{index}, and torch sees no such device here", again)
+    if index + world > seen:
+        text = f"its {world} processes take a GPU each, and {seen - index} of these are here"
+        mend = f"{again} --set batch.world_size={seen - index}"
+        return warn(text, f"{mend}   # or on more machines: --nnodes")
+    return ok(f"{kind}:{index}" + (f" to {kind}:{index + world - 1}" if world > 1 else ""))
 
 
-def precision(scene: Scene) -> Result:
-    """The device computes in the plan's precision itself."""
-    plan = scene.plan
+def _precision(plan: Plan, scene: Scene) -> Result:
     dtype = plan.precision.dtype
     if dtype in ("fp32", "fp16") or plan.device.kind == "mps":
         return ok(dtype)
     if plan.device.kind == "cpu":
         from autotrain.probe.processor import native_dtypes, probe_cpu
 
-        native = dtype in native_dtypes(probe_cpu(scene.root).features)
+        native = native_dtypes(probe_cpu(scene.root).features)
     else:
-        listed = scene.asked.answer("cuda")["devices"] if scene.torch() else []
-        if plan.device.index >= len(listed):
-            return skip("the device is not here")
-        capability = tuple(listed[plan.device.index]["capability"])
-        native = bool(scene.torch()["hip"]) or capability >= (8, 0)
-    if not native:
+        from autotrain.probe.gpus import cuda_dtypes, rocm_dtypes
+
+        gpus = _gpus(plan, scene)
+        if not gpus:
+            return skip(_NOT_HERE)
+        name, (major, minor) = gpus[0]["architecture"], gpus[0]["capability"]
+        native = rocm_dtypes(name) if name else cuda_dtypes((major, minor))
+    if dtype not in native:
         text = f"{dtype} is not of this device's own: it goes through fp32"
         return warn(text, f"autotrain plan --refresh {scene.plan_name} --set precision.dtype=auto")
     return ok(dtype)
 
 
-def memory(scene: Scene) -> Result:
-    """The plan's peak fits what is free now."""
-    plan, need = _largest(scene)
+def _memory(plan: Plan, scene: Scene) -> Result:
+    """Processes on a CPU share its memory, those on GPUs have one each."""
+    need, world, processes = plan.predicted.device_peak_bytes, plan.batch.world_size, ""
     if plan.device.kind in ("cpu", "mps"):
         from autotrain.probe.limits import usable_memory
 
         free = usable_memory(scene.root).available_bytes
+        processes = f" in each of {world} processes" if world > 1 else ""
     else:
-        listed = scene.asked.answer("cuda")["devices"] if scene.torch() else []
-        if plan.device.index >= len(listed):
-            return skip("the device is not here")
-        free = listed[plan.device.index]["free"]
-    takes = f"{bytes_text(need.low)} to {bytes_text(need.high)}"
+        gpus = _gpus(plan, scene)
+        if not gpus:
+            return skip(_NOT_HERE)
+        free, world = min(gpu["free"] for gpu in gpus), 1
+    takes = f"{bytes_text(need.low)} to {bytes_text(need.high)}{processes}"
     text = f"it takes {takes}, {bytes_text(free)} are free"
     again = f"autotrain plan --refresh {scene.plan_name}   # or end other programs"
     if free < need.low:
         return fail(text, again)
-    if free < need.high:
+    if free < world * need.high:
         return warn(text, again)
     return ok(text)
+
+
+def _gpus(plan: Plan, scene: Scene) -> list[dict[str, Any]]:
+    """Those of the plan's GPUs that are here, one for each process."""
+    listed = scene.asked.answer("cuda")["devices"] if scene.torch() else []
+    return listed[plan.device.index :][: plan.batch.world_size]
 
 
 def checkpoints(scene: Scene) -> Result:
@@ -92,9 +126,7 @@ def checkpoints(scene: Scene) -> Result:
     folder = files.nearest_folder(scene.where)
     free, said = files.room(folder)
     text = f"{keep} x {bytes_text(each)} for checkpoints, free {said}"
-    mend = (
-        f"du -xh {shown(folder)} | sort -h | tail   # or: --set checkpoint.keep={max(keep - 2, 1)}"
-    )
+    mend = f"{largest_in(folder)}   # or: --set checkpoint.keep={max(keep - 2, 1)}"
     if free < each:
         return fail(text, mend)
     if free < keep * each:
@@ -133,12 +165,6 @@ def shared(scene: Scene) -> Result:
         mend = f"mount -o remount,size={held // 10**9 + 1}G /dev/shm   # a container: --shm-size"
         return warn(f"{text}: micro-batches go through pipes, which is slower", mend)
     return ok(text)
-
-
-def _largest(scene: Scene) -> tuple[Plan, Prediction]:
-    """Of a plan with stages, the one that takes most."""
-    plan = max(scene.plans, key=lambda plan: plan.predicted.device_peak_bytes.high)
-    return plan, plan.predicted.device_peak_bytes
 
 
 def _handed_over(plan: Plan) -> int:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import autotrain
-from autotrain.doctor.mending import enter, install, matching_torch, ourselves, shown, uninstall
+from autotrain.doctor.fitting import torch_that_fits
+from autotrain.doctor.mending import entered_anew, install, ourselves, uninstall
 from autotrain.doctor.result import Result, fail, ok, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import both, program, removing, shown
 from autotrain.doctor.wheels import WHEELS
 
 OURS = Path(autotrain.__file__).parent
@@ -40,9 +42,9 @@ def versions(scene: Scene) -> Result:
         for name in wrong
     ]
     more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-    torch = [matching_torch()] if set(wrong) & set(WHEELS) else []
+    torch = [torch_that_fits(scene)] if set(wrong) & set(WHEELS) else []
     others = [f"{name}{asked[name]}" for name in wrong if name not in WHEELS]
-    mend = " && ".join([*torch, *([install(*others)] if others else [])])
+    mend = both(*torch, *([install(*others)] if others else []))
     return fail(f"{', '.join(listed[:4])}{more}", mend)
 
 
@@ -57,7 +59,7 @@ def leftovers(scene: Scene) -> Result:
         for entry in sorted(os.listdir(folder)):
             place = Path(folder, entry)
             if entry.startswith("~") and place.is_dir():
-                return warn(f"pip left {shown(place)} behind", f"rm -r {shown(place)}")
+                return warn(f"pip left {shown(place)} behind", removing(place))
             if not entry.endswith(".dist-info"):
                 continue
             name = _plain(entry.partition("-")[0])
@@ -75,7 +77,7 @@ def old_pynvml(scene: Scene) -> Result:
         found = distribution("pynvml")
     except PackageNotFoundError:
         return ok("not installed")
-    mend = f"{uninstall('pynvml')} && {install('nvidia-ml-py', flags='--force-reinstall')}"
+    mend = both(uninstall("pynvml"), install("nvidia-ml-py", flags="--force-reinstall"))
     return warn(f"the package pynvml {found.version} is deprecated, torch warns of it", mend)
 
 
@@ -87,7 +89,7 @@ def module(scene: Scene) -> Result:
             mixed = os.path.realpath(str(each.locate_file("autotrain"))) == os.path.realpath(OURS)
             what = "files of both are mixed" if mixed else "which of them runs depends on the place"
             text = f"{_name(each)} {each.version} also installs `autotrain`: {what}"
-            return (fail if mixed else warn)(text, f"{uninstall(_name(each))} && {ourselves()}")
+            return (fail if mixed else warn)(text, both(uninstall(_name(each)), ourselves()))
     if (known := _known_version()) not in (None, autotrain.__version__):
         text = f"pip holds autotrain for {known}, the code is {autotrain.__version__}"
         return warn(text, ourselves())
@@ -101,7 +103,7 @@ def module(scene: Scene) -> Result:
 def command(scene: Scene) -> Result:
     """`autotrain` on PATH is ours, of this environment."""
     found = shutil.which("autotrain", path=scene.environment.get("PATH"))
-    by_path = f"{shown(sys.executable)} -m autotrain"
+    by_path = f"{program(sys.executable)} -m autotrain"
     if found is None:
         return ok(f"none on PATH; `{by_path}` works")
     beside = os.path.realpath(Path(found).parent) == os.path.realpath(Path(sys.executable).parent)
@@ -111,12 +113,12 @@ def command(scene: Scene) -> Result:
         return warn(f"{shown(found)} cannot be read: {error.strerror}", by_path)
     script = raw.startswith(b"#!")
     if script and _OUR_ENTRY.encode() not in raw:
-        mend = ourselves() if beside else f"hash -r; {enter()}"
+        mend = ourselves() if beside else entered_anew()
         return (fail if beside else warn)(f"{shown(found)} is another program", mend)
     starts = _INTERPRETER.search(raw) if script else None
     other = starts and os.path.realpath(Path(os.fsdecode(starts[1])).parent)
     if (other or not beside) and other != os.path.realpath(Path(sys.executable).parent):
-        return warn(f"{shown(found)} starts another environment's autotrain", f"hash -r; {enter()}")
+        return warn(f"{shown(found)} starts another environment's autotrain", entered_anew())
     return ok(shown(found))
 
 

@@ -14,9 +14,11 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from autotrain.doctor import elf
-from autotrain.doctor.mending import install, matching_torch, shown
+from autotrain.doctor.fitting import torch_that_fits
+from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import shown, unsetting
 from autotrain.doctor.wheels import WHEELS, Wheel, damaged, wheel
 
 # Libraries that wheels bring, of torch or of NVIDIA. Others are the system's.
@@ -33,13 +35,13 @@ def torch_is_there(scene: Scene) -> Result:
     """torch 2.11 is installed, metadata and code."""
     found = wheel("torch")
     if found is None:
-        return fail("torch is not installed here", matching_torch())
+        return fail("torch is not installed here", torch_that_fits(scene))
     told = f"{found.build}, built for {found.made_for}"
     if found.build.partition("+")[0] != found.version.partition("+")[0]:
-        mend = matching_torch()
+        mend = torch_that_fits(scene)
         return fail(f"{told}; pip holds it for {found.version}: two installs in one", mend)
     if found.release[:2] != (2, 11):
-        return fail(f"{told}; autotrain is made for 2.11", matching_torch())
+        return fail(f"{told}; autotrain is made for 2.11", torch_that_fits(scene))
     return ok(told)
 
 
@@ -67,9 +69,9 @@ def libraries(scene: Scene) -> Result:
     try:
         absent = _absent([p for p in found.native if "libtorch" in p.name], found, scene)
     except ValueError as error:
-        return fail(f"a library of torch's cannot be read: {error}", matching_torch())
+        return fail(f"a library of torch's cannot be read: {error}", torch_that_fits(scene))
     if absent:
-        return fail(f"torch needs {_listed(absent)}, found nowhere", _bring(absent))
+        return fail(f"torch needs {_listed(absent)}, found nowhere", _bring(absent, scene))
     return ok(f"torch {found.build} has what it needs")
 
 
@@ -93,10 +95,10 @@ def search_path(scene: Scene) -> Result:
             return warn(
                 f"LD_LIBRARY_PATH has {shown(folder)} with {others[0]}: torch may load that in "
                 "place of its own",
-                "unset LD_LIBRARY_PATH",
+                unsetting("LD_LIBRARY_PATH"),
             )
     if preload := scene.environment.get("LD_PRELOAD"):
-        return warn(f"LD_PRELOAD is {shown(preload)}, in every process", "unset LD_PRELOAD")
+        return warn(f"LD_PRELOAD is {shown(preload)}, in every process", unsetting("LD_PRELOAD"))
     return ok("brings no other CUDA libraries")
 
 
@@ -105,13 +107,13 @@ def _fits(name: str, scene: Scene) -> Result:
     if torch is None:
         return skip("no torch to fit")
     if other is None:
-        return fail(f"{name} is not installed here", matching_torch())
+        return fail(f"{name} is not installed here", torch_that_fits(scene))
     told = f"{name} {other.build} beside torch {torch.build}"
     wrong = _wrong(torch, other, scene)
     if wrong:
-        return fail(f"{told}: {wrong}", matching_torch())
+        return fail(f"{told}: {wrong}", torch_that_fits(scene))
     if _minor(other) != torch.release[1]:
-        return warn(f"{told}: made for torch 2.{_minor(other)}", matching_torch())
+        return warn(f"{told}: made for torch 2.{_minor(other)}", torch_that_fits(scene))
     return ok(told)
 
 
@@ -225,14 +227,16 @@ def _system() -> set[str]:
     return set()
 
 
-def _bring(names: list[str]) -> str:
+def _bring(names: list[str], scene: Scene) -> str:
     """What installs those libraries anew."""
     owners = [
         f"{each.metadata['Name']}=={each.version}"
         for each in _nvidia()
         if any(f"/{name}," in (each.read_text("RECORD") or "") for name in names)
     ]
-    return install(*owners, flags="--force-reinstall --no-deps") if owners else matching_torch()
+    if not owners:
+        return torch_that_fits(scene)
+    return install(*owners, flags="--force-reinstall --no-deps")
 
 
 def _nvidia() -> list[Distribution]:

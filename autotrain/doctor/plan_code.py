@@ -8,9 +8,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from autotrain.doctor.mending import install, shown
+from autotrain.doctor.mending import install
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene
+from autotrain.doctor.spelling import package, program, shown
 from autotrain.errors import AutotrainError
 from autotrain.files import read_regular
 from autotrain.task import CODE_BYTES
@@ -81,7 +82,7 @@ def imports(scene: Scene) -> Result:
         )
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return fail(
-            f"{shown(path)}: {error}", f"{shown(sys.executable)} -m py_compile {shown(path)}"
+            f"{shown(path)}: {error}", f"{program(sys.executable)} -m py_compile {shown(path)}"
         )
     lacking = [name for name in sorted(_imported(tree)) if not _there(name, path.parent)]
     if lacking:
@@ -100,7 +101,7 @@ def compiler(scene: Scene) -> Result:
         filter(shutil.which, ("g++", "clang++", "cl")), ""
     )
     if not compiler or shutil.which(compiler) is None:
-        return fail("no C++ compiler", "sudo apt install g++   # or: --set model.compile=false")
+        return fail("no C++ compiler", f"{package('c++')}   # or: --set model.compile=false")
     if scene.plan.device.kind in ("cuda", "rocm") and find_spec("triton") is None:
         return fail("Triton is not installed", install("triton"))
     return ok(compiler)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from autotrain.doctor.result import Result, fail, ok, skip, warn
 from autotrain.doctor.scene import Scene, word
+from autotrain.doctor.spelling import busiest, setting, unsetting
 
 _OFF = ("", "0", "false", "no", "off")
 # Variables that slow down, and the values with which they do not.
@@ -36,7 +37,7 @@ def cores(scene: Scene) -> Result:
         told = f"{told}: a container's quota of {quota:.3g}"
         if (scene.environment.get("OMP_NUM_THREADS") or "x") not in map(str, range(1, usable + 1)):
             text = f"{told}; what asks the system starts {allowed} threads, which wait for it"
-            return warn(text, f"export OMP_NUM_THREADS={usable}")
+            return warn(text, setting("OMP_NUM_THREADS", usable))
         return ok(told)
     if allowed == 1 < everyone:
         return warn(
@@ -55,18 +56,18 @@ def threads(scene: Scene) -> Result:
         if told is None:
             continue
         if not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*", told):
-            return fail(f"{name} is {told!r}, which is no number of threads", f"unset {name}")
+            return fail(f"{name} is {told!r}, which is no number of threads", unsetting(name))
         first = int(told.split(",")[0])
         if first > usable and name != "OMP_THREAD_LIMIT":
             detail = (
                 f"{name} is {first}, and there are {usable} cores: threads wait for one another"
             )
-            return warn(detail, f"export {name}={usable}")
+            return warn(detail, setting(name, usable))
     bound = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PROC_BIND")
     for name in bound:
         told = scene.environment.get(name, "")
         if told and told.lower() not in ("false", "none", "disabled"):
-            return warn(f"{name} is {told!r}: loader workers may share one core", f"unset {name}")
+            return warn(f"{name} is {told!r}: loader workers may share one core", unsetting(name))
     return ok(f"nothing set that does not go with {usable} cores")
 
 
@@ -75,7 +76,7 @@ def debugging(scene: Scene) -> Result:
     for name, harmless in _SLOWING.items():
         told = scene.environment.get(name)
         if told is not None and told.lower() not in harmless:
-            return warn(f"{name} is {told!r}: steps are slower for it", f"unset {name}")
+            return warn(f"{name} is {told!r}: steps are slower for it", unsetting(name))
     return ok("none is set")
 
 
@@ -86,7 +87,7 @@ def load(scene: Scene) -> Result:
     busy, everyone = os.getloadavg()[0], os.cpu_count() or 1
     told = f"{busy:.1f} programs want {everyone} cores (mean of the last minute)"
     if busy > everyone:
-        return warn(told, "end other programs: top -o %CPU")
+        return warn(told, busiest("cpu"))
     return ok(told)
 
 

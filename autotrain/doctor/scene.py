@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotrain.doctor.asking import Asked
-from autotrain.doctor.mending import shown
+from autotrain.doctor.spelling import shown
 
 if TYPE_CHECKING:
     from autotrain.schema import Plan
@@ -50,11 +50,16 @@ class Scene:
         return planfile.load(Path(self.named))
 
     @cached_property
-    def plans(self) -> list[Plan]:
-        """Of each stage its own; a plan without stages alone."""
+    def stages(self) -> dict[str, Plan]:
+        """Of each stage its own, by name; a plan without stages alone, without one."""
         from autotrain import planfile
 
-        return [own for _, own in planfile.stages(self.plan)] or [self.plan]
+        return {each.name: own for each, own in planfile.stages(self.plan)} or {"": self.plan}
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Of each stage its own; a plan without stages alone."""
+        return [*self.stages.values()]
 
     @property
     def here(self) -> Path:
@@ -75,10 +80,15 @@ class Scene:
         return (self.here / (self.named or "plan.toml")).resolve().parent
 
     def dtype(self, kind: str) -> str:
-        """The precision to try on such a device: the plan's for its own, else what it has."""
+        """The precision to try on such a device: the plan's for its own, else what it has.
+
+        Of several stages it is the first that is not fp32, which is tried anyhow.
+        """
         with suppress(ImportError):  # without pydantic no plan can be read
-            if self.named is not None and self.plan.device.kind.replace("rocm", "cuda") == kind:
-                return self.plan.precision.dtype
+            plans = self.plans if self.named is not None else []
+            own = [p for p in plans if p.device.kind.replace("rocm", "cuda") == kind]
+            if own:
+                return next((d for p in own if (d := p.precision.dtype) != "fp32"), "fp32")
         return {"cpu": "bf16", "mps": "fp16"}.get(kind, "auto")
 
     def text(self, path: str) -> str:

@@ -77,20 +77,22 @@ def _measured(device: torch.device, dtype: Dtype, seconds: float) -> dict[str, A
     """The first few steps beside the reference, and again and again while there is time.
 
     `error`: how far the weights are from where the reference's are, as a share of the way these
-    went; `drift`: how far a later time is from the first, likewise.
+    went; `drift`: how far a later time is from the first, likewise; `finite`: every time.
     """
     start, batch = _model(), _batch()
     wanted = _trained(start, batch, torch.device("cpu"), None)
     way = (wanted - _weights(start)).norm()
-    begun, first, drift, each = perf_counter(), None, 0.0, list[float]()
-    while first is None or perf_counter() - begun < seconds:
+    begun, first, each = perf_counter(), None, list[float]()
+    drift, finite = 0.0, True
+    while first is None or len(each) < 2 or perf_counter() - begun < seconds:
         before = perf_counter()
         got = _trained(start, batch, device, Precision(dtype, device))
         each.append((perf_counter() - before) / STEPS)
         first = got if first is None else first
+        finite &= bool(torch.isfinite(got).all())
         drift = max(drift, float((got - first).norm() / way))
     error = float((first - wanted).norm() / way)
-    told = {"error": error, "drift": drift, "finite": bool(torch.isfinite(first).all())}
+    told = {"error": error, "drift": drift, "finite": finite}
     return {**told, "steps": STEPS * len(each), "step_seconds": statistics.median(each)}
 
 

@@ -18,7 +18,10 @@ _SKIPPED = "not for this machine, or not asked for:"
 
 
 def show(findings: Sequence[Finding], out: TextIO) -> None:
-    """Print it; plainly where rich itself is not whole."""
+    """Print it; plainly where rich itself is not whole.
+
+    Notes stand on lines of their own: zsh and Windows' shells take `#` for a word.
+    """
     try:
         from rich.console import Console
 
@@ -33,7 +36,9 @@ def show(findings: Sequence[Finding], out: TextIO) -> None:
     if skipped := _by_theme(findings, "skip"):
         print(f"\n{textwrap.fill(f'{_SKIPPED} {skipped}', width)}", file=out)
     for (status, mend), names in _mends(findings).items():
-        print(f"\n{textwrap.fill(f'{status}: ' + ', '.join(names), width)}\n  {mend}", file=out)
+        command, _, note = mend.partition("   # ")
+        print(f"\n{textwrap.fill(f'{status}: ' + ', '.join(names), width)}", file=out)
+        print(f"  {command}" + (f"\n    {note}" if note else ""), file=out)
 
 
 def _mends(findings: Sequence[Finding]) -> dict[tuple[str, str], list[str]]:

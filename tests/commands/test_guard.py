@@ -36,6 +36,21 @@ def test_a_bug_in_our_own_source_is_named_by_its_last_line(at, monkeypatch):
     assert at("explain", "plan.toml").error.endswith("SyntaxError: invalid syntax")
 
 
+@pytest.mark.parametrize("command", ["doctor", "plan", "--help"])
+def test_a_python_that_is_too_old_is_named_before_anything_is_loaded(command):
+    """Of ours, but for the guard itself, nothing loads there: not even the doctor."""
+    code = (
+        "import sys; sys.version_info = (3, 10, 4, 'final', 0); sys.version = '3.10.4 (main)'\n"
+        "from autotrain.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command], capture_output=True, text=True, check=False
+    )
+    said = "error: Python 3.10.4 is too old: autotrain needs 3.11 or newer\n\nhint: python3.11 -m"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(said)
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_verbose_shows_the_traceback_wherever_it_stands(folder, at, place):
     words = ["explain", "none.toml"]

@@ -120,6 +120,7 @@ def devices(*capabilities, architectures=("sm_75", "sm_80", "sm_90", "sm_100", "
             "total": GIB,
             "architecture": "",
             "problem": "",
+            "uuid": f"{i}",
         }
         for i, c in enumerate(capabilities)
     ]

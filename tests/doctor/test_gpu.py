@@ -1,15 +1,20 @@
 """GPUs, told from what a driver and torch would say, and from real files and processes."""
 
+import os
+import shutil
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from autotrain.doctor import gpu_health
+from autotrain.doctor import cards, fitting, gpu, gpu_health, step
 from autotrain.doctor.asking import Asked, NoAnswerError
+from autotrain.doctor.scene import Scene
 from autotrain.doctor.step import LIMITS
 
-from .house import GIB, TORCH, devices, environment, examined, tried
+from .house import GIB, TORCH, Answers, devices, environment, examined, tried
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="files of Linux")
 ABSENT = {"error": "NVML Shared Library Not Found", "gpus": []}
@@ -24,9 +29,10 @@ WELL = {
 }  # fmt: skip
 
 
-def card(name="NVIDIA H200", free=140, total=141, neighbours=()):
+def card(name="NVIDIA H200", free=140, total=141, neighbours=(), uuid="", capability=(9, 0)):
     size = {"free_bytes": free * GIB, "total_bytes": total * GIB}
-    return {"name": name, "uuid": f"GPU-{name}", **size, "neighbours": list(neighbours)}
+    return {"name": name, "uuid": f"GPU-{uuid or name}", **size, "neighbours": list(neighbours),
+            "capability": list(capability), "split": False}  # fmt: skip
 
 
 def nvml(*gpus, cuda=(13, 0), **health):
@@ -116,6 +122,15 @@ def test_device_files_that_are_missing_or_closed(look, system):
     assert look("gpu", "device files", root=here).status == "ok"
 
 
+@linux
+def test_device_files_that_cuda_makes_as_it_starts(look, system):
+    """nvidia-uvm is there after the first use, by nvidia-modprobe; a cluster gives one of many."""
+    here = system({"dev/nvidia0": "", "dev/nvidia1": "", "dev/nvidiactl": ""})
+    said = {"torch": TORCH, "cuda": devices((9, 0))}
+    assert look("gpu", "device files", root=here, **said).status == "ok"
+    assert look("gpu", "device files", root=here, torch=TORCH, cuda=devices()).status == "fail"
+
+
 def test_a_driver_too_old_for_torch_gets_wheels_that_it_serves(look):
     found = look("gpu", "driver and CUDA", nvml=nvml(card(), cuda=(12, 4)))
     assert found.status == "fail"
@@ -152,11 +167,41 @@ def test_gpus_that_torch_does_not_see(look):
 )
 def test_gpus_that_are_hidden_by_a_variable(look, told, status):
     said = {"nvml": nvml(card("H200 a"), card("H200 b"))}
-    for gpu in said["nvml"]["gpus"]:
-        gpu["name"] = "NVIDIA H200"
+    for each in said["nvml"]["gpus"]:
+        each["name"] = "NVIDIA H200"
     found = look("gpu", "hidden GPUs", environment={"CUDA_VISIBLE_DEVICES": told}, **said)
     assert found.status == status
     assert status == "ok" or found.mend == "unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(
+    ("variable", "said", "status"),
+    [
+        ("HIP_VISIBLE_DEVICES", "", "ok"),
+        ("ROCR_VISIBLE_DEVICES", "7", "ok"),
+        ("CUDA_VISIBLE_DEVICES", "1", "warn"),
+        ("CUDA_VISIBLE_DEVICES", "GPU-T4", "warn"),
+    ],
+)
+def test_variables_of_another_maker_hide_nothing(look, variable, said, status):
+    """Unlike GPUs, of which CUDA's numbers are another matter than how many there are."""
+    gpus = nvml(card("T4", total=16, free=15), card())
+    assert look("gpu", "hidden GPUs", environment={variable: said}, nvml=gpus).status == status
+
+
+def test_a_gpu_that_torch_lacks_and_nothing_hides(look):
+    two = nvml(card(uuid="0"), card(uuid="1"))
+    said = {"nvml": two, "torch": TORCH, "cuda": devices((9, 0))}
+    found = look("gpu", "GPUs of torch", **said)
+    assert (found.status, "the driver shows 2" in found.detail) == ("warn", True)
+    hiding = {"CUDA_VISIBLE_DEVICES": "1"}
+    assert look("gpu", "GPUs of torch", environment=hiding, **said).status == "ok"
+    two["gpus"][0]["split"] = True  # of a GPU that is split, CUDA shows one part
+    assert look("gpu", "GPUs of torch", **said).status == "ok"
+    said["cuda"] = devices()
+    assert look("gpu", "GPUs of torch", environment=hiding, **said).status == "skip"
+    two["gpus"][0]["split"] = False
+    assert look("gpu", "GPUs of torch", environment=hiding, **said).status == "fail"
 
 
 @pytest.mark.parametrize(
@@ -197,6 +242,41 @@ def test_what_ails_a_gpu(look, name, health, status, says):
     assert says in found.detail
 
 
+ILL = {"compute_mode": "prohibited", "uncorrected_errors": 3, "slowed": "power brake",
+       "watts_cap": 100.0, "display": True}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("listed", "ill"), [(None, True), ("1", True), ("GPU-b", True), ("0", False), ("", False)]
+)
+def test_gpus_that_are_hidden_from_us_are_not_ours_to_judge(look, listed, ill):
+    """On a shared machine another user's is busy, or ill."""
+    game = {"name": "game", "pid": 7, "used_bytes": 100 * GIB}
+    said = nvml(card(uuid="a"), card(uuid="b", free=1, neighbours=[game]))
+    said["health"][1] = WELL | ILL
+    variables = {} if listed is None else {"CUDA_VISIBLE_DEVICES": listed}
+    for name in (
+        "compute mode",
+        "memory errors",
+        "GPU memory",
+        "throttling",
+        "power cap",
+        "desktop",
+    ):
+        found = look("gpu", name, environment=variables, nvml=said)
+        assert (found.status in ("warn", "fail")) == ill, (name, found)
+        assert not ill or name == "GPU memory" or "GPU 1" in found.detail
+
+
+def test_which_of_unlike_gpus_are_ours_is_torchs_to_tell(look):
+    """CUDA puts the fastest first; the driver goes by the bus."""
+    said = nvml(card("T4", uuid="a", free=1), card(uuid="b"))
+    answers = {"nvml": said, "torch": TORCH, "cuda": devices((9, 0))}
+    answers["cuda"]["devices"][0]["uuid"] = "b"
+    variables = {"CUDA_VISIBLE_DEVICES": "0"}
+    assert look("gpu", "GPU memory", environment=variables, **answers).status == "ok"
+
+
 def test_a_gpu_that_others_fill_names_them_but_not_in_public(look):
     game = {"name": "secretgame", "pid": 7, "used_bytes": 6 * GIB}
     found = look("gpu", "GPU memory", nvml=nvml(card(free=1, total=8, neighbours=[game])))
@@ -219,10 +299,118 @@ def test_faults_in_the_kernels_log():
     assert gpu_health.xids_in("[ 1.0] Linux version 6.18\n").status == "ok"
 
 
+def test_faults_of_a_gpu_that_is_not_ours(look, system):
+    """A GPU of which nobody knows whose it is (it fell off the bus) counts."""
+    folder = "proc/driver/nvidia/gpus/0000:{}:00.0/information"
+    here = system({folder.format("01"): "Model: x\nGPU UUID: GPU-a\n",
+                   folder.format("02"): "Model: x\nGPU UUID: GPU-b\n"})  # fmt: skip
+    scene = Scene(here, environment={"CUDA_VISIBLE_DEVICES": "0"}, root=here,
+                  asked=Answers(nvml=nvml(card(uuid="a"), card(uuid="b"))))  # fmt: skip
+    others = gpu_health._not_ours(scene)
+    line = "NVRM: Xid (PCI:0000:{}:00): 79, pid=1, GPU has fallen off the bus.\n"
+    found = {bus: gpu_health.xids_in(line.format(bus), others).status for bus in ("01", "02", "03")}
+    assert found == {"01": "fail", "02": "ok", "03": "fail"}
+
+
+# What Linux's amdgpu shows of a processor, its GPU (Raphael's), and a Radeon RX 7900.
+NODE = "sys/class/kfd/kfd/topology/nodes/{}/properties"
+CPU = {NODE.format(0): "cpu_cores_count 16\nsimd_count 0\ngfx_target_version 0\n"}
+WITHIN = {NODE.format(1): "simd_count 4\ndrm_render_minor 128\ngfx_target_version 100306\n",
+          "dev/dri/renderD128": ""}  # fmt: skip
+RADEON = {NODE.format(2): "simd_count 192\ndrm_render_minor 129\ngfx_target_version 110000\n",
+          "dev/dri/renderD129": ""}  # fmt: skip
+KFD = {"dev/kfd": "", **CPU}
+
+
+@pytest.fixture
+def for_rocm(monkeypatch):
+    """torch as AMD's wheels say of themselves."""
+    built = SimpleNamespace(cuda=None, hip="7.2", build="2.11.0+rocm7.2", made_for="ROCm 7.2")
+    for module in (cards, fitting, gpu):
+        monkeypatch.setattr(module, "wheel", lambda name: built)
+
+
 @linux
-def test_an_amd_gpu_and_a_torch_for_nvidia(look, system):
-    found = look("gpu", "ROCm", root=system({"dev/kfd": ""}))
+@pytest.mark.parametrize(
+    ("files", "status", "says"),
+    [
+        (RADEON | WITHIN, "warn", "AMD gfx1100: here, and torch is built for CUDA"),
+        (WITHIN, "skip", "have kernels for"),
+        ({}, "skip", ""),
+    ],
+)
+def test_an_amd_gpu_and_a_torch_for_nvidia(look, system, files, status, says):
+    found = look("gpu", "ROCm", root=system(KFD | files), nvml=ABSENT)
+    assert (found.status, "rocm7.2" in found.mend) == (status, status == "warn")
+    assert says in found.detail
+
+
+@linux
+def test_a_ryzen_with_an_nvidia_gpu_is_left_alone(look, system, monkeypatch):
+    """amdgpu makes /dev/kfd for the processor's own GPU, which this user need not reach."""
+    said = {"nvml": nvml(card()), "torch": TORCH, "cuda": devices((8, 9))}
+    real = os.access
+    monkeypatch.setattr("os.access", lambda path, mode: "kfd" not in str(path) and real(path, mode))
+    for files in (WITHIN, RADEON, {}):
+        found = look("gpu", "ROCm", root=system(KFD | files), **said)
+        assert (found.status, found.mend) == ("skip", "")
+
+
+@linux
+def test_an_amd_gpu_of_which_an_old_kernel_says_nothing(look, system):
+    found = look("gpu", "ROCm", root=system({"dev/kfd": ""}), nvml=ABSENT)
     assert (found.status, "rocm7.2" in found.mend) == ("warn", True)
+
+
+@linux
+def test_an_amd_gpu_that_torch_does_not_see(look, system, for_rocm):
+    here = system(KFD | RADEON | WITHIN)
+    said = {"root": here, "nvml": ABSENT, "torch": TORCH, "cuda": devices()}
+    found = look("gpu", "GPUs of torch", **said)
+    assert (found.status, "AMD gfx1100: there, and torch sees none" in found.detail) == (
+        "fail",
+        True,
+    )
+    assert found.mend.startswith("rocminfo")
+    assert look("gpu", "ROCm", **said).status == "ok"
+    said["cuda"] = devices((11, 0))
+    assert look("gpu", "GPUs of torch", **said).status == "ok"
+
+
+@linux
+@pytest.mark.parametrize(
+    ("variables", "status", "name"),
+    [
+        ({}, "ok", ""),
+        ({"HIP_VISIBLE_DEVICES": ""}, "fail", "HIP_VISIBLE_DEVICES"),
+        ({"HIP_VISIBLE_DEVICES": "-1"}, "fail", "HIP_VISIBLE_DEVICES"),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-5"}, "ok", ""),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, "fail", "CUDA_VISIBLE_DEVICES"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, "ok", ""),
+        ({"CUDA_VISIBLE_DEVICES": "7", "HIP_VISIBLE_DEVICES": "0"}, "ok", ""),
+    ],
+)
+def test_an_amd_gpu_that_is_hidden_by_a_variable(look, system, for_rocm, variables, status, name):
+    found = look("gpu", "hidden GPUs", root=system(KFD | RADEON), environment=variables)
+    assert (found.status, found.mend) == (status, f"unset {name}" if name else "")
+
+
+@linux
+def test_what_torch_sees_all_the_same_is_not_hidden(look, system, for_rocm):
+    said = {"torch": TORCH, "cuda": devices((11, 0)), "environment": {"HIP_VISIBLE_DEVICES": ""}}
+    assert look("gpu", "hidden GPUs", root=system(KFD | RADEON), **said).status == "ok"
+
+
+@linux
+def test_an_amd_gpu_gets_a_torch_for_it(system, monkeypatch):
+    """Where there is none yet, or one for a CPU."""
+    monkeypatch.setattr(cards, "wheel", lambda name: None)
+    monkeypatch.setattr(fitting, "wheel", lambda name: None)
+    for files, folder in ((RADEON, "/rocm7.2 "), (WITHIN, "")):
+        scene = Scene(Path("/x"), root=system(KFD | files), asked=Answers(nvml=ABSENT))
+        mend = fitting.torch_that_fits(scene)
+        assert (folder in mend, "--index-url" in mend) == (True, bool(folder))
+        shutil.rmtree(scene.root / "sys")
 
 
 @linux
@@ -290,6 +478,26 @@ def test_a_step_that_computes_wrongly_is_seen(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "linear", off)
     [cpu] = stepping.on_all("cpu", "fp32", 0.1)
     assert cpu["tried"][0]["error"] > LIMITS["fp32"]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1e4])
+def test_a_step_that_is_wrong_now_and_then_is_seen(monkeypatch, wrong):
+    """Right for the first time, so that the reference and the first comparison say nothing."""
+    import torch
+
+    from autotrain.doctor import stepping
+
+    real, calls = torch.nn.functional.linear, 0
+
+    def now_and_then(inputs, *more):
+        nonlocal calls
+        calls += inputs.dtype == torch.float32
+        return real(inputs, *more) * (wrong if calls == 4 * stepping.STEPS else 1.0)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", now_and_then)
+    [cpu] = stepping.on_all("cpu", "fp32", 0.4)
+    assert cpu["tried"][0]["error"] < LIMITS["fp32"]
+    assert step._judged("cpu", cpu["tried"][0], "cpu").status == "fail"
 
 
 @pytest.mark.gpu

@@ -1,14 +1,20 @@
 """Narrow machines made for real: few files, little memory, full disks, odd variables."""
 
+import io
+import os
+import re
+import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 from narrow import can_unshare
 
-from autotrain.doctor import checks
-from autotrain.doctor.result import ok
+from autotrain.doctor import checks, table
+from autotrain.doctor.checks import Finding
+from autotrain.doctor.result import ok, warn
 from autotrain.doctor.scene import Scene
 
 from .house import Answers, doctor, environment, examined, fake_torch
@@ -211,12 +217,20 @@ def test_short_files(tmp_path):
     assert found["disk, run folder"].status == "fail"
 
 
-def test_a_disk_over_the_network(look, system, tmp_path):
-    line = "36 22 0:40 / {place} rw - nfs4 server:/home rw,vers=4.2\n"
-    here = system({"proc/self/mountinfo": line.format(place=str(tmp_path).replace(" ", "\\040"))})
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        *((kind, "warn") for kind in ("nfs4", "wekafs", "lustre", "fuse", "fuse.sshfs", "fuse.ceph",
+                                      "fuse.juicefs", "fuse.mount-s3", "fuse.blobfuse2",
+                                      "fuse.of-tomorrow", "prl_fs")),
+        *((kind, "ok") for kind in ("ext4", "xfs", "btrfs", "fuseblk", "fuse.mergerfs", "overlay")),
+    ],
+)  # fmt: skip
+def test_a_disk_over_the_network(look, system, kind, status):
+    here = system({"proc/self/mountinfo": f"36 22 0:40 / / rw - {kind} server:/home rw\n"})
     found = look("disk", "file system", root=here)
-    assert found.status == "warn"
-    assert "nfs4: over a network" in found.detail
+    assert (found.status, found.detail.startswith(kind)) == (status, True)
+    assert ("over a network" in found.detail) == (status == "warn")
 
 
 def test_a_battery_that_empties_and_a_clock_held_down(look, system):
@@ -371,6 +385,61 @@ def test_all_words_for_a_person_go_where_they_should(tmp_path, site):
     assert mends.splitlines()[1].startswith("  ")
     assert " checks: " in done.stderr
     assert "what was found" not in done.stderr
+
+
+def test_what_is_to_be_copied_is_a_command_alone():
+    """zsh, a Mac's shell, hands `# ...` on to the command."""
+    out = io.StringIO()
+    table.show([Finding("disk", "room", warn("1 GiB free", "du -xh /x   # what takes most"))], out)
+    assert out.getvalue().endswith("\nwarn: room\n  du -xh /x\n    what takes most\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--paste",)])
+def test_an_output_that_lacks_a_folders_letters(tmp_path, site, form):
+    """As on Windows, where what is piped is in cp1252."""
+    fake_torch(site, "2.13.0+cpu")
+    here = tmp_path / "ক্লিপ"
+    here.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "autotrain", "doctor", "--no-step", *form], cwd=here,
+        capture_output=True, check=False, env=environment(site=site, PYTHONIOENCODING="cp1252"),
+    )  # fmt: skip
+    said = done.stdout.decode("cp1252")
+    assert done.returncode == 1, done.stderr
+    assert b"a bug" not in done.stderr
+    assert "import torch" in said
+    assert form or "/?????" in said
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_its_terminal(tmp_path, site, columns):
+    """In a real one: nothing is cut off, and each finding stays in its column."""
+    import fcntl
+    import pty
+    import termios
+
+    fake_torch(site, "2.13.0+cpu")
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = [sys.executable, "-m", "autotrain", "doctor", "--no-step"]
+    none, variables = subprocess.DEVNULL, environment(site=site, COLUMNS=None)
+    with subprocess.Popen(command, stdin=none, stdout=theirs, stderr=none, cwd=tmp_path,
+                          env=variables):  # fmt: skip
+        os.close(theirs)
+        raw = b""
+        with suppress(OSError):  # what Linux says where the other end is closed
+            while more := os.read(ours, 1 << 16):
+                raw += more
+    os.close(ours)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", raw.decode()).replace("\r", "").split("\n")
+    end = next(i for i, line in enumerate(lines) if line.startswith("not for this machine"))
+    assert max(map(len, lines[:end])) <= columns
+    head = next(line for line in lines if "what was found" in line)
+    said = " ".join(line[head.index("what") :].strip() for line in lines[:end])
+    assert "2.13.0+cpu, built for a CPU; autotrain is made for 2.11" in said
+    assert "which torch built for a CPU does not bring: `import torchaudio` fails" in said
+    assert "the process ended with a segmentation fault" in said
+    assert max(len(line) for line in lines[end:] if not line.startswith("  ")) <= columns
 
 
 def test_a_folder_that_was_removed_meanwhile(tmp_path, site):

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from narrow import can_unshare
 
-from autotrain.doctor import elf, mending, pairing
+from autotrain.doctor import cards, elf, fitting, gpu, mending, pairing
 
 from .house import CUDA_TOO, LIBRARY, doctor, examined, fake_torch
 
@@ -200,6 +201,41 @@ def test_the_versions_that_mend_are_those_that_autotrain_asks_for():
 )
 def test_a_driver_gets_the_newest_wheels_that_it_serves(serves, folder):
     assert mending.for_driver(serves) == folder
+
+
+@pytest.mark.parametrize(
+    ("built", "serves", "capability", "folder"),
+    [
+        ("12.6", (13, 0), (7, 0), "cu126"),  # a V100 keeps what it has
+        ("13.0", (13, 0), (7, 0), "cu126"),
+        ("13.0", (12, 4), (9, 0), "cu128"),
+        ("12.6", (13, 0), (9, 0), "cu126"),  # it works
+        ("12.6", (12, 8), (12, 0), "cu128"),
+        (None, (13, 2), (9, 0), "cu130"),
+        (None, (12, 8), (8, 6), "cu128"),
+        ("13.2", (13, 2), (8, 9), "cu130"),
+        ("12.8", None, None, "cu128"),  # no driver: what is there was chosen
+        (None, None, None, ""),
+    ],
+)
+def test_what_mends_torch_goes_with_the_gpu_and_its_driver(
+    look, monkeypatch, built, serves, capability, folder
+):
+    """Every check that would have torch anew says the same."""
+    here = SimpleNamespace(name="torch", cuda=built, hip=None, build="2.10.0", version="2.10.0",
+                           release=(2, 10, 0), made_for="x", native=[])  # fmt: skip
+    for module in (cards, fitting, gpu):
+        monkeypatch.setattr(module, "wheel", lambda name: here)
+    monkeypatch.setattr(pairing, "wheel", {"torch": here}.get)
+    card = {"name": "a", "uuid": "GPU-a", "total_bytes": 9, "free_bytes": 9,
+            "capability": capability, "split": False}  # fmt: skip
+    driver = {"version": "1", "cuda": serves}
+    nvml = {"error": "", "driver": driver, "gpus": [card], "health": []} if serves else "no NVML"
+    shipped = folder == "cu130" and sys.platform.startswith("linux")
+    mend = mending.matching_torch("" if shipped else folder)
+    names = ["torch", "torchaudio", "torchvision", "import torch"]
+    found = {name: look("torch", name, nvml=nvml, torch="a bus error").mend for name in names}
+    assert found == dict.fromkeys(names, mend)
 
 
 def test_an_ld_library_path_with_cuda_in_it(look, tmp_path):

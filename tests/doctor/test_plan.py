@@ -9,6 +9,7 @@ import pytest
 from run.plans import make_plan
 
 from autotrain import planfile, trust
+from autotrain.doctor.scene import Scene
 from autotrain.task import file_sha256
 
 from .house import TORCH, devices, doctor, examined, fake_torch
@@ -118,6 +119,59 @@ def test_memory_that_is_not_free(ask):
     answers = {"torch": TORCH, "cuda": devices((8, 0))}  # of 1 GiB
     on_gpu = {"device": {"kind": "cuda"}, "answers": answers}
     assert ask("memory", predicted=peak(2 << 30, 3 << 30), **on_gpu).status == "fail"
+
+
+def test_several_processes_want_a_gpu_each(ask):
+    batch = {"micro_batch": 2, "accum_steps": 1, "global_batch": 8, "world_size": 4}
+    sections = {"device": {"kind": "cuda"}, "predicted": peak(1, 1 << 29), "batch": batch}
+    answers = {"torch": TORCH, "cuda": devices((8, 9))}
+    found = ask("device", answers=answers, **sections)
+    assert (found.status, "1 of these are here" in found.detail) == ("warn", True)
+    assert "--set batch.world_size=1 " in found.mend
+    answers["cuda"] = devices(*[(8, 9)] * 4)
+    assert ask("device", answers=answers, **sections).detail == "cuda:0 to cuda:3"
+    assert ask("memory", answers=answers, **sections).status == "ok"
+    answers["cuda"]["devices"][3]["free"] = 1 << 28
+    assert ask("memory", answers=answers, **sections).status == "warn"
+
+
+def test_processes_on_a_cpu_share_its_memory(ask):
+    gib = 1 << 30
+    several = {"micro_batch": 2, "accum_steps": 1, "global_batch": 800, "world_size": 400}
+    found = {world: ask("memory", predicted=peak(1, gib), batch=batch).status
+             for world, batch in ((1, {}), (400, several))}  # fmt: skip
+    assert found == {1: "ok", 400: "warn"}
+
+
+STAGES = """
+[[stage]]
+name = "a"
+
+[[stage]]
+name = "b"
+[stage.precision]
+dtype = "bf16"
+"""
+
+
+@pytest.mark.parametrize(
+    ("capability", "status", "says"), [((7, 0), "warn", "stage b: bf16"), ((8, 0), "ok", "")]
+)
+def test_a_later_stages_precision(planned, look, capability, status, says):
+    plan = planned(device={"kind": "cuda"})
+    plan.write_text(plan.read_text() + STAGES)
+    answers = {"torch": TORCH, "cuda": devices(capability)}
+    found = look("plan", "precision", plan=str(plan), **answers)
+    assert (found.status, says in found.detail) == (status, True)
+    assert Scene(plan.parent, str(plan)).dtype("cuda") == "bf16"
+
+
+@pytest.mark.parametrize(("name", "status"), [("gfx1030", "warn"), ("gfx1100", "ok")])
+def test_a_precision_that_an_amd_gpu_lacks(ask, name, status):
+    answers = {"torch": TORCH | {"cuda": None, "hip": "7.2"}, "cuda": devices((11, 0))}
+    answers["cuda"]["devices"][0]["architecture"] = f"{name}:xnack-"
+    bf16 = {"device": {"kind": "rocm"}, "precision": {"dtype": "bf16"}}
+    assert ask("precision", answers=answers, **bf16).status == status
 
 
 def test_a_disk_that_cannot_hold_the_checkpoints(ask):
