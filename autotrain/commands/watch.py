@@ -124,7 +124,7 @@ class _Watch:
         self.ended: Stopped | None = None
         self.last: Event | None = None
         self.longest = 0.0  # pause between events
-        self.behind: float | None = None  # what events took to get here, by both clocks
+        self.heard: float | None = None  # when the last event got here; no clock's step moves it
         self.said = ""
         self.gone_at: float | None = None
 
@@ -149,9 +149,6 @@ class _Watch:
             self._show(past, show)
             while not self._over():
                 found = [e for line in self.tail.lines() if (e := event_of(line)) is not None]
-                if found and self.last is not None:
-                    late = time.time() - found[-1].time
-                    self.behind = late if self.behind is None else min(late, self.behind)
                 self._show(found, show)
                 self._pause(show, quiet=not found)
         return self._code()
@@ -175,6 +172,8 @@ class _Watch:
             self.longest = max(self.longest, event.seconds)
         self.ended = event if isinstance(event, Stopped) else self.ended
         self.last, self.said = event, ""
+        if self.heard is not None:
+            self.heard = time.monotonic()
 
     def _over(self) -> bool:
         """Whether there is nothing more to wait for. A terminal may wait for a resume."""
@@ -193,8 +192,9 @@ class _Watch:
         """Say, once, that nothing comes any more, and why if that can be known."""
         if self.last is None or self.ended is not None:
             return
-        there = presence.alive(*_marked(self.started))
-        silent = time.time() - self.last.time - (self.behind or 0.0)
+        if self.heard is None:  # what was there already is as old as it says
+            self.heard = time.monotonic() - max(time.time() - self.last.time, 0.0)
+        there, silent = presence.alive(*_marked(self.started)), time.monotonic() - self.heard
         if there is False:
             self.gone_at = self.gone_at or time.monotonic()
             said, advice = "the run has died: its process is gone, and no end is recorded", ""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -180,14 +181,43 @@ def test_a_file_is_no_run(folder, at):
     assert said.error == "error: plan.toml: not a run's folder"
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the system's ticks since its start")
+
+
+@LINUX
 def test_a_process_number_that_another_program_has_now_is_not_the_run():
     mine = presence.mark()
+    number, _, place = mine.partition("@")
+    process, _, ticks = number.partition(".")
     assert presence.alive(mine, time.time()) is True
-    assert presence.alive(mine, time.time() - 1e6) is False
-    assert presence.alive("999999999@" + mine.partition("@")[2], time.time()) is False
+    assert presence.alive(f"{process}.{int(ticks) - 1}@{place}", time.time()) is False
+    assert presence.alive(f"999999999.{ticks}@{place}", time.time()) is False
     assert presence.alive(mine.replace("@", "@x"), time.time()) is None
     assert presence.alive(None, time.time()) is None
     assert presence.alive("strange", time.time()) is None
+
+
+@LINUX
+@pytest.mark.parametrize("step", [-1e6, 1e6])
+def test_a_step_of_the_clock_kills_no_run(step, tmp_path, monkeypatch):
+    """Its process is this one, and it began by a clock that was wrong."""
+    assert presence.alive(presence.mark(), time.time() + step) is True
+    monkeypatch.setattr(command, "GONE_SECONDS", 0.1)
+    write(tmp_path, started(process=presence.mark(), time=NOW() + step), a_step(10, time=NOW()))
+    end = threading.Timer(1.5, write, (tmp_path, stopped(40)))
+    end.start()
+    code, out, _ = in_process(tmp_path)
+    end.join()
+    assert code == 0
+    assert "died" not in out
+
+
+def test_a_mark_without_ticks_is_told_from_another_process_by_the_clock():
+    """As other systems make it, and earlier runs."""
+    number, _, place = presence.mark().partition("@")
+    mine = f"{number.partition('.')[0]}@{place}"
+    assert presence.alive(mine, time.time()) is True
+    assert presence.alive(mine, time.time() - 1e6) is False
 
 
 @pytest.mark.parametrize("broken", [True, False])
