@@ -31,6 +31,7 @@ def main() -> None:
     """Run the command line and exit: 0, 1, 2, 3 (a bug of ours), 4 (does not fit), 130, 143."""
     _open_what_is_closed()
     _complain_into_the_void()
+    _print_what_can_be_printed()
     given = sys.argv[1:]
     arguments = [a for a in given if a != "--verbose"]
     verbose = len(arguments) < len(given)
@@ -116,6 +117,19 @@ def _complain_into_the_void() -> None:
         sys.stderr = io.TextIOWrapper(
             raw, encoding=ours.encoding, errors=ours.errors, line_buffering=True
         )
+
+
+def _print_what_can_be_printed() -> None:
+    """A character that stdout's encoding lacks (a name in Bengali, cp1252) is printed as `?`.
+
+    What cannot be decoded of a file's name is printed as its bytes, where the system does so.
+    """
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper):
+        return
+    kept = ("surrogateescape",) if out.encoding.lower() == "utf-8" else ()
+    if out.errors in {"strict", "surrogateescape"} - {*kept}:
+        out.reconfigure(errors="replace")
 
 
 def _nobody_reads() -> int:
