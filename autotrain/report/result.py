@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Healed, Saved, Started, Step, Stopped, Warned
@@ -185,9 +185,21 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
 def _read(path: Path) -> Iterator[Event | Block]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            yield from read(iter(lambda: file.readline(LINE_LENGTH), ""))
+            yield from read(_lines(file))
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name a run's own folder") from None
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Many at once; one that is longer than any of ours comes in parts."""
+    rest = ""
+    while piece := file.read(LINE_LENGTH):
+        *lines, rest = (rest + piece).split("\n")
+        yield from lines
+        if len(rest) >= LINE_LENGTH:
+            yield rest
+            rest = ""
+    yield rest
 
 
 class _Fold:
