@@ -120,8 +120,10 @@ def _draw(ax: Any, panel: Panel, steps: int) -> None:
         ax.axhline(level.value, color=COLOURS[level.colour], **DASHED)
         _beside(ax, level.name, level.value, COLOURS[level.colour])
     _zone_names(ax, panel)
+    row = 0
     for note in panel.notes:
-        _note(ax, note, steps)
+        _note(ax, note, steps, row)
+        row += note.line
     if panel.share is not None:
         _share(ax, panel.share)
     if len(panel.lines) > 1 or panel.share is not None:
@@ -195,18 +197,19 @@ def _zone_names(ax: Any, panel: Panel) -> None:
             )  # fmt: skip
 
 
-def _note(ax: Any, note: Note, steps: int) -> None:
+def _note(ax: Any, note: Note, steps: int, row: int) -> None:
+    """A mark at the foot, or a line with its text on that row, towards the middle."""
     colour = COLOURS[note.colour]
     if not note.line:
         foot = ax.get_xaxis_transform()
         ax.plot([note.step], [0.015], marker="^", markersize=5, color=colour, transform=foot)
         return
     ax.axvline(note.step, color=colour, zorder=1, **DASHED)
-    right = note.step < 0.6 * steps
+    right = note.step <= steps / 2
     ax.annotate(
-        note.text, (note.step, 0.88), xycoords=("data", "axes fraction"),
+        note.text, (note.step, 0.88 - 0.06 * row), xycoords=("data", "axes fraction"),
         xytext=(6 if right else -6, 0), textcoords="offset points",
-        ha="left" if right else "right", va="top", color=colour, size=10,
+        ha="left" if right else "right", va="top", color=colour, size=9,
     )  # fmt: skip
 
 
