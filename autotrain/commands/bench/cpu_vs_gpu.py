@@ -268,8 +268,7 @@ def _json(found: Found, picture: Path) -> dict[str, Any]:
 def _ending(named: Named, rows: Sequence[Row], *, stopped: bool) -> int:
     """The last word, on stderr, and the exit code."""
     if stopped:
-        print("\nstopped: what was measured until then is above", file=sys.stderr)
-        return 130
+        return outcome.stopped(something=True)
     best = verdict.best_of(rows)
     machine = best.machine if best is not None and best.machine != HERE else None
     print(f"\nnext        {next_run(named, machine=machine)}", file=sys.stderr)
