@@ -36,7 +36,8 @@ class RunResult:
 
     `started` is the last session, `begun` the first; `resumed` are the steps that further ones
     began at. `seconds` adds up all sessions. `stopped` is None for a run that was killed or still
-    goes on. The tensor and reserved peaks are known on a GPU only, from its allocator.
+    goes on. The tensor and reserved peaks are known on a GPU only, from its allocator; there, the
+    device's is known where the driver told.
     """
 
     started: Started | None = None
@@ -173,12 +174,12 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
     if plan.device.kind not in CUDA_LIKE:
         return found
     # There, the bytes of Step events are the caching allocator's, not the whole process's.
-    tensors = found.stopped.tensor_peak_bytes if found.stopped else None
+    ended = found.stopped
     return replace(
         found,
-        device_peak_bytes=None,
+        device_peak_bytes=ended.device_peak_bytes if ended else None,
         reserved_peak_bytes=found.device_peak_bytes,
-        tensor_peak_bytes=tensors,
+        tensor_peak_bytes=ended.tensor_peak_bytes if ended else None,
     )
 
 

@@ -173,6 +173,17 @@ def test_peaks_of_the_allocator_are_compared_where_a_gpu_gave_them():
     assert found["reserved_peak_bytes"].inside is False
 
 
+def test_what_the_driver_lent_is_compared_where_it_told():
+    plan = a_plan(device={"kind": "cuda"})
+    *events, last = a_run()
+    for told in (None, 1300 * MIB):
+        result = collect([*events, replace(last, device_peak_bytes=told)], plan)
+        found = comparisons(result, plan)["device_peak_bytes"]
+        assert found.measured == told
+        assert found.note == ("" if told else "not recorded")
+        assert result.reserved_peak_bytes is not None
+
+
 def test_a_run_that_stopped_early_is_held_against_its_share_of_the_time():
     """100 of 500 steps in 20 s, where 100 s were predicted for all."""
     events = [started(), *map(a_step, range(1, 101)), stopped(100, "early_stop")]
