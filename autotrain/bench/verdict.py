@@ -56,10 +56,9 @@ def _rival(base: Row, others: Sequence[Row]) -> Row:
 
 def _chosen(base: Row, best: Row, others: Sequence[Row]) -> str:
     words = [f"train on {best.name}: it {_beside(base, best)}, {_as_fast(base, best)}"]
-    faster = [row for row in others if _run(row).expected < _run(best).expected]
-    if faster:
-        words.append(_faster_still(best, min(faster, key=lambda row: _run(row).expected)))
-    return _sentence(base, best, words)
+    said = _sentence(base, best, words)
+    fastest = min((best, *others), key=lambda row: _run(row).expected)
+    return said if fastest == best else f"{said}; {_faster_still(best, fastest)}"
 
 
 def _faster_still(best: Row, other: Row) -> str:

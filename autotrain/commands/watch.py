@@ -93,9 +93,12 @@ def _newest(folder: Path) -> Path | None:
     if (folder / "events.jsonl").is_file():
         return folder
     stages = [p.parent for p in folder.glob("[1-9]*-*/events.jsonl") if _STAGE.match(p.parent.name)]
-    each = ((last_time(place / "events.jsonl"), int(place.name.partition("-")[0]), place)
-            for place in stages)  # fmt: skip
-    return max(each)[2] if stages else None
+    return max(stages, key=_standing, default=None)
+
+
+def _standing(place: Path) -> tuple[float, int]:
+    """When a stage's newest event was; of two alike the later stage counts."""
+    return last_time(place / "events.jsonl"), int(place.name.partition("-")[0])
 
 
 def _last(folder: Path, place: Path) -> bool:
