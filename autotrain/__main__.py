@@ -144,8 +144,8 @@ def _print_what_can_be_printed() -> None:
     out = sys.stdout
     if not isinstance(out, io.TextIOWrapper):
         return
-    kept = ("surrogateescape",) if out.encoding.lower() == "utf-8" else ()
-    if out.errors in {"strict", "surrogateescape"} - {*kept}:
+    narrow = out.errors == "surrogateescape" and out.encoding.lower() != "utf-8"
+    if out.errors == "strict" or narrow:
         out.reconfigure(errors="replace")
 
 

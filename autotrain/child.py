@@ -21,8 +21,10 @@ from autotrain.offspring import end, start
 from autotrain.schema import Record
 from autotrain.units import bytes_text, seconds_text
 
-__all__ = ["Dialogue", "Silence", "ask", "end", "start"]
+__all__ = ["CutError", "Dialogue", "Silence", "ask", "end", "start"]
 
+# Before an answer that is not the last one: the next says more.
+SO_FAR = b"so far "
 _LOOK_EVERY_SECONDS, _LAST_SECONDS = 0.05, 2.0
 
 
@@ -37,6 +39,14 @@ class Silence(Record):
 Answer = TypeVar("Answer", bound=Record)
 
 
+class CutError(KeyboardInterrupt):
+    """An interrupt, and what the child had `said` until then; see `probe.trial.serve`."""
+
+    def __init__(self, said: Record) -> None:
+        super().__init__()
+        self.said = said
+
+
 def ask(
     module: str,
     request: Record,
@@ -48,20 +58,31 @@ def ask(
     """What `python -m module` answers to a request, in a process of its own.
 
     It is gone when this returns or raises, stopped after `seconds`, and where it holds over
-    `most_bytes` of RAM.
+    `most_bytes` of RAM. An interrupt after it has said something is a CutError.
     """
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as complaints:
         process = _start(module, request, answer, complaints)
         try:
             ended = _wait(process, seconds, most_bytes)
+        except KeyboardInterrupt:
+            so_far = [line for line in _lines(answer) if line.startswith(SO_FAR)]
+            if not so_far:
+                raise
+            cut = so_far[-1].removeprefix(SO_FAR)
+            raise CutError(expected.model_validate_json(cut)) from None
         finally:
             end(process)
         if isinstance(ended, Silence):
             return ended
-        with suppress(ValidationError):
-            answer.seek(0)
-            return expected.model_validate_json(answer.read())
+        with suppress(ValidationError, IndexError):
+            return expected.model_validate_json(_lines(answer)[-1])
         return _without_answer(process.returncode, ended, complaints)
+
+
+def _lines(answer: IO[bytes]) -> list[bytes]:
+    """Those that are whole."""
+    answer.seek(0)
+    return answer.read().split(b"\n")[:-1]
 
 
 class Dialogue:

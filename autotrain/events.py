@@ -137,7 +137,8 @@ class Stopped(_Stamped):
     """The last event of a run. `checkpoint` is the newest good one, if any.
 
     `tensor_peak_bytes`: the most of tensors alive at once, where an allocator counts them (CUDA).
-    `peak_bytes`: as a Step's, with the saves after the last of them.
+    `peak_bytes`: as a Step's, with the saves after the last of them. `device_peak_bytes`: on a GPU,
+    with what the driver lent beside the allocator.
     """
 
     name: ClassVar = "stopped"
@@ -149,6 +150,7 @@ class Stopped(_Stamped):
     checkpoint: str | None
     tensor_peak_bytes: int | None = None
     peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
 
 
 Event = Started | Step | Evaluated | Saved | Healed | Warned | Stopped

@@ -14,8 +14,24 @@ SAME_SECONDS = 2.0
 
 
 def mark() -> str:
-    """`PID@PLACE` of this process. The place is this machine, or a container on it, as a digest."""
-    return f"{os.getpid()}@{_place()}"
+    """`PID.TICKS@PLACE` of this process.
+
+    The ticks are the machine's from its start to the process's, which no step of a clock moves;
+    left out where the system does not say. The place is this machine, or a container on it, as a
+    digest.
+    """
+    ticks = _ticks(os.getpid())
+    return f"{os.getpid()}{f'.{ticks}' if ticks else ''}@{_place()}"
+
+
+def _ticks(process: int) -> str:
+    """When a process began, in ticks of Linux; empty for another system, or a process gone."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            # Its second field, the name in parentheses, may hold spaces and parentheses.
+            return file.read().rpartition(b")")[2].split()[19].decode("ascii")
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 def _place() -> str:
@@ -39,16 +55,22 @@ def _boot() -> str:
 def alive(marked: str | None, time: float) -> bool | None:
     """Whether the process of that mark, which was there at `time`, still is.
 
-    None where that cannot be known: it was on another machine, or nobody said.
+    None where that cannot be known: it was on another machine, or nobody said. `time` tells a
+    process from another with its number where the mark has no ticks.
     """
-    number, at, place = (marked or "").partition("@")
+    name, at, place = (marked or "").partition("@")
+    number, _, ticks = name.partition(".")
     if not at or place != _place() or not number.isdecimal():
         return None
     try:
         process = psutil.Process(int(number))
-        begun, status = process.create_time(), process.status()
+        if ticks:
+            same = ticks == _ticks(process.pid)
+        else:
+            same = process.create_time() <= time + SAME_SECONDS
+        status = process.status()
     except psutil.NoSuchProcess:
         return False
     except (psutil.Error, OSError, ValueError, OverflowError):
         return None
-    return bool(begun <= time + SAME_SECONDS and status != psutil.STATUS_ZOMBIE)
+    return bool(same and status != psutil.STATUS_ZOMBIE)

@@ -90,7 +90,7 @@ def advice(rows: Sequence[Row]) -> str:
     final = [each for each in ordered(rows) if each.final]
     own = next((each for each in final if each.chosen), None)
     if own is None:
-        return "the plan's own way was not measured"
+        return "the plan's own way was not measured to the end"
     best, tried = final[0], len(rows)
     if best == own:
         return f"keep the plan: none of the {tried} ways is faster{_plain(final, own)}"

@@ -1,6 +1,6 @@
-"""Devices beside each other: what was measured here, what is predicted elsewhere, what to do.
+"""Devices beside each other: what was measured here, what is predicted elsewhere.
 
-Pure: rows in, the size from which a GPU wins and a sentence of advice out.
+Pure: rows in, the size from which a GPU wins out; `verdict` says what to do.
 """
 
 from __future__ import annotations
@@ -9,14 +9,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from autotrain.schema import DeviceKind, Outcome, Plan, Prediction, Record
-from autotrain.units import money_text, seconds_text
-
-# Who would save less than this by another machine need not look for one.
-WORTH_SECONDS = 60.0
-# From this share of a step on, what loads the samples decides and not the device.
-STARVED = 0.5
-ANOTHER = "--machine rtx-4060-laptop-8gb, say, predicts for one"
-
 
 # A trial's outcomes, and those of what was not tried.
 RowOutcome = Outcome | Literal["does_not_fit", "refused", "stopped"]
@@ -152,118 +144,13 @@ def _from(wins: dict[int, bool]) -> int | None:
     return found
 
 
+def able_of(rows: Sequence[Row]) -> list[Row]:
+    """Those with figures."""
+    return [row for row in rows if row.run_seconds is not None]
+
+
 def base_of(rows: Sequence[Row]) -> Row | None:
     """What the others are held against: the CPU here, else the first row with figures."""
-    able = [row for row in rows if row.run_seconds is not None]
+    able = able_of(rows)
     own = [row for row in able if row.machine == HERE and row.kind == "cpu"]
     return next(iter(own or able), None)
-
-
-def best_of(rows: Sequence[Row]) -> Row | None:
-    """Where to train: what is surely faster by what is worth it, else where one is."""
-    base = base_of(rows)
-    able = [row for row in rows if row.run_seconds is not None and row != base]
-    if base is None or not able:
-        return base
-    best = min(able, key=lambda row: _run(row).expected)
-    return best if _surely(best, base) and _saved(best, base) >= WORTH_SECONDS else base
-
-
-def advice(rows: Sequence[Row]) -> str:
-    """One sentence: where to train, and why."""
-    base = base_of(rows)
-    if base is None:
-        return "there is nothing to compare: no device has figures"
-    able = [row for row in rows if row.run_seconds is not None and row != base]
-    if able:
-        return _verdict(base, min(able, key=lambda row: _run(row).expected))
-    own = f"stay on {base.name}, which takes {_time(base)} for the run"
-    lost = next((row for row in rows if row.why), None)
-    return f"{own}: {lost.name} has no figures" if lost else f"{own}; {ANOTHER}"
-
-
-def _verdict(base: Row, best: Row) -> str:
-    ratio = _run(base).expected / max(_run(best).expected, 1e-9)
-    beside = f"takes {_time(best)} for the run and {base.name} {_time(base)}"
-    if _surely(base, best):
-        words = [f"stay on {base.name}: {best.name} {beside}", *_crossed(base, best)]
-    elif not _surely(best, base):
-        words = [
-            f"it is open between {base.name} and {best.name}, which {beside}: the intervals "
-            "overlap",
-            *_crossed(base, best),
-        ]
-    elif _saved(best, base) < WORTH_SECONDS:
-        words = [
-            f"stay on {base.name}: {best.name} is {times(ratio)} as fast, and would save "
-            f"{seconds_text(_saved(best, base))}"
-        ]
-    else:
-        words = [f"train on {best.name}: it {beside}, {times(ratio)} as fast"]
-    return "; ".join([*words, *_money(base, best), *_starved(best), *_doubt(best)])
-
-
-def times(ratio: float) -> str:
-    """`0.52 x`, `3.1 x`, `104 x`."""
-    return f"{ratio:.0f} x" if ratio >= 9.95 else f"{ratio:.2g} x"
-
-
-def _surely(one: Row, other: Row) -> bool:
-    """Whether even the slow end of the one is faster than the fast end of the other."""
-    return _run(one).high < _run(other).low
-
-
-def _saved(one: Row, other: Row) -> float:
-    return _run(other).expected - _run(one).expected
-
-
-def _crossed(base: Row, best: Row) -> list[str]:
-    """From which size the GPU wins, where one of the two is none."""
-    found = crossing(base, best) if (base.kind == "cpu") != (best.kind == "cpu") else None
-    if found is None:
-        return []
-    if found.expected is None:
-        return [f"at no micro_batch up to {found.most} is {best.name} the faster one"]
-    if found.expected == found.least:
-        return []
-    return [f"{best.name} is the faster one from micro_batch {found.expected} on"]
-
-
-def _money(base: Row, best: Row) -> list[str]:
-    known = [row for row in (base, best) if row.cost is not None]
-    if not known:
-        return []
-    said = (f"{money_text(_cost(row), row.currency)} on {row.name}" for row in known)
-    return [f"it costs {' and '.join(said)}"]
-
-
-def _starved(best: Row) -> list[str]:
-    if best.loading < STARVED:
-        return []
-    return [
-        f"there {best.loading:.0%} of a step would be waiting for samples: make loading faster "
-        "first (autotrain bench data)"
-    ]
-
-
-def _doubt(best: Row) -> list[str]:
-    return [f"{best.name} is predicted, not measured"] if best.source == "predicted" else []
-
-
-def _run(row: Row) -> Prediction:
-    assert row.run_seconds is not None
-    return row.run_seconds
-
-
-def _time(row: Row) -> str:
-    run = _run(row)
-    return (
-        f"{seconds_text(run.expected)} ({seconds_text(run.low)} to {seconds_text(run.high)})"
-        if row.source == "predicted"
-        else seconds_text(run.expected)
-    )
-
-
-def _cost(row: Row) -> float:
-    assert row.cost is not None
-    return row.cost.expected

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from autotrain.bench.cpu_vs_gpu import times
 from autotrain.bench.spread import Spread
+from autotrain.bench.verdict import times
 from autotrain.schema import Prediction, Record
 from autotrain.units import seconds_text
 

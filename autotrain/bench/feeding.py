@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
@@ -58,16 +59,17 @@ class Fed(Record):
     alone: tuple[Alone, ...] = ()
 
 
-def fed(request: FeedRequest) -> Fed:
-    """What reading takes, whatever comes of it."""
+def fed(request: FeedRequest) -> Iterator[Fed]:
+    """What reading takes, whatever comes of it; more of it with each answer."""
     plan, path = request.take.plan, Path(request.take.task_file)
     try:
         task = load_task(path, request.take.data, plan.task.options)
         with settings(plan):
             alone = _alone(data.split(task, plan), plan.run.seed, ALONE_SHARE * request.seconds)
-            return Fed(outcome="ok", rates=_rates(request, task, path), alone=alone)
+            for rates in _rates(request, task, path):
+                yield Fed(outcome="ok", rates=rates, alone=alone)
     except Exception as error:
-        return Fed.model_validate(fault(path, error, "reading the samples: "))
+        yield Fed.model_validate(fault(path, error, "reading the samples: "))
 
 
 def _alone(parts: data.Split, seed: int, seconds: float) -> tuple[Alone, ...]:
@@ -103,16 +105,18 @@ def _no_common(one: int, other: int) -> bool:
     return one == 1
 
 
-def _rates(request: FeedRequest, task: Task, path: Path) -> dict[int, tuple[float, ...]]:
-    """In turns, each time by new workers; the first round warms the disk's cache up."""
+def _rates(request: FeedRequest, task: Task, path: Path) -> Iterator[dict[int, tuple[float, ...]]]:
+    """What is known after each turn; each is by new workers, and the first round warms the disk's
+    cache up.
+    """
     each = (1 - ALONE_SHARE) * request.seconds / (ROUNDS + 1) / len(request.workers)
-    found: dict[int, list[float]] = {many: [] for many in request.workers}
+    found: dict[int, tuple[float, ...]] = {}
     for number in range(ROUNDS + 1):
         for many in request.workers:
             rate = _rate(request.take.plan, task, path, many, each)
             if number:
-                found[many].append(rate)
-    return {many: tuple(rates) for many, rates in found.items()}
+                found[many] = (*found.get(many, ()), rate)
+                yield found
 
 
 def _rate(plan: Plan, task: Task, path: Path, workers: int, seconds: float) -> float:

@@ -8,7 +8,7 @@ nothing that logs, saves, watches or heals.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -60,8 +60,8 @@ class Looped(Record):
     waits: tuple[float, ...] = ()
 
 
-def looped(request: LoopRequest) -> Looped:
-    """What both took, whatever comes of it."""
+def looped(request: LoopRequest) -> Iterator[Looped]:
+    """What both took, whatever comes of it; more of it with each answer."""
     plan, path = _alike(request), Path(request.take.task_file)
     try:
         task = load_task(path, request.take.data, plan.task.options)
@@ -76,9 +76,9 @@ def looped(request: LoopRequest) -> Looped:
             points = _ours(plan, task, path, request)
             ours.append(_middle(_stretches([point.time for point in points], request.every)))
             waits.append(_middle([p.wait_seconds / p.step_seconds for p in points[1:]]))
-        return Looped(outcome="ok", bare=tuple(bare), ours=tuple(ours), waits=tuple(waits))
+            yield Looped(outcome="ok", bare=tuple(bare), ours=tuple(ours), waits=tuple(waits))
     except Exception as error:
-        return Looped.model_validate(fault(path, error, "training: "))
+        yield Looped.model_validate(fault(path, error, "training: "))
 
 
 def _alike(request: LoopRequest) -> Plan:

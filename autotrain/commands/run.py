@@ -101,6 +101,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
     if ranks is not None:
         mine = member.lead(ranks, member.Order(plan, directory, resume, weights))
 
+    from autotrain.commands import lent
     from autotrain.run.loop import train
     from autotrain.run.signals import Stop
 
@@ -109,6 +110,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
             mine, task, directory, task_file=task_file, resume=resume,
             max_steps=asked.max_steps, stop=stop, weights=weights, ranks=ranks,
         )  # fmt: skip
+        events = lent.told(events, mine)
         with room(directory, fresh=asked.fresh):
             started = _of_stage(next(events), asked)
             stack.enter_context(_summary(plan, directory, asked.name, quiet=asked.as_json))

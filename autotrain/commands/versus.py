@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from autotrain import planfile
-from autotrain.commands.report import named, plan_of
+from autotrain.commands.report import named, plan_of, uncollected
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.report import document, result, stages, versus
 from autotrain.report.versus import One
@@ -51,6 +51,7 @@ def _of(folder: Path) -> Iterator[One]:
         yield _one(place, own)
 
 
+@uncollected()
 def _one(folder: Path, plan: Plan) -> One:
     found = result.collect(folder / "events.jsonl", plan)
     said = document.report(found, plan, named(folder / "plan.toml"))

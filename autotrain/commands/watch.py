@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -12,7 +13,7 @@ from autotrain import planfile, presence
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Saved, Started, Step, Stopped, Warned
 from autotrain.report.console import Show, viewer
-from autotrain.report.follow import Tail, digest, event_of
+from autotrain.report.follow import Tail, digest, event_of, last_time
 from autotrain.report.stages import DONE
 from autotrain.report.stream import Tolerant
 from autotrain.schema import Plan
@@ -23,6 +24,7 @@ POLL_SECONDS = 0.5
 SILENT_SECONDS, SILENT_TIMES = 60.0, 10.0
 # One whose process is gone may be started again by whoever keeps it running; after that it is dead.
 GONE_SECONDS = 10.0
+_STAGE = re.compile(r"[1-9][0-9]*-")
 _BAD = ("error", "not_finite", "out_of_memory")
 
 
@@ -64,9 +66,14 @@ def _send(folder: Path, names: Sequence[str]) -> int:
 def _follow(folder: Path, out: Tolerant, *, as_json: bool) -> int:
     """Watch the run, or its stages in turn."""
     place, told = None, ""
+    watched: _Watch | None = None
     while True:
+        gone = watched is not None and watched.gone()
         place, before = _newest(folder), place
         if place is None or place == before:
+            if watched is not None and gone:
+                _farewell(folder, None, out)
+                return watched.code()
             waits = f"waiting for a run in {folder}" if before is None else "waiting for a stage"
             if told != waits:
                 print(f"{waits}; ^C leaves", file=sys.stderr)
@@ -74,21 +81,24 @@ def _follow(folder: Path, out: Tolerant, *, as_json: bool) -> int:
             place = before
             time.sleep(POLL_SECONDS)
             continue
-        code, ended = _Watch(place, out).raw() if as_json else _Watch(place, out).shown()
+        watched = _Watch(place, out)
+        ended = watched.raw() if as_json else watched.shown()
         if ended is None or ended.reason not in (*DONE, "max_steps") or _last(folder, place):
             _farewell(folder, ended, out)
-            return code
+            return watched.code()
 
 
 def _newest(folder: Path) -> Path | None:
     """Where events are: the run's own folder, or that of the stage that began last."""
     if (folder / "events.jsonl").is_file():
         return folder
-    stages = sorted(
-        (path.parent for path in folder.glob("[1-9]*-*/events.jsonl")),
-        key=lambda path: int(path.name.partition("-")[0]),
-    )
-    return stages[-1] if stages else None
+    stages = [p.parent for p in folder.glob("[1-9]*-*/events.jsonl") if _STAGE.match(p.parent.name)]
+    return max(stages, key=_standing, default=None)
+
+
+def _standing(place: Path) -> tuple[float, int]:
+    """When a stage's newest event was; of two alike the later stage counts."""
+    return last_time(place / "events.jsonl"), int(place.name.partition("-")[0])
 
 
 def _last(folder: Path, place: Path) -> bool:
@@ -124,12 +134,12 @@ class _Watch:
         self.ended: Stopped | None = None
         self.last: Event | None = None
         self.longest = 0.0  # pause between events
-        self.behind: float | None = None  # what events took to get here, by both clocks
+        self.heard: float | None = None  # when the last event got here; no clock's step moves it
         self.said = ""
         self.gone_at: float | None = None
 
-    def raw(self) -> tuple[int, Stopped | None]:
-        """Every event as it stands in the file, one a line."""
+    def raw(self) -> Stopped | None:
+        """How it ended. Every event as it stands in the file, one a line."""
         while not self._over():
             found = [(line, event_of(line)) for line in self.tail.lines()]
             for line, event in found:
@@ -137,10 +147,10 @@ class _Watch:
                     self._see(event)
                     self.out.line(line)
             self._pause(None, quiet=not found)
-        return self._code()
+        return self.ended
 
-    def shown(self) -> tuple[int, Stopped | None]:
-        """As a run shows itself: first where it stands, then each event."""
+    def shown(self) -> Stopped | None:
+        """How it ended. As a run shows itself: first where it stands, then each event."""
         past, plan = digest(self.tail.lines()), _plan_of(self.place)
         if plan is not None:  # which says how many steps the last one stands for
             last = max((e.step for e in past if isinstance(e, Step)), default=0)
@@ -149,12 +159,9 @@ class _Watch:
             self._show(past, show)
             while not self._over():
                 found = [e for line in self.tail.lines() if (e := event_of(line)) is not None]
-                if found and self.last is not None:
-                    late = time.time() - found[-1].time
-                    self.behind = late if self.behind is None else min(late, self.behind)
                 self._show(found, show)
                 self._pause(show, quiet=not found)
-        return self._code()
+        return self.ended
 
     def _pause(self, show: Show | None, *, quiet: bool) -> None:
         self._doubt(show)
@@ -175,6 +182,8 @@ class _Watch:
             self.longest = max(self.longest, event.seconds)
         self.ended = event if isinstance(event, Stopped) else self.ended
         self.last, self.said = event, ""
+        if self.heard is not None:
+            self.heard = time.monotonic()
 
     def _over(self) -> bool:
         """Whether there is nothing more to wait for. A terminal may wait for a resume."""
@@ -183,18 +192,22 @@ class _Watch:
         dead = self.gone_at is not None and time.monotonic() - self.gone_at > GONE_SECONDS
         return dead and not self.out.isatty()
 
-    def _code(self) -> tuple[int, Stopped | None]:
-        if self.out.gone:
-            return 0, self.ended
+    def code(self) -> int:
+        """1 where it failed or died."""
         bad = self.ended is None or self.ended.reason in _BAD
-        return int(bad), self.ended
+        return int(bad and not self.out.gone)
+
+    def gone(self) -> bool:
+        """Whether its process is, so that no stage comes after it."""
+        return presence.alive(*_marked(self.started)) is False
 
     def _doubt(self, show: Show | None) -> None:
         """Say, once, that nothing comes any more, and why if that can be known."""
         if self.last is None or self.ended is not None:
             return
-        there = presence.alive(*_marked(self.started))
-        silent = time.time() - self.last.time - (self.behind or 0.0)
+        if self.heard is None:  # what was there already is as old as it says
+            self.heard = time.monotonic() - max(time.time() - self.last.time, 0.0)
+        there, silent = presence.alive(*_marked(self.started)), time.monotonic() - self.heard
         if there is False:
             self.gone_at = self.gone_at or time.monotonic()
             said, advice = "the run has died: its process is gone, and no end is recorded", ""

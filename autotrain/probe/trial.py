@@ -12,7 +12,7 @@ import signal
 import statistics
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import torch
 
+from autotrain.child import SO_FAR
 from autotrain.device import device_of, out_of_memory, settings
 from autotrain.errors import AutotrainError
 from autotrain.nvml import used_bytes
@@ -35,14 +36,22 @@ def main() -> None:
     serve(lambda line: tried(Request.model_validate_json(line)))
 
 
-def serve(work: Callable[[bytes], Record]) -> None:
-    """A child's life: one line from stdin, its answer to stdout; what it prints meets stderr."""
+def serve(work: Callable[[bytes], Record | Iterator[Record]]) -> None:
+    """A child's life: one line from stdin, its answer to stdout; what it prints meets stderr.
+
+    Of several answers each says more than the one before: the last is the answer, the others are
+    for whoever cannot wait for it.
+    """
     lifeline, answer = _apart()
     line = _line(lifeline)
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    said = work(line)
+    said, last = work(line), b""
     with open(answer, "wb") as out:
-        out.write(said.model_dump_json().encode())
+        for each in said if isinstance(said, Iterator) else (said,):
+            last = each.model_dump_json().encode() + b"\n"
+            out.write(SO_FAR + last)
+            out.flush()
+        out.write(last)
 
 
 def converse(work: Callable[[bytes], Record]) -> None:

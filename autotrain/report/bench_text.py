@@ -92,12 +92,13 @@ def data(
         which = "the plan's" if row.chosen else ""
         read = between(speed, row.samples_per_second)
         lines.append([str(row.workers), which, read, speed(row.trains), percent(row.waits)])
-    rounds = plural(rows[0].rounds, "round") if rows else "no round"
-    texts = [
-        f"measured: the model takes {speed(model)} samples a second, of the longest, where none "
-        f"has to be read; reading is the median of {rounds}, with nothing training beside it; "
-        f"{SCATTER}"
-    ]
+    said = f"the model takes {speed(model)} samples a second, of the longest, where none"
+    if rows:
+        rounds = plural(min(row.rounds for row in rows), "round")
+        reading = f"reading is the median of {rounds}, with nothing training beside it; {SCATTER}"
+    else:
+        reading = "how fast they are read was not measured"
+    texts = [f"measured: {said} has to be read; {reading}"]
     texts += [feeds.said_of(alone)] if alone is not None else []
     page(about, lines, [*texts, *last], out)
 

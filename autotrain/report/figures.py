@@ -34,6 +34,7 @@ STYLE: dict[str, Any] = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
+    "axes.titley": 1.0,  # where it would be found to be best, by measuring all texts twice
     "axes.labelsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -119,8 +120,10 @@ def _draw(ax: Any, panel: Panel, steps: int) -> None:
         ax.axhline(level.value, color=COLOURS[level.colour], **DASHED)
         _beside(ax, level.name, level.value, COLOURS[level.colour])
     _zone_names(ax, panel)
+    row = 0
     for note in panel.notes:
-        _note(ax, note, steps)
+        _note(ax, note, steps, row)
+        row += note.line
     if panel.share is not None:
         _share(ax, panel.share)
     if len(panel.lines) > 1 or panel.share is not None:
@@ -153,12 +156,12 @@ def _free_corner(panel: Panel) -> str:
 
 def _axis(ax: Any, panel: Panel) -> None:
     """Its range, and plain numbers along it."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if panel.log:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_locator(NullLocator())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(7))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: number(y)))
@@ -194,18 +197,19 @@ def _zone_names(ax: Any, panel: Panel) -> None:
             )  # fmt: skip
 
 
-def _note(ax: Any, note: Note, steps: int) -> None:
+def _note(ax: Any, note: Note, steps: int, row: int) -> None:
+    """A mark at the foot, or a line with its text on that row, towards the middle."""
     colour = COLOURS[note.colour]
     if not note.line:
         foot = ax.get_xaxis_transform()
         ax.plot([note.step], [0.015], marker="^", markersize=5, color=colour, transform=foot)
         return
     ax.axvline(note.step, color=colour, zorder=1, **DASHED)
-    right = note.step < 0.6 * steps
+    right = note.step <= steps / 2
     ax.annotate(
-        note.text, (note.step, 0.88), xycoords=("data", "axes fraction"),
+        note.text, (note.step, 0.88 - 0.06 * row), xycoords=("data", "axes fraction"),
         xytext=(6 if right else -6, 0), textcoords="offset points",
-        ha="left" if right else "right", va="top", color=colour, size=10,
+        ha="left" if right else "right", va="top", color=colour, size=9,
     )  # fmt: skip
 
 

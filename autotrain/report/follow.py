@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import deque
@@ -84,6 +85,18 @@ class Tail:
             yield line.decode("utf-8", "replace")
         if len(self._rest) > LINE_LENGTH:  # no event is so long
             self._rest = b""
+
+
+def last_time(path: Path) -> float:
+    """When the newest event of a file was; minus infinity where there is none that is whole."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - LINE_LENGTH, 0))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return -math.inf
+    events = (event_of(line.decode("utf-8", "replace")) for line in reversed(lines))
+    return next((event.time for event in events if event is not None), -math.inf)
 
 
 def digest(lines: Iterable[str]) -> list[Event]:

@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
+from itertools import chain
 from operator import attrgetter, itemgetter, mul
 from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
@@ -28,7 +29,6 @@ Row = tuple[float, ...]
 Block: TypeAlias = "NDArray[np.float64]"
 
 _of_step, _sensed = attrgetter(*FIGURES), attrgetter(*SENSED)
-_figures = itemgetter(*FIGURES, *SENSED)
 # How lines of Steps begin, with spaces or without. So many of them are turned into numbers at once.
 _BEGINS = ('{"event": "step"', '{"event":"step"')
 _AT_ONCE = 1024
@@ -61,9 +61,10 @@ def read(lines: Iterable[str]) -> Iterator[Event | Block]:
         is_step = line.startswith(_BEGINS)
         if is_step:
             held.append(line)
-        if len(held) == _AT_ONCE or not is_step:
-            yield from _steps(held)
-            held = []
+            if len(held) < _AT_ONCE:
+                continue
+        yield from _steps(held)
+        held = []
         if not is_step:
             yield from _closely([line])
     yield from _steps(held)
@@ -91,39 +92,45 @@ def _block(lines: Sequence[str]) -> Block | None:
 
     try:
         steps = values_of(f"[{','.join(lines)}]", allow_inf_nan=False, cache_strings="keys")
-        rows = [_figures(each) for each in steps]
-        if len(steps) != len(lines) or not all(map(_is_plain, steps)):
+        if len(steps) != len(lines) or {*map(len, steps)} != {len(_KEYS)}:
             return None
-        for told, kinds in zip(zip(*rows, strict=True), _kinds(), strict=True):
-            if not kinds.issuperset(map(type, told)):
-                return None
-        found: Block = np.array(rows, dtype=np.float64)
-    except (ValueError, KeyError, TypeError, OverflowError):
+        columns = dict(zip(_KEYS, zip(*map(_of_keys, steps), strict=True), strict=True))
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not _are_plain(columns):
+        return None
+    found = np.empty((len(lines), len(FIGURES) + len(SENSED)))
+    try:
+        for place, name in enumerate((*FIGURES, *SENSED)):
+            found[:, place] = columns[name]  # None becomes NaN
+    except OverflowError:
         return None
     return None if (np.abs(found) >= _LARGEST).any() else found
 
 
-def _is_plain(step: Mapping[str, Any]) -> bool:
-    parts = step["parts"]
-    return (
-        step.keys() == _KEYS
-        and step["gpu_slowed"] is None
-        and type(step["epoch"]) is int
-        and type(parts) is dict
-        and (not parts or _NUMBERS.issuperset(map(type, parts.values())))
+def _are_plain(columns: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether each value is of a type that it may have in a log; of many the same at once."""
+    parts = columns["parts"]
+    if not _DICTS.issuperset(map(type, parts)):
+        return False
+    told = chain.from_iterable(map(dict.values, parts))
+    return _NUMBERS.issuperset(map(type, told)) and all(
+        kinds.issuperset(map(type, columns[name])) for name, kinds in _kinds().items()
     )
 
 
-_KEYS = {"event", *(each.name for each in fields(Step))}
-_NUMBERS = frozenset([int, float])
+_KEYS = ("event", *(each.name for each in fields(Step)))
+_of_keys = itemgetter(*_KEYS)
+_NUMBERS, _NOTHING, _DICTS = frozenset([int, float]), frozenset([type(None)]), frozenset([dict])
 
 
 @cache
-def _kinds() -> Sequence[frozenset[type]]:
-    """Of each figure the types that it may have in a log."""
-    told = {int: frozenset([int]), float: _NUMBERS, float | None: _NUMBERS | {type(None)}}
+def _kinds() -> dict[str, frozenset[type]]:
+    """Of each key but `parts` the types that it may have in a log."""
+    told = {int: frozenset([int]), float: _NUMBERS, float | None: _NUMBERS | _NOTHING}
     hints = get_type_hints(Step)
-    return [told[hints[name]] for name in (*FIGURES, *SENSED)]
+    plain = {name: told[hints[name]] for name in ("epoch", *FIGURES, *SENSED)}
+    return plain | {"gpu_slowed": _NOTHING}
 
 
 class Points:
@@ -195,10 +202,12 @@ class Points:
 
     def mean(self, name: str) -> float | None:
         """Of the points that have it, each weighed by its steps; None where none has."""
-        pairs = zip(self.column(name), self.column("window"), strict=True)
-        known = [(value, steps) for value, steps in pairs if math.isfinite(value)]
-        weight = sum(n for _, n in known)
-        return sum(v * n for v, n in known) / weight if weight > 0 else None
+        import numpy as np
+
+        values, windows = map(np.asarray, (self.column(name), self.column("window")))
+        known = np.isfinite(values)
+        weight = math.fsum(windows[known])
+        return math.fsum(values[known] * windows[known]) / weight if weight > 0 else None
 
     def slowed_shares(self) -> dict[str, float]:
         """Why the GPU held its clock down -> the share of the steps."""

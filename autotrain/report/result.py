@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from autotrain.errors import AutotrainError
 from autotrain.events import Evaluated, Event, Healed, Saved, Started, Step, Stopped, Warned
@@ -38,7 +38,8 @@ class RunResult:
 
     `started` is the last session, `begun` the first; `resumed` are the steps that further ones
     began at. `seconds` adds up all sessions. `stopped` is None for a run that was killed or still
-    goes on. The tensor and reserved peaks are known on a GPU only, from its allocator.
+    goes on. The tensor and reserved peaks are known on a GPU only, from its allocator; there, the
+    device's is known where the driver told.
     """
 
     started: Started | None = None
@@ -175,21 +176,33 @@ def collect(source: Iterable[Event] | Path, plan: Plan) -> RunResult:
     if plan.device.kind not in CUDA_LIKE:
         return found
     # There, the bytes of Step events are the caching allocator's, not the whole process's.
-    tensors = found.stopped.tensor_peak_bytes if found.stopped else None
+    ended = found.stopped
     return replace(
         found,
-        device_peak_bytes=None,
+        device_peak_bytes=ended.device_peak_bytes if ended else None,
         reserved_peak_bytes=found.device_peak_bytes,
-        tensor_peak_bytes=tensors,
+        tensor_peak_bytes=ended.tensor_peak_bytes if ended else None,
     )
 
 
 def _read(path: Path) -> Iterator[Event | Block]:
     try:
         with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8", "replace") as file:
-            yield from read(iter(lambda: file.readline(LINE_LENGTH), ""))
+            yield from read(_lines(file))
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "name a run's own folder") from None
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Many at once; one that is longer than any of ours comes in parts."""
+    rest = ""
+    while piece := file.read(LINE_LENGTH):
+        *lines, rest = (rest + piece).split("\n")
+        yield from lines
+        if len(rest) >= LINE_LENGTH:
+            yield rest
+            rest = ""
+    yield rest
 
 
 class _Fold:

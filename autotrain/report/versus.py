@@ -96,7 +96,7 @@ def _row(run: One) -> list[str]:
 
 
 def _peak(result: RunResult) -> int | None:
-    """Of the process on a CPU, of the allocator on a GPU."""
+    """Of the process on a CPU; on a GPU as the driver told, else of the allocator."""
     return result.device_peak_bytes or result.reserved_peak_bytes
 
 

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autotrain.bench.cpu_vs_gpu import Row, advice, crossings
+from autotrain.bench.cpu_vs_gpu import Row, crossings
+from autotrain.bench.verdict import advice
 from autotrain.report.figures import BLUE, GREEN, INK, ORANGE, RED, SOFT, STYLE
 from autotrain.report.text import clean, number, shorten
 from autotrain.report.versus_text import title

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import IO
 
-from autotrain.bench.cpu_vs_gpu import HERE, Crossing, Row, advice, base_of, crossings
+from autotrain.bench.cpu_vs_gpu import HERE, Crossing, Row, base_of, crossings
+from autotrain.bench.verdict import advice
 from autotrain.report.bench_text import between, disturbed, page, sentences, speed, taken
 from autotrain.report.text import clean
 from autotrain.units import bytes_text, money_text, seconds_text
@@ -104,8 +105,13 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     found = []
     if measured:
         found.append(taken(min(row.rounds for row in measured), measured[0].processes))
-    if any(row.source == "predicted" and row.run_seconds for row in rows):
-        found.append("predicted: in brackets is where 95 of 100 such figures should lie")
+    predicted = [row for row in rows if row.source == "predicted" and row.run_seconds]
+    if predicted:
+        unchecked = "; those of GPUs have not been checked on a GPU of ours yet"
+        found.append(
+            "predicted: in brackets is where 95 of 100 such figures should lie"
+            + (unchecked if any(row.kind != "cpu" for row in predicted) else "")
+        )
     if measured:
         found.append(
             "a whole run is put together from its step and from what evaluations and saves are "

@@ -3,14 +3,13 @@
 import pytest
 
 from autotrain.bench.cpu_vs_gpu import (
-    advice,
     base_of,
-    best_of,
     cost,
     crossing,
     crossings,
     rate,
 )
+from autotrain.bench.verdict import advice, best_of
 from autotrain.schema import Prediction
 from tests.bench.devices import around, cpu, gpu, lost
 
@@ -59,6 +58,48 @@ def test_who_saves_seconds_need_not_look_for_a_gpu():
     said = advice([cpu(30.0), gpu(3.0)])
     assert said.startswith("stay on the CPU here: t4-16gb is 10 x as fast, and would save 27 s")
     assert best_of([cpu(30.0), gpu(3.0)]).kind == "cpu"
+
+
+def test_a_gpu_that_is_here_need_not_be_looked_for():
+    own = gpu(3.0, spread=1.1, machine="here", source="measured")
+    assert advice([own, cpu(30.0)]).startswith("train on the GPU here: it takes 3 s")
+    assert best_of([own, cpu(30.0)]) == own
+
+
+MEASURED = gpu(100.0, spread=1.1, machine="here", source="measured")
+
+
+def test_a_gpu_measured_here_is_advised_though_another_may_be_faster():
+    perhaps = gpu(95.0, spread=12.0)
+    for rows in ([cpu(1000.0), MEASURED, perhaps], [perhaps, MEASURED, cpu(1000.0)]):
+        said = advice(rows)
+        assert said.startswith("train on the GPU here: it takes 1 min 40 s for the run and the CPU")
+        assert "; t4-16gb, predicted to take 1 min 35 s (7.92 s to 19 min" in said
+        assert said.endswith("may be faster or slower")
+        assert best_of(rows) == MEASURED
+
+
+def test_another_gpu_is_advised_where_it_is_surely_faster_than_the_own_and_worth_it():
+    own = gpu(1000.0, spread=1.1, machine="here", source="measured")
+    rented, dear = gpu(100.0, machine="h100"), gpu(90.0, machine="b200", spread=9.0)
+    assert best_of([cpu(9000.0), own, rented, dear]) == rented
+    said = advice([cpu(9000.0), own, rented, dear])
+    assert said.startswith("train on h100")
+    assert (
+        "b200, predicted to take 1 min 30 s (10 s to 13 min 30 s), may be faster or slower" in said
+    )
+    assert best_of([cpu(9000.0), MEASURED, gpu(60.0, spread=1.1)]) == MEASURED
+    said = advice([cpu(9000.0), MEASURED, gpu(60.0, spread=1.1)])
+    assert (
+        "t4-16gb, predicted to take 1 min 0 s (54.5 s to 1 min 6 s), would save 40 s more" in said
+    )
+
+
+def test_one_that_may_be_faster_leaves_it_open_though_a_likelier_one_is_surely_slower():
+    said = advice([cpu(100.0), gpu(150.0, spread=1.1, machine="a"), gpu(200.0, spread=4.0)])
+    assert said.startswith("it is open between the CPU here and t4-16gb")
+    said = advice([cpu(50.0), gpu(10.0), gpu(5.0, machine="b", spread=12.0)])
+    assert said.startswith("stay on the CPU here: t4-16gb is 5 x as fast, and would save 40 s")
 
 
 def test_intervals_that_overlap_leave_it_open():

@@ -1,6 +1,10 @@
 """`autotrain bench choice`, `data` and `loop` by the real thing, on a tiny task."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -78,3 +82,41 @@ def test_a_step_or_a_sample_that_fails_is_named(bench, tmp_path, name):
     said = bench(name, code=1)
     assert said.startswith("error: in the bench: ")
     assert "torn" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("data", ("--task", "task.py", *SMALL, "--no-calibrate", "--seconds", "600")),
+        ("loop", ("--task", "task.py", *SMALL, "--no-calibrate", "--seconds", "600")),
+        ("choice", ("--task", "task.py", *SMALL, "--no-calibrate", "--seconds", "600")),
+        ("memory", ("--template", "starter", "--template", "starter")),
+    ],
+)
+def test_an_interrupt_shows_what_was_measured_until_then(tmp_path, name, more):
+    (tmp_path / "task.py").write_text(TASK)
+    # Whoever runs tests in the background has them ignore it.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from autotrain.__main__ import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "bench", name, *more, "--json"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    waits = (line for line in process.stderr if line.endswith(" ...\n"))
+    next(waits)
+    if name == "memory":
+        next(waits)  # for the second size of the first one
+    else:
+        time.sleep(30)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    said = json.loads(out)
+    assert said["stopped"] is True
+    assert said["rows"] or said["model_samples_per_second"] > 0
+    assert "stopped: what was measured until then is above" in err

@@ -179,6 +179,26 @@ def test_what_cannot_be_compared_is_one_clear_error(two_runs, at, arguments, say
     assert at("report", *arguments).error == f"error: {says}"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("cp1252", "?????"),
+        ("ascii:surrogateescape", "?????"),
+        ("ascii:backslashreplace", r"\u0995\u09cd\u09b2\u09bf\u09aa"),
+        ("utf-8", "\u0995\u09cd\u09b2\u09bf\u09aa"),
+    ],
+)
+def test_a_name_that_the_output_cannot_hold_is_no_bug(encoding, shown, two_runs):
+    """A folder in Bengali, and a stdout of Western Europe."""
+    (two_runs / "runs/two").rename(two_runs / "runs/\u0995\u09cd\u09b2\u09bf\u09aa")
+    names = ["runs/\u0995\u09cd\u09b2\u09bf\u09aa", "runs/one"]
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    for asked in (names, names[:1]):
+        done = cli("report", *asked, cwd=two_runs, env=env, encoding=encoding.partition(":")[0])
+        assert done.returncode == 0, done.stderr
+        assert f"runs/{shown}" in done.stdout
+
+
 def test_a_tracker_that_is_none_or_not_there_is_named_before_anything_runs(folder, at):
     said = at("run", "plan.toml", "--track", "comet")
     assert (said.code, said.error) == (1, "error: --track comet: not known")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -14,6 +15,7 @@ from autotrain.events import Evaluated, Started, Step, Stopped, to_json
 from autotrain.report.stream import Tolerant
 
 NOW = time.time
+MARK = "from autotrain import presence; print(presence.mark())"
 
 
 def started(**more):
@@ -39,10 +41,10 @@ def evaluated(step):
     )
 
 
-def stopped(step, reason="finished"):
+def stopped(step, reason="finished", **more):
     return Stopped(
         step=step, epoch=4, reason=reason, detail="", best=0.5, best_step=10, seconds=4.0,
-        checkpoint=None,
+        checkpoint=None, **more,
     )  # fmt: skip
 
 
@@ -97,8 +99,7 @@ def test_json_is_each_event_as_it_stands_there(tmp_path):
 
 def test_a_run_whose_process_is_gone_has_died(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "GONE_SECONDS", 0.1)
-    code = "from autotrain import presence; print(presence.mark())"
-    mark = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    mark = subprocess.check_output([sys.executable, "-c", MARK], text=True).strip()
     write(tmp_path, started(process=mark, time=NOW()), a_step(10, time=NOW()))
     code, out, err = in_process(tmp_path)
     assert code == 1
@@ -154,6 +155,49 @@ def test_stages_are_watched_in_turn(folder):
     assert out.count("finished, step") == 2
 
 
+@pytest.fixture
+def three_stages(folder):
+    """A finished run of stages by a process that is gone, and its mark."""
+    plan = planfile.load(folder / "plan.toml")
+    run = folder / "runs" / "three"
+    run.mkdir(parents=True)
+    stages = "".join(f'\n[[stage]]\nname = "{name}"\n' for name in "abc")
+    (run / "plan.toml").write_text(planfile.text(plan, "plan.toml") + stages)
+    mark = subprocess.check_output([sys.executable, "-c", MARK], text=True).strip()
+    for number, name in enumerate("abc", start=1):
+        then = NOW() - 100 + number
+        write(run / f"{number}-{name}", started(stage=name, process=mark, time=then),
+              a_step(10, time=then), stopped(10, time=then))  # fmt: skip
+    return run, mark
+
+
+def test_of_stages_the_one_that_began_last_is_watched(three_stages):
+    """The first is trained anew by itself; its process is gone after it, and no other comes."""
+    run, mark = three_stages
+    (run / "1-a" / "events.jsonl").unlink()
+    begun = started(stage="a", process=presence.mark(), time=NOW())
+    write(run / "1-a", begun, a_step(17, time=NOW()))
+    watched = Watched(run)
+    assert any("step 17" in line for line in watched.process.stdout)
+    write(run / "1-a", started(stage="a", process=mark, time=NOW()), stopped(17, time=NOW()))
+    code, _, err = watched.end()
+    assert code == 0
+    assert "waiting" not in err
+    assert err.strip().endswith("--resume")
+
+
+def test_a_folder_that_only_looks_like_a_stage_is_none(three_stages):
+    run, _ = three_stages
+    write(run / "1x-foo", a_step(99, time=NOW() + 100))
+    (run / "4-d").mkdir()
+    (run / "4-d" / "events.jsonl").write_text("torn")
+    watched = Watched(run)
+    code, out, _ = watched.end()
+    assert code == 0
+    assert "99" not in out
+    assert out.count("finished, step 10") == 1
+
+
 def test_a_reader_that_went_away_ends_it_quietly(tmp_path):
     write(tmp_path, started(process=presence.mark(), time=NOW()), a_step(10))
     watched = Watched(tmp_path)
@@ -180,14 +224,43 @@ def test_a_file_is_no_run(folder, at):
     assert said.error == "error: plan.toml: not a run's folder"
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the system's ticks since its start")
+
+
+@LINUX
 def test_a_process_number_that_another_program_has_now_is_not_the_run():
     mine = presence.mark()
+    number, _, place = mine.partition("@")
+    process, _, ticks = number.partition(".")
     assert presence.alive(mine, time.time()) is True
-    assert presence.alive(mine, time.time() - 1e6) is False
-    assert presence.alive("999999999@" + mine.partition("@")[2], time.time()) is False
+    assert presence.alive(f"{process}.{int(ticks) - 1}@{place}", time.time()) is False
+    assert presence.alive(f"999999999.{ticks}@{place}", time.time()) is False
     assert presence.alive(mine.replace("@", "@x"), time.time()) is None
     assert presence.alive(None, time.time()) is None
     assert presence.alive("strange", time.time()) is None
+
+
+@LINUX
+@pytest.mark.parametrize("step", [-1e6, 1e6])
+def test_a_step_of_the_clock_kills_no_run(step, tmp_path, monkeypatch):
+    """Its process is this one, and it began by a clock that was wrong."""
+    assert presence.alive(presence.mark(), time.time() + step) is True
+    monkeypatch.setattr(command, "GONE_SECONDS", 0.1)
+    write(tmp_path, started(process=presence.mark(), time=NOW() + step), a_step(10, time=NOW()))
+    end = threading.Timer(1.5, write, (tmp_path, stopped(40)))
+    end.start()
+    code, out, _ = in_process(tmp_path)
+    end.join()
+    assert code == 0
+    assert "died" not in out
+
+
+def test_a_mark_without_ticks_is_told_from_another_process_by_the_clock():
+    """As other systems make it, and earlier runs."""
+    number, _, place = presence.mark().partition("@")
+    mine = f"{number.partition('.')[0]}@{place}"
+    assert presence.alive(mine, time.time()) is True
+    assert presence.alive(mine, time.time() - 1e6) is False
 
 
 @pytest.mark.parametrize("broken", [True, False])

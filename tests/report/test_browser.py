@@ -1,11 +1,12 @@
 """The page in a real browser: no complaint, no request, readable in both themes and on a phone."""
 
 import os
+from itertools import combinations
 
 import pytest
 from invented import overfitting
-from plans import a_plan
-from test_page import of, strange_run
+from plans import a_plan, a_step, evaluated, started
+from test_page import compared, of, strange_run
 
 from autotrain.report import page
 from autotrain.report.diagnosis import Place
@@ -71,6 +72,61 @@ def test_it_opens_without_a_word_and_without_a_request(browser, written, scheme,
     assert light == (scheme == "light")
     size = opened.page.locator("svg.chart text").first.bounding_box()["height"]
     assert size >= 9
+
+
+TEXTS = """() => [...document.querySelectorAll("svg.chart text")].map(text => {
+  const [box, chart] = [text.getBBox(), text.ownerSVGElement.viewBox.baseVal];
+  return {chart: text.closest("figure").dataset.key, said: text.textContent, left: box.x,
+    right: box.x + box.width, top: box.y, bottom: box.y + box.height, width: chart.width};
+})"""
+
+
+@pytest.mark.parametrize("best_at", [0.03, 0.4, 0.6, 1.0])
+@pytest.mark.parametrize("norm", [0.5, 123456.0])
+def test_no_text_of_a_chart_is_cut_off_or_lies_on_another(browser, tmp_path, best_at, norm):
+    """A round number of steps, so that the last one is marked; the best is reached by then."""
+    count, path = 100, tmp_path / "report.html"
+    best = round(count * best_at)
+    steps = [
+        a_step(1000 * n, per_epoch=1000, loss=1 / n, grad_norm=n * norm)
+        for n in range(1, count + 1)
+    ]
+    evaluations = [
+        evaluated(1000 * n, 1 / min(n, best), best=n <= best, per_epoch=1000)
+        for n in range(1, count + 1)
+    ]
+    path.write_text(of([started(epochs=count, per_epoch=1000), *steps, *evaluations]))
+    texts = Opened(browser, path).page.evaluate(TEXTS)
+    assert {"100 k", "100 %"} <= {text["said"] for text in texts}
+    assert any(text["said"].startswith("90 % of the gain") for text in texts)
+    assert [t["said"] for t in texts if t["left"] < 0 or t["right"] > t["width"]] == []
+    assert [
+        (one["said"], other["said"])
+        for one, other in combinations(texts, 2)
+        if one["chart"] == other["chart"] and _overlap(one, other)
+    ] == []
+
+
+def _overlap(one, other):
+    """By more than the room that fonts leave around letters."""
+    across = min(one["right"], other["right"]) - max(one["left"], other["left"])
+    return across > 1 and min(one["bottom"], other["bottom"]) - max(one["top"], other["top"]) > 2
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_runs_that_are_compared_have_such_a_page_too(browser, tmp_path, width):
+    path = tmp_path / "compared.html"
+    path.write_text(compared("a", "<script>alert(1)</script>", *"bcdef"))
+    opened = Opened(browser, path, viewport={"width": width, "height": 900})
+    root = "document.documentElement"
+    assert opened.page.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+    chart = opened.page.locator("svg.chart").first
+    chart.focus()
+    chart.press("PageUp")
+    assert "alert(1)" in opened.page.locator(".readout").first.inner_text()
+    assert opened.page.get_by_text("of the first 5 runs").is_visible()
+    assert opened.said == []
+    assert opened.asked == [f"file://{path}"]
 
 
 def test_a_pointer_over_one_chart_shows_the_figures_of_that_step_in_all(browser, written):

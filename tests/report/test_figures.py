@@ -7,8 +7,9 @@ import pytest
 from plans import GIB, a_plan, a_run, a_step, evaluated, started
 
 from autotrain.errors import AutotrainError
-from autotrain.report.curves import STRETCHES, curve, extremes, smooth, ticks
-from autotrain.report.figures import png, write_png
+from autotrain.report.curves import STRETCHES, Curve, curve, extremes, smooth, ticks
+from autotrain.report.figures import DPI, INCHES, _draw, png, write_png
+from autotrain.report.panels import Line, Note, Panel
 from autotrain.report.result import collect
 
 
@@ -123,3 +124,26 @@ def test_drawing_leaves_the_settings_of_matplotlib_as_they_were():
     before = dict(matplotlib.rcParams)
     png(collect(a_run(2), a_plan()), a_plan())
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("steps", [(480, 1000), (450, 520), (30, 30)])
+def test_what_is_said_of_two_steps_lies_on_two_rows_within_the_panel(steps):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    ax = figure.subplots(2, 3)[0, 1]
+    figure.subplots_adjust(0.05, 0.07, 0.955, 0.84, wspace=0.24, hspace=0.36)
+    notes = [
+        Note(step, text, "green", line=True)
+        for step, text in zip(steps, ("best 0.3503", "90 % of the gain: epoch 1,048"), strict=True)
+    ]
+    flat = Curve(*(np.array([0.0, 1000.0]), np.array([1.0, 1.0])) * 2)
+    panel = Panel("metric", "", [Line("each", "blue", flat)], notes=notes, high=2.0)
+    _draw(ax, panel, 1000)
+    canvas.draw()
+    one, other = (text.get_window_extent() for text in ax.texts)
+    assert not one.overlaps(other)
+    for box in (one, other):
+        assert ax.bbox.x0 < box.x0 < box.x1 < ax.bbox.x1

@@ -134,12 +134,24 @@ def test_a_run_of_100_000_steps_has_a_page_of_well_under_3_mb():
     assert loss["y"][1] > 50
 
 
-def test_runs_that_are_compared_share_a_page():
+def compared(*names):
+    """The page of as many runs."""
     runs = []
-    for name in ("a", EVIL):
+    for name in names:
         result, plan = overfitting(len(name)).result()
         runs.append(One(name, plan, result, report(result, plan, Place())))
-    found = Tags(several.html(runs))
+    return several.html(runs)
+
+
+def test_more_runs_than_colours_are_told_of_and_those_without_a_curve_named():
+    text = Tags(compared(*"abcdefg")).text
+    assert "7 runs" in text
+    assert "of the first 5 runs; not drawn: f, g" in text
+    assert "not drawn" not in compared(*"abcde")
+
+
+def test_runs_that_are_compared_share_a_page():
+    found = Tags(compared("a", EVIL))
     assert [tag for tag, _ in found.tags].count("script") == 2
     assert "alert(1)" in found.text
     panels = json.loads(found.scripts[0])["panels"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from plans import a_plan, a_step, started
 
 from autotrain.events import Step, from_json, to_json
-from autotrain.report import points
+from autotrain.report import points, result
 from autotrain.report.points import FIGURES, SENSED, Points, read, row_of
 from autotrain.report.result import collect
 
@@ -67,6 +67,9 @@ def test_most_lines_are_read_at_a_glance(monkeypatch):
         lambda d: {k: v for k, v in d.items() if k != "lr"},
         lambda d: d | {"gpu_watts": [1]},
         lambda d: d | {"parts": {"a": "b"}},
+        lambda d: d | {"parts": [1]},
+        lambda d: d | {"epoch": 1.5},
+        lambda d: d | {"gpu_slowed": 3},
     ],
 )
 def test_what_is_no_step_is_refused(spoil):
@@ -109,3 +112,12 @@ def test_why_a_gpu_was_slow_is_forgotten_with_its_step():
     assert collect(events, a_plan()).sensed["gpu_slowed"] == {"heat": 0.5}
     again = [*events, a_step(2, gpu_celsius=80.0)]
     assert collect(again, a_plan()).sensed["gpu_slowed"] == {}
+
+
+def test_a_line_of_any_length_is_told_from_its_neighbours_and_the_last_needs_no_end(tmp_path):
+    """Many more bytes than are read at once, and one line that is no event's."""
+    lines = [to_json(a_step(step)) for step in range(1, 4001)]
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join([*lines[:1000], "x" * (3 << 20), "\r", *lines[1000:]]))
+    assert path.stat().st_size > 2 * result.LINE_LENGTH
+    assert len(collect(path, a_plan(run={"log_every_steps": 1})).points) == 4000

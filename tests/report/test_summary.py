@@ -1,5 +1,6 @@
 import json
 import math
+import random
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from plans import (
     stopped,
 )
 
+from autotrain.commands import report as commands
 from autotrain.errors import AutotrainError
 from autotrain.events import Healed, Step, Warned, to_json
 from autotrain.report.diagnosis import Place
@@ -171,6 +173,17 @@ def test_peaks_of_the_allocator_are_compared_where_a_gpu_gave_them():
     assert found["reserved_peak_bytes"].inside is False
 
 
+def test_what_the_driver_lent_is_compared_where_it_told():
+    plan = a_plan(device={"kind": "cuda"})
+    *events, last = a_run()
+    for told in (None, 1300 * MIB):
+        result = collect([*events, replace(last, device_peak_bytes=told)], plan)
+        found = comparisons(result, plan)["device_peak_bytes"]
+        assert found.measured == told
+        assert found.note == ("" if told else "not recorded")
+        assert result.reserved_peak_bytes is not None
+
+
 def test_a_run_that_stopped_early_is_held_against_its_share_of_the_time():
     """100 of 500 steps in 20 s, where 100 s were predicted for all."""
     events = [started(), *map(a_step, range(1, 101)), stopped(100, "early_stop")]
@@ -270,16 +283,29 @@ def test_the_newest_checkpoint_gives_the_size():
     assert collect(events, a_plan()).checkpoint_bytes == 70 * MIB
 
 
-def test_100_000_steps_are_collected_in_seconds_of_processor_time(tmp_path):
-    before, after = to_json(a_step(1)).split('"step": 1,')
-    lines = [f'{before}"step": {n},{after}' for n in range(1, 100_001)]
-    path = tmp_path / "events.jsonl"
-    path.write_text("\n".join([to_json(started(epochs=100, per_epoch=1000)), *lines, ""]))
+def test_100_000_steps_are_reported_in_seconds_of_processor_time(tmp_path):
+    """All of the report: a log point a step, no two alike, and an evaluation each epoch."""
+    line = to_json(a_step(111, loss=1.111, step_seconds=1.112, wait_seconds=1.113))
+    for said, field in ((" 111,", " %d,"), ("1.111", "%r"), ("1.112", "%r"), ("1.113", "%r")):
+        assert line.count(said) == 1
+        line = line.replace(said, field)
+    chance = random.Random(0)
+    lines = [to_json(started(epochs=100, per_epoch=1000))]
+    for n in range(1, 100_001):
+        loss = 2 * math.exp(-n / 2e4) + 0.3 + chance.gauss(0, 0.05)
+        lines.append(line % (n, loss, chance.uniform(0.1, 0.11), chance.uniform(0, 0.01)))
+        if n % 1000 == 0:
+            lines.append(to_json(evaluated(n, loss, best=True, per_epoch=1000)))
+    (tmp_path / "events.jsonl").write_text("\n".join([*lines, to_json(stopped(100_000)), ""]))
+    plan = a_plan(run={"log_every_steps": 1}, train={"epochs": 100})
     begun = time.process_time()
-    result = collect(path, a_plan())
-    report_json(result, a_plan())
+    said, _ = commands.write(plan, tmp_path, tmp_path / "plan.toml")
     assert time.process_time() - begun < 4
-    assert len(result.points) == 100_000
+    assert said["steps"] == 100_000
+    assert said["loss"]["last_epoch"] == pytest.approx(0.3 + 2 * math.exp(-5), abs=0.01)
+    assert len(said["evaluations"]) == 100
+    for name in ("report.html", "report.png"):
+        assert 20_000 < (tmp_path / name).stat().st_size < 1_000_000
 
 
 def test_an_empty_result_has_no_figures():

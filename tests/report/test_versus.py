@@ -39,6 +39,9 @@ def test_it_says_how_the_figures_came_about_and_what_follows(rows):
     said, _ = text(rows)
     assert "the median of 27 rounds in 3 processes" in said
     assert "95 of 100 such figures" in said
+    assert "those of GPUs have not been checked" in said
+    cpus = [cpu(), cpu(machine="cpu-4-core", source="predicted")]
+    assert "have not been checked" not in text(cpus)[0]
     assert "no GPU was found here" in said
     assert (
         "t4-16gb is faster than the CPU here from micro_batch 8 on, though nowhere surely" in said

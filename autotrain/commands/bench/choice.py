@@ -46,10 +46,10 @@ def choice(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> i
         )
         rows, stopped = _rows(here, grid, seconds)
         others = quiet.disturbed()
-        _show(rows, about, others, out, as_json=as_json)
+        if rows or not stopped:
+            _show(rows, about, others, out, stopped=stopped, as_json=as_json)
     if stopped:
-        print("\nstopped: what was measured until then is above", file=sys.stderr)
-        return 130
+        return outcome.stopped(something=bool(rows))
     print(f"\nnext        {next_run(named, *_changed(rows))}", file=sys.stderr)
     return 0
 
@@ -126,7 +126,15 @@ def _changed(rows: Sequence[Row]) -> list[str]:
     return rows[0].settings(own)
 
 
-def _show(rows: list[Row], about: str, others: float | None, out: TextIO, *, as_json: bool) -> None:
+def _show(
+    rows: list[Row],
+    about: str,
+    others: float | None,
+    out: TextIO,
+    *,
+    stopped: bool,
+    as_json: bool,
+) -> None:
     from autotrain.report import bench_text
 
     if as_json:
@@ -137,6 +145,7 @@ def _show(rows: list[Row], about: str, others: float | None, out: TextIO, *, as_
             "share": figures.share(rows),
             "advice": advice(rows),
             "others_cpu": others,
+            "stopped": stopped,
         }
         print(json.dumps(said, indent=1), file=out)
         return

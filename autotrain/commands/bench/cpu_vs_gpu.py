@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TextIO
 
 from autotrain import files
 from autotrain.bench import cpu_vs_gpu as figures
+from autotrain.bench import verdict
 from autotrain.bench.cpu_vs_gpu import HERE, Point, Row, settings_of
 from autotrain.bench.rounds import Tally, measure
 from autotrain.commands import compare
@@ -257,7 +258,7 @@ def _json(found: Found, picture: Path) -> dict[str, Any]:
             {"machine": row.machine, "device": row.device, **crossed._asdict()}
             for row, crossed in figures.crossings(found.rows)
         ],
-        "advice": figures.advice(found.rows),
+        "advice": verdict.advice(found.rows),
         "others_cpu": found.others,
         "picture": str(picture),
         "stopped": found.stopped,
@@ -267,9 +268,8 @@ def _json(found: Found, picture: Path) -> dict[str, Any]:
 def _ending(named: Named, rows: Sequence[Row], *, stopped: bool) -> int:
     """The last word, on stderr, and the exit code."""
     if stopped:
-        print("\nstopped: what was measured until then is above", file=sys.stderr)
-        return 130
-    best = figures.best_of(rows)
+        return outcome.stopped(something=True)
+    best = verdict.best_of(rows)
     machine = best.machine if best is not None and best.machine != HERE else None
     print(f"\nnext        {next_run(named, machine=machine)}", file=sys.stderr)
     return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO, cast
 
 from autotrain.bench import data as figures
 from autotrain.bench.data import Row, Slowest
 from autotrain.bench.rounds import Tally, measure
 from autotrain.bench.spread import spread
+from autotrain.child import CutError, ask
 from autotrain.commands.bench import devices, outcome
 from autotrain.commands.bench.asked import Named, next_run
 from autotrain.commands.bench.devices import Planned
@@ -19,9 +20,29 @@ from autotrain.schema import HardwareProfile
 from autotrain.sensors import Quiet
 from autotrain.units import seconds_text
 
+if TYPE_CHECKING:
+    from autotrain.bench.feeding import Fed
+
 # Of all the time, what the model's own steps are given.
 MODEL_SHARE = 1 / 3
 MOST_WORKERS = 8
+
+
+class Found(NamedTuple):
+    """Samples a second that the `model` could take if none of them had to be read, and the rest.
+
+    `alone`: of samples read one by one.
+    """
+
+    model: float
+    rows: list[Row]
+    alone: Slowest | None
+    stopped: bool
+
+    @property
+    def advises(self) -> bool:
+        """Whether the plan's own number of workers is known, and others to hold it against."""
+        return len(self.rows) > 1 and any(row.chosen for row in self.rows)
 
 
 def data(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int:
@@ -31,36 +52,56 @@ def data(named: Named, *, seconds: float, as_json: bool, calibrate: bool) -> int
         quiet = Quiet()
         print(f"{about}\nreading samples, and training on some, about "
               f"{seconds_text(seconds)} ...", file=sys.stderr)  # fmt: skip
-        try:
-            model = _model(here, MODEL_SHARE * seconds)
-            rows, alone = _read(here, hardware, (1 - MODEL_SHARE) * seconds, model)
-        except KeyboardInterrupt:
-            print("\nstopped: nothing had been compared yet", file=sys.stderr)
-            return 130
-        _show(here, rows, alone, model, about, quiet.disturbed(), out, as_json=as_json)
-    other = figures.better(rows, here.plan.loader.keep)
+        found = _found(here, hardware, seconds)
+        if found is None:
+            return outcome.stopped(something=False)
+        _show(here, found, about, quiet.disturbed(), out, as_json=as_json)
+    if found.stopped:
+        return outcome.stopped(something=True)
+    other = figures.better(found.rows, here.plan.loader.keep)
     changed = [] if other is None else [f"loader.workers={other.workers}"]
     print(f"\nnext        {next_run(named, *changed)}", file=sys.stderr)
     return 0
 
 
-def _model(here: Planned, seconds: float) -> float:
-    """Samples a second that the model could take if none of them had to be read."""
-    main, tally = here.main, Tally()
-    contender = devices.contender(here._replace(ways=(main,)))
+def _found(here: Planned, hardware: HardwareProfile, seconds: float) -> Found | None:
+    """None where an interrupt came before anything was known."""
+    tally, stopped = Tally(), False
+    try:
+        _train(here, tally, MODEL_SHARE * seconds)
+    except KeyboardInterrupt:
+        stopped = True
+    model = _speed(here, tally)
+    if model is None or stopped:
+        return None if model is None else Found(model, [], None, stopped)
+    try:
+        fed = _read(here, hardware, (1 - MODEL_SHARE) * seconds)
+    except CutError as cut:
+        stopped, fed = True, outcome.answered(cast("Fed", cut.said))
+    except KeyboardInterrupt:
+        return Found(model, [], None, stopped=True)
+    rows = [
+        figures.row(many, spread([rates]), model, chosen=many == here.plan.loader.workers)
+        for many, rates in fed.rates.items()
+    ]
+    return Found(model, rows, figures.slowest(fed.alone), stopped)
+
+
+def _train(here: Planned, tally: Tally, seconds: float) -> None:
+    contender = devices.contender(here._replace(ways=(here.main,)))
     measure([contender], {here.name: tally}, seconds, processes=1)
-    outcome.insist(tally, main)
+    outcome.insist(tally, here.main)
+
+
+def _speed(here: Planned, tally: Tally) -> float | None:
     accum = here.plan.batch.accum_steps
-    step = spread(tally.taken(main, lambda t: accum * t.micro + t.update)).middle
-    return accum * main.micro_batch / step
+    taken = tally.taken(here.main, lambda t: accum * t.micro + t.update)
+    return accum * here.main.micro_batch / spread(taken).middle if taken else None
 
 
-def _read(
-    here: Planned, hardware: HardwareProfile, seconds: float, model: float
-) -> tuple[list[Row], Slowest | None]:
+def _read(here: Planned, hardware: HardwareProfile, seconds: float) -> Fed:
     """By several numbers of workers, up to one a core."""
     from autotrain.bench.feeding import Fed, FeedRequest
-    from autotrain.child import ask
 
     own = here.plan.loader.workers
     cores = min(hardware.cpu.cores, MOST_WORKERS)
@@ -69,19 +110,12 @@ def _read(
     request = FeedRequest(take=devices.contender(here).request, workers=counts, seconds=seconds)
     most = here.device.free_bytes if here.device.kind == "cpu" else None
     said = ask("autotrain.bench.feeding", request, Fed, seconds=10 * seconds + 180, most_bytes=most)
-    found = outcome.answered(said)
-    rows = [
-        figures.row(many, spread([rates]), model, chosen=many == own)
-        for many, rates in found.rates.items()
-    ]
-    return rows, figures.slowest(found.alone)
+    return outcome.answered(said)
 
 
 def _show(
     here: Planned,
-    rows: list[Row],
-    alone: Slowest | None,
-    model: float,
+    found: Found,
     about: str,
     others: float | None,
     out: TextIO,
@@ -90,20 +124,22 @@ def _show(
 ) -> None:
     from autotrain.report import bench_text
 
-    keep = here.plan.loader.keep
-    advice = figures.advice(rows, model, keep, on_cpu=here.device.kind == "cpu")
+    keep, advice = here.plan.loader.keep, ""
+    if found.advises:
+        advice = figures.advice(found.rows, found.model, keep, on_cpu=here.device.kind == "cpu")
     if not as_json:
-        last = [*bench_text.disturbed(others), advice]
-        bench_text.data(rows, alone, model, about, last, out)
+        last = [*bench_text.disturbed(others), *([advice] if advice else [])]
+        bench_text.data(found.rows, found.alone, found.model, about, last, out)
         return
     said = {
         "bench": "data",
         "about": about,
-        "model_samples_per_second": model,
-        "rows": [row.model_dump(mode="json") for row in rows],
-        "alone": alone.model_dump(mode="json") if alone is not None else None,
+        "model_samples_per_second": found.model,
+        "rows": [row.model_dump(mode="json") for row in found.rows],
+        "alone": found.alone.model_dump(mode="json") if found.alone is not None else None,
         "keep": keep,
         "advice": advice,
         "others_cpu": others,
+        "stopped": found.stopped,
     }
     print(json.dumps(said, indent=1), file=out)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from autotrain import files
 from autotrain.bench import memory as figures
 from autotrain.bench.memory import Row
+from autotrain.commands.bench import outcome
 from autotrain.commands.bench.asked import at_size
 from autotrain.commands.decide import Case, Decision, Source
 from autotrain.commands.plan import Wish, goal_of, hardware_of, source_of
@@ -24,6 +27,8 @@ from autotrain.schema import Goal, HardwareProfile
 
 # Sizes tried of each model: one sample, as planned, and this many times as many.
 MORE = 4
+# One that is interrupted says what it measured within so many.
+LAST_SECONDS = 10.0
 
 
 def memory(
@@ -37,13 +42,18 @@ def memory(
 ) -> int:
     """Plan, try, and print both beside each other. 1 where nothing could be measured."""
     asked = _asked(data, templates, task, tuple(settings))
+    rows: list[Row] = []
+    stopped = False
     with data_only() as out:
-        if len(asked) > 1:
-            rows = [row for _, wish in asked for row in _apart(wish, tensors=tensors)]
-        else:
-            ((name, wish),) = asked
-            rows = _here(name, wish, tensors=tensors)
-        _show(rows, out, as_json=as_json)
+        try:
+            for row in _each(asked, tensors=tensors):
+                rows.append(row)  # an interrupt may end it
+        except KeyboardInterrupt:
+            stopped = True
+        if rows or not stopped:
+            _show(rows, out, stopped=stopped, as_json=as_json)
+    if stopped:
+        return outcome.stopped(something=bool(rows))
     print("\nnext        autotrain plan DATA", file=sys.stderr)
     return 0 if any(row.outcome == "ok" for row in rows) else 1
 
@@ -62,7 +72,16 @@ def _asked(
     return wishes
 
 
-def _apart(wish: Wish, *, tensors: bool) -> list[Row]:
+def _each(asked: Sequence[tuple[str, Wish]], *, tensors: bool) -> Iterator[Row]:
+    if len(asked) == 1:
+        ((name, wish),) = asked
+        yield from _here(name, wish, tensors=tensors)
+        return
+    for _, wish in asked:
+        yield from _apart(wish, tensors=tensors)
+
+
+def _apart(wish: Wish, *, tensors: bool) -> Iterator[Row]:
     """The same of one model, in a process of its own.
 
     What a plan measures of its process, the imports of a task, is there only once.
@@ -72,18 +91,34 @@ def _apart(wish: Wish, *, tensors: bool) -> list[Row]:
     command += [part for text in wish.settings for part in ("--set", text)]
     command += ["--tensors"] if tensors else []
     command += [wish.data] if wish.data is not None else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    stopped = False
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said, _ = process.communicate()
+        except KeyboardInterrupt:
+            stopped, said = True, _cut(process)
+    with suppress(ValueError, KeyError):  # it has said why on stderr
+        yield from [Row.model_validate(row) for row in json.loads(said)["rows"]]
+    if stopped:
+        raise KeyboardInterrupt
+
+
+def _cut(process: subprocess.Popen[str]) -> str:
+    """What it still says once it is interrupted too."""
+    if sys.platform != "win32":  # there, a console has told it
+        process.send_signal(signal.SIGINT)
     try:
-        return [Row.model_validate(row) for row in json.loads(done.stdout)["rows"]]
-    except (ValueError, KeyError):  # it has said why on stderr
-        return []
+        return process.communicate(timeout=LAST_SECONDS)[0]
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.kill()
+        return ""
 
 
-def _here(name: str, wish: Wish, *, tensors: bool) -> list[Row]:
+def _here(name: str, wish: Wish, *, tensors: bool) -> Iterator[Row]:
     """The rows of one model, in this process."""
     hardware = hardware_of(None, Path.cwd(), calibrate=False)
     with tempfile.TemporaryDirectory(prefix="autotrain-bench-") as folder:
-        return list(_rows(name, wish, hardware, Path(folder), tensors=tensors))
+        yield from _rows(name, wish, hardware, Path(folder), tensors=tensors)
 
 
 def _rows(
@@ -129,7 +164,7 @@ def _sizes(case: Case, goal: Goal) -> Iterator[Decision]:
             yield made
 
 
-def _show(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
+def _show(rows: Sequence[Row], out: TextIO, *, stopped: bool, as_json: bool) -> None:
     """JSON, or a table, a line for each figure, and what follows."""
     found = figures.figures(rows)
     if as_json:
@@ -138,6 +173,7 @@ def _show(rows: Sequence[Row], out: TextIO, *, as_json: bool) -> None:
             "rows": [row.model_dump(mode="json") for row in rows],
             "figures": [figure.model_dump(mode="json") for figure in found],
             "advice": figures.advice(rows),
+            "stopped": stopped,
         }
         print(json.dumps(said, indent=1), file=out)
         return

@@ -32,6 +32,13 @@ def answered(said: Answer | Silence) -> Answer:
     return said
 
 
+def stopped(*, something: bool) -> int:
+    """The last word after an interrupt, and the exit code."""
+    said = "what was measured until then is above" if something else "nothing had been measured yet"
+    print(f"\nstopped: {said}", file=sys.stderr)
+    return 130
+
+
 def progress(text: str) -> None:
     """For a person who waits."""
     print(text, file=sys.stderr, flush=True)

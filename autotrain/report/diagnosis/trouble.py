@@ -114,6 +114,8 @@ def _jumps(values: Sequence[float], least: float) -> list[int]:
         if value <= max(before):
             continue
         around = [*before, *values[at + 1 : at + 1 + NEAR]]
+        if value - min(around) <= least:  # quicker than their median, which is no lower
+            continue
         level = median(around)
         spread = NORMAL * median(abs(other - level) for other in around)
         if value - level > max(JUMP * spread, JUMP_LEVEL * abs(level), least):
@@ -148,14 +150,19 @@ def _usual_norm(view: View) -> float | None:
 
 def starved(view: View) -> Finding | None:
     """Steps wait for data. The first log point has the loaders' start in it."""
+    import numpy as np
+
     points = view.result.points
     columns = (points.column(name) for name in ("step_seconds", "wait_seconds", "window"))
-    timed = [(s * n, min(w, s) * n) for s, w, n in zip(*columns, strict=True) if s > 0][1:]
+    steps, waits, windows = map(np.asarray, columns)
+    timed = np.flatnonzero(steps > 0)[1:]
     if len(timed) < TIMED:
         return None
-    timed = timed[-max(len(timed) // 2, TIMED) :]
-    seconds, waited = (sum(part) for part in zip(*timed, strict=True))
-    share, usual = waited / seconds, median(w / s for s, w in timed)
+    late = timed[-max(len(timed) // 2, TIMED) :]
+    steps, waits, windows = steps[late], np.minimum(waits[late], steps[late]), windows[late]
+    with np.errstate(all="ignore"):  # a run may write any number
+        seconds, waited = float((steps * windows).sum()), float((waits * windows).sum())
+        share, usual = waited / seconds, float(np.median(waits / steps))
     if min(share, usual) < STARVED or waited < STARVED_SECONDS:
         return None
     return Finding(

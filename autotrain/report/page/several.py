@@ -63,9 +63,17 @@ def html(runs: Sequence[One]) -> str:
         f'<header><h1>{len(runs)} runs</h1><p class="soft">{escape(clean(names))}</p></header>',
         section("What they came to", table(("*run", *heads[1:-1], "*diagnosis"), cells)),
         section("What differs", _differences(runs)),
-        section("Their curves", svg.figures(shown, steps)),
+        section("Their curves", f"{_left_out(runs)}{svg.figures(shown, steps)}"),
     ]
     return document("runs compared", body, shown, steps, 0)
+
+
+def _left_out(runs: Sequence[One]) -> str:
+    """Whose curves are not there, where there are more runs than colours."""
+    most, names = len(COLOURS), ", ".join(run.name for run in runs[len(COLOURS) :])
+    if not names:
+        return ""
+    return f'<p class="soft">of the first {most} runs; not drawn: {escape(clean(names))}</p>'
 
 
 def _panel(kind: _Kind, runs: Sequence[One]) -> Panel:

@@ -15,14 +15,22 @@ from autotrain.units import count_text
 # In units of the drawing, which is about as wide as a phone: text keeps its size there.
 WIDTH, HEIGHT = 360, 224
 LEFT, TOP, RIGHT, BOTTOM = 46, 10, 350, 192
-RIGHT_OF_SHARE = 322
+RIGHT_OF_SHARE = 318
+# No character of a number is wider, in the widest of common fonts; lines of text lie so far apart.
+CHARACTER, ROW = 6.8, 14
 MARKED = 30
 Place = Callable[[float], float]
 
 
 def box(panel: Panel) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what curves are drawn in."""
-    return LEFT, TOP, RIGHT_OF_SHARE if panel.share else RIGHT, BOTTOM
+    """Left, top, right and bottom of what curves are drawn in; left of it the numbers fit."""
+    longest = max((len(number(y)) for y in _marks(panel)), default=0)
+    left = max(LEFT, math.ceil(longest * CHARACTER) + 6)
+    return left, TOP, RIGHT_OF_SHARE if panel.share else RIGHT, BOTTOM
+
+
+def _marks(panel: Panel) -> list[float]:
+    return [] if panel.empty else ticks(panel.low, panel.high, log=panel.log)
 
 
 def figures(shown: Iterable[Panel], steps: int) -> str:
@@ -113,20 +121,21 @@ def _down(panel: Panel) -> Place:
 
 def _steps(across: Place, steps: int) -> str:
     marks = [x for x in ticks(0, max(steps, 1), log=False, most=5) if x == int(x)]
-    texts = (
-        f'<text x="{across(x):.1f}" y="{BOTTOM + 16}" text-anchor="middle">{count_text(x)}</text>'
-        for x in marks
-    )
+    texts = []
+    for x in marks:
+        said = count_text(x)
+        at = min(across(x), WIDTH - len(said) * CHARACTER / 2)
+        texts.append(f'<text x="{at:.1f}" y="{BOTTOM + 16}" text-anchor="middle">{said}</text>')
     name = f'<text x="{across(steps):.1f}" y="{HEIGHT - 3}" text-anchor="end">step</text>'
     return "".join(texts) + name
 
 
 def _heights(panel: Panel, down: Place) -> str:
-    _, _, right, _ = box(panel)
+    left, _, right, _ = box(panel)
     return "".join(
-        f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>'
-        f'<text x="{LEFT - 5}" y="{down(y) + 4:.1f}" text-anchor="end">{escape(number(y))}</text>'
-        for y in ticks(panel.low, panel.high, log=panel.log)
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>'
+        f'<text x="{left - 5}" y="{down(y) + 4:.1f}" text-anchor="end">{escape(number(y))}</text>'
+        for y in _marks(panel)
     )
 
 
@@ -138,24 +147,24 @@ def _percents(down: Place) -> str:
 
 
 def _zones(panel: Panel, down: Place) -> str:
-    _, _, right, _ = box(panel)
+    left, _, right, _ = box(panel)
     found = []
     for zone in panel.zones:
         top, bottom = down(zone.high), down(zone.low)
-        size = f'x="{LEFT}" y="{top:.1f}" width="{right - LEFT}" height="{bottom - top:.1f}"'
+        size = f'x="{left}" y="{top:.1f}" width="{right - left}" height="{bottom - top:.1f}"'
         found.append(f'<rect class="zone {zone.colour}" {size}/>')
         if bottom - top >= 12:
-            at = f'x="{LEFT + 4}" y="{bottom - 3:.1f}"'
+            at = f'x="{left + 4}" y="{bottom - 3:.1f}"'
             found.append(f'<text class="{zone.colour}" {at}>{escape(zone.name)}</text>')
     return "".join(found)
 
 
 def _levels(panel: Panel, down: Place) -> str:
-    _, _, right, _ = box(panel)
+    left, _, right, _ = box(panel)
     found = []
     for level in panel.levels:
         y = f"{down(level.value):.1f}"
-        ends = f'x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"'
+        ends = f'x1="{left}" x2="{right}" y1="{y}" y2="{y}"'
         found.append(f'<line class="dash {level.colour}" {ends}/>')
         if level.name:
             at = f'x="{right - 2}" y="{float(y) - 4:.1f}" text-anchor="end"'
@@ -164,8 +173,10 @@ def _levels(panel: Panel, down: Place) -> str:
 
 
 def _notes(panel: Panel, across: Place) -> str:
-    _, _, right, _ = box(panel)
-    found = []
+    """Texts of lines from top to bottom each on a row of its own, towards the middle."""
+    left, _, right, _ = box(panel)
+    found: list[str] = []
+    row = TOP + 10
     for note in panel.notes:
         x = across(note.step)
         told = f"<title>{escape(note.text)}</title>"
@@ -173,8 +184,9 @@ def _notes(panel: Panel, across: Place) -> str:
             foot = f"M{x:.1f} {BOTTOM - 8}l4 7h-8z"
             found.append(f'<path class="dot {note.colour}" d="{foot}">{told}</path>')
             continue
-        before = x > LEFT + 0.6 * (right - LEFT)
-        at = f'x="{x + (-5 if before else 5):.1f}" y="{TOP + 10}"'
+        before = x > (left + right) / 2
+        at = f'x="{x + (-5 if before else 5):.1f}" y="{row}"'
+        row += ROW
         anchor = ' text-anchor="end"' if before else ""
         found.append(f'<path class="dash {note.colour}" d="M{x:.1f} {TOP}V{BOTTOM}">{told}</path>')
         found.append(f'<text class="{note.colour}" {at}{anchor}>{escape(note.text)}</text>')
