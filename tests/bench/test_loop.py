@@ -37,7 +37,7 @@ def test_how_long_our_loop_waited_is_what_its_log_points_say(tmp_path, seconds, 
     plan = make_plan(task={"file": str(tmp_path / "task.py")}, batch={"accum_steps": 1,
                      "micro_batch": 8}, optimizer={"implementation": "fused"})  # fmt: skip
     take = Request(plan=plan, task_file=str(tmp_path / "task.py"), data=None)
-    found = looped(LoopRequest(take=take, stretches=3, every=2, seconds=0.1))
+    *_, found = looped(LoopRequest(take=take, stretches=3, every=2, seconds=0.1))
     assert found.outcome == "ok", found.message
     assert len(found.waits) == len(found.ours) >= 3
     assert low <= added(found.bare, found.ours, found.waits).waits <= high
