@@ -41,7 +41,7 @@ def test_the_loop_is_timed_beside_one_written_by_hand(bench):
     assert added["low"] <= added["middle"] <= added["high"]
     assert said["rounds"] >= 3
     assert said["advice"].startswith("autotrain's loop ")
-    assert 0 <= said["rows"][1]["waits"] < 0.5  # its samples are in memory
+    assert 0 <= said["rows"][1]["waits"] < 1
 
 
 def test_reading_is_timed_by_several_numbers_of_workers(bench):
