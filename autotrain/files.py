@@ -176,6 +176,12 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def sync_file(path: Path) -> None:
+    """fsync a file that something else has written. Raises OSError."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """fsync a directory, so that a rename in it survives a power cut.
 

@@ -132,9 +132,9 @@ def _go_back(plan: Plan, directory: Path, name: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory):
         if elsewhere:
-            step, torn = mirror.fetch(name, plan.run.name, directory)
-            for said in torn:
-                print(f"warning: passed over a torn checkpoint: {said}", file=sys.stderr)
+            step, notes = mirror.fetch(name, plan.run.name, directory)
+            for note in notes:
+                print(f"warning: {note}", file=sys.stderr)
             print(f"fetched step-{step} from {name}", file=sys.stderr)
             name = f"step-{step}"
         print(rewind.go_back(directory, name), file=sys.stderr)

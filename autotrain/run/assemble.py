@@ -20,6 +20,7 @@ from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
 from autotrain.run.keeping import checkpoint, handover, mirror
 from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.copier import Copier
 from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import UNDIVIDED, tensors_of
 from autotrain.run.loading import data
@@ -47,7 +48,7 @@ def assemble(
     device = device_of(plan.device)
     divides = ranks if plan.parallel.strategy == "shard" else None
     with together(divides, "the run cannot begin"):
-        _make_ready(directory, ranks, resume=resume)
+        kept_there = _make_ready(plan, directory, ranks, resume=resume)
         model = build_model(plan, task, device)
         taken = handover.begin(model, directory, weights, resume=resume)
         blocks = repeats.apart(
@@ -86,6 +87,7 @@ def assemble(
         ranks=ranks,
         shards=shards,
     )
+    run.keeper.mirror = kept_there
     _stand(run, directory, resume=resume)
     return run
 
@@ -110,23 +112,24 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     if run.plan.train.ema_decay is not None:
         run.average = Average(run.model, run.plan.train.ema_decay, run.layout.own)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
-    if run.plan.checkpoint.mirror is not None and (run.ranks is None or run.ranks.first):
-        run.keeper.mirror = mirror.begun(run.plan, directory, resume=resume)
     if resume:
         _resume(run, directory)
     _note_processes(run)
     _note_longer(run)
 
 
-def _make_ready(directory: Path, ranks: Ranks | None, *, resume: bool) -> None:
+def _make_ready(plan: Plan, directory: Path, ranks: Ranks | None, *, resume: bool) -> Copier | None:
+    """The folder of the run, swept, and its mirror if it has one; for the process that writes."""
     if ranks is not None and not ranks.first:
-        return
+        return None
     if not resume and checkpoint.steps(directory):
         raise AutotrainError(
             f"{directory}: holds a run already",
             "`--resume` to go on with it, `--fresh` to replace it",
         )
     checkpoint.sweep(directory)
+    there = plan.checkpoint.mirror
+    return None if there is None else mirror.begun(plan, directory, resume=resume)
 
 
 def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module:
@@ -214,6 +217,8 @@ def _resume(run: Run, directory: Path) -> None:
         run.restore(snapshot)
         run.resumed_from = path
         run.keeper.good = frozenset({snapshot.step})
+        if run.keeper.mirror is not None:
+            run.keeper.mirror.offer(snapshot.step)  # its copy may not have come to its end
         _note_form(run, snapshot.state.get("model", {}))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"

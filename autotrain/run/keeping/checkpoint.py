@@ -8,6 +8,7 @@ No pickle: loading one imports nothing.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -225,6 +226,25 @@ def newest_whole(
         except TornError as error:
             torn.append(error)
     return None, None, torn
+
+
+def set_aside(directory: Path, those: Iterable[int]) -> Path:
+    """Have checkpoints count no more, and lose none; returns where they are kept.
+
+    Raises AutotrainError.
+    """
+    numbered = (checkpoints(directory) / f"aside-{n}" for n in itertools.count(1))
+    place = next(each for each in numbered if not each.exists())
+    try:
+        place.mkdir()
+        for each in sorted(those):
+            path = folder(directory, each)
+            path.rename(place / path.name)
+        files.sync_folder(place)
+        files.sync_folder(place.parent)
+    except OSError as error:
+        raise AutotrainError(f"{place}: {error.strerror}") from None
+    return place
 
 
 def sweep(directory: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
-from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import POINTERS, pointed
@@ -42,16 +40,6 @@ def go_back(directory: Path, name: str) -> str:
     newer = [each for each in checkpoint.steps(directory) if each > step]
     if not newer:
         return f"step-{step} is the newest"
-    numbered = (checkpoint.checkpoints(directory) / f"aside-{n}" for n in itertools.count(1))
-    place = next(each for each in numbered if not each.exists())
-    try:
-        place.mkdir()
-        for each in sorted(newer):
-            path = checkpoint.folder(directory, each)
-            path.rename(place / path.name)
-        files.sync_folder(place)
-        files.sync_folder(place.parent)
-    except OSError as error:
-        raise AutotrainError(f"{place}: {error.strerror}") from None
+    place = checkpoint.set_aside(directory, newer)
     others = f" and {len(newer) - 1} more" if len(newer) > 1 else ""
     return f"back to step-{step}; step-{newer[0]}{others} are kept in {place}"
