@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from autotrain import files
 from autotrain.errors import AutotrainError
@@ -144,8 +145,13 @@ def test_a_folder_that_was_copied_whole_is_such_a_pair_too(tmp_path):
     assert max(steps(there / "mine/run-2")) == 12
 
 
-def test_what_a_run_goes_back_behind_is_set_aside_there_too(tmp_path):
-    """So a later fetch takes the way that the run went, and the other one is not lost."""
+@pytest.mark.parametrize("mv", [LocalFileSystem.mv, lambda self, old, new: os.rename(old, new)])
+def test_what_a_run_goes_back_behind_is_set_aside_there_too(tmp_path, monkeypatch, mv):
+    """So a later fetch takes the way that the run went, and the other one is not lost.
+
+    Not all file systems take the same when something is renamed.
+    """
+    monkeypatch.setattr(LocalFileSystem, "mv", mv)
     mine, there = tmp_path / "mine", tmp_path / "there"
     patiently(mine, there, checkpoint={"keep": 9, "every_steps": 1}, max_steps=9)
     before = tree(there / "mine/checkpoints/step-00000009")

@@ -143,12 +143,12 @@ class Copier:
 
     def _tidy(self, place: Place, step: int, best: int | None, there: list[int]) -> None:
         """The plan as it runs; of the checkpoints what a run keeps, and those of this way alone."""
+        if place.owner() != self._mark:
+            return
         plan = self.directory / "plan.toml"
         if plan.is_file() and (raw := plan.read_bytes()) != self._plan:
             place.put_plan(raw)
             self._plan = raw
-        if place.owner() != self._mark:
-            return
         place.set_aside(each for each in there if each > step)
         newest = sorted({step, *(each for each in there if each < step)})[-self.keep :]
         place.drop({*newest, *checkpoint.steps(self.directory), *([] if best is None else [best])})

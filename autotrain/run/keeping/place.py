@@ -133,7 +133,10 @@ class Place:
         aside = self._path(next(free))
         self.system.makedirs(aside, exist_ok=True)
         for name in gone:
-            self.system.mv(self._path(name), f"{aside}/{name}", recursive=True)
+            try:
+                self.system.mv(self._path(name), f"{aside}/{name}", recursive=True)
+            except TypeError:  # sftp's renames a folder as it does a file
+                self.system.mv(self._path(name), f"{aside}/{name}")
 
     def drop(self, kept: set[int]) -> None:
         """Remove the others, and halves of copies that a kill broke off."""
