@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from autotrain import files
@@ -37,16 +39,13 @@ def fetch(url: str, name: str, directory: Path) -> tuple[int, list[str]]:
 
 
 def _fetched(places: list[Place], directory: Path) -> tuple[int | None, list[str]]:
-    """As `fetch`, of the run's own folder among those, or else the last that holds any."""
-    held = [place for place in places if place.steps()]
-    if not held:
+    """As `fetch`, of the one among those that is meant."""
+    place, others = _meant(places, directory)
+    if place is None:
         return None, []
-    mine = marks(directory)
-    place = ([each for each in held if each.owner() in mine] or held)[-1]
     notes = [
         f"{each.url} holds another run, up to step-{each.steps()[0]}: --from {each.url} is that one"
-        for each in held
-        if each is not place
+        for each in others
     ]
     for step in place.steps():
         try:
@@ -55,10 +54,18 @@ def _fetched(places: list[Place], directory: Path) -> tuple[int | None, list[str
             notes.append(f"passed over a torn checkpoint: {error.message}")
             continue
         notes += _fetched_best(place, path, directory)
-        if (owner := place.owner()) not in mine:
+        if (owner := place.owner()) not in marks(directory):
             remember(directory, [owner])
         return step, notes
     return None, notes
+
+
+def _meant(places: list[Place], directory: Path) -> tuple[Place | None, list[Place]]:
+    """Of those that hold any the run's own folder, or else the last; and the others."""
+    held = [place for place in places if place.steps()]
+    mine = marks(directory)
+    meant = next(reversed([each for each in held if each.owner() in mine] or held), None)
+    return meant, [each for each in held if each is not meant]
 
 
 def _fetched_best(place: Place, newest: Path, directory: Path) -> list[str]:
@@ -80,7 +87,7 @@ def begun(plan: Plan, directory: Path, *, resume: bool) -> Copier:
 
     A run that goes on is not refused because its place is away: it may be back soon.
     """
-    root = Place(f"{str(plan.checkpoint.mirror).rstrip('/')}/{_of(plan.run.name, directory)}")
+    root = _root(plan, directory)
     if root.here and Path(root.root).resolve() == directory.resolve():
         raise AutotrainError(
             f"checkpoint.mirror: {root.url} is the run's own folder",
@@ -96,19 +103,43 @@ def begun(plan: Plan, directory: Path, *, resume: bool) -> Copier:
     return copier
 
 
+def plan_there(plan: Plan, directory: Path) -> bytes:
+    """As it ran, the plan of what a resume would fetch; empty where there is nothing.
+
+    Raises AutotrainError where the mirror is away.
+    """
+    if plan.checkpoint.mirror is None:
+        return b""
+    root = _root(plan, directory)
+    with _needed(root, directory):
+        place, _ = _meant(root.runs(), directory)
+        return b"" if place is None else place.plan()
+
+
 def _recalled(root: Place, directory: Path) -> list[str]:
     """Fetch the newest checkpoint of a run that has none here; what a person should know."""
-    try:
+    with _needed(root, directory):
         step, notes = _fetched(root.runs(), directory)
+    if step is not None:
+        notes.append(f"no checkpoint was left here: step-{step} is from {root.url}")
+    return notes
+
+
+@contextmanager
+def _needed(root: Place, directory: Path) -> Iterator[None]:
+    """Within, a mirror is asked without which the run cannot go on."""
+    try:
+        yield
     except Exception as error:
         raise AutotrainError(
             f"{directory}: no checkpoint here, and the mirror could not be asked for one: "
             f"{root.url}: {said(error)}",
             "try again when it is back: nothing is lost; --fresh begins without it",
         ) from None
-    if step is not None:
-        notes.append(f"no checkpoint was left here: step-{step} is from {root.url}")
-    return notes
+
+
+def _root(plan: Plan, directory: Path) -> Place:
+    return Place(f"{str(plan.checkpoint.mirror).rstrip('/')}/{_of(plan.run.name, directory)}")
 
 
 def _of(name: str, directory: Path) -> str:

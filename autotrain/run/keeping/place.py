@@ -123,6 +123,13 @@ class Place:
         """The plan as it runs, for whoever goes on elsewhere."""
         self.system.pipe_file(f"{self.root}/plan.toml", raw)
 
+    def plan(self) -> bytes:
+        """That plan; empty where there is none."""
+        try:
+            return self._head(f"{self.root}/plan.toml")
+        except FileNotFoundError:
+            return b""
+
     def set_aside(self, steps: Iterable[int]) -> None:
         """Have those count no more, and lose none: they go to `aside-1`, `aside-2`, ..."""
         gone = [_name(step) for step in steps]
