@@ -218,7 +218,7 @@ def _resume(run: Run, directory: Path) -> None:
         run.resumed_from = path
         run.keeper.good = frozenset({snapshot.step})
         if run.keeper.mirror is not None:
-            run.keeper.mirror.offer(snapshot.step)  # its copy may not have come to its end
+            run.keeper.mirror.go_on(snapshot.step)
         _note_form(run, snapshot.state.get("model", {}))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"

@@ -45,6 +45,7 @@ class Copier:
         self._last = b""  # the manifest of what was copied last
         self._beside = ""  # the folder that is not the first choice, and was told
         self._step = 0  # whose copy is under way
+        self._reached = -1  # the step up to which the copies there are of the way that the run goes
         self._waiting: int | None = None
         self._ends = False
         self._changed = threading.Condition()
@@ -57,6 +58,11 @@ class Copier:
             self._place = self._chosen()
         except Exception as error:
             raise AutotrainError(f"{self.root.url}: {said(error)}") from None
+
+    def go_on(self, step: int) -> None:
+        """A run goes on from there, whose copy may not have come to its end."""
+        self._reached = step
+        self.offer(step)
 
     def offer(self, step: int) -> None:
         """A checkpoint that is on disk."""
@@ -124,11 +130,14 @@ class Copier:
                 return
             place = self._claimed()
             where = f"{place.url}/checkpoints/{path.name}"
+            if newest:  # what is there beyond is of another way, which was left
+                place.set_aside(each for each in place.steps() if each > self._reached)
             there = place.steps()
             copied = step not in there or place.manifest(step) != manifest
             size = place.put(path) if copied else 0
             if newest:
-                self._tidy(place, step, best, there)
+                self._reached = step
+                self._tidy(place, {step, *there}, best)
                 self._last = manifest
         except Exception as error:
             if path.is_dir():
@@ -141,17 +150,16 @@ class Copier:
                 step=step, epoch=0, path=where, label="mirrored", bytes=size, seconds=took
             ))  # fmt: skip
 
-    def _tidy(self, place: Place, step: int, best: int | None, there: list[int]) -> None:
-        """The plan as it runs; of the checkpoints what a run keeps, and those of this way alone."""
+    def _tidy(self, place: Place, there: set[int], best: int | None) -> None:
+        """The plan as it runs, and of the checkpoints there what a run keeps."""
         if place.owner() != self._mark:
             return
         plan = self.directory / "plan.toml"
         if plan.is_file() and (raw := plan.read_bytes()) != self._plan:
             place.put_plan(raw)
             self._plan = raw
-        place.set_aside(each for each in there if each > step)
-        newest = sorted({step, *(each for each in there if each < step)})[-self.keep :]
-        place.drop({*newest, *checkpoint.steps(self.directory), *([] if best is None else [best])})
+        kept = {*sorted(there)[-self.keep :], *checkpoint.steps(self.directory)}
+        place.drop(kept if best is None else kept | {best})
 
     def _claimed(self) -> Place:
         """The run's own folder, marked as such; another one where somebody took that over."""
