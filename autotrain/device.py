@@ -6,6 +6,7 @@ import ctypes
 import errno
 import multiprocessing
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,18 @@ def nvidia_uuid(device: torch.device) -> str | None:
     if device.type != "cuda" or torch.version.hip is not None:
         return None
     return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def rounding(plan: Plan, device: torch.device) -> dict[str, str]:
+    """What it depends on how a run's sums are rounded, beside the form of its model."""
+    on_cpu = device.type == "cpu"
+    name = (
+        f"a CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+        if on_cpu
+        else torch.cuda.get_device_name(device)
+    )
+    said = {"torch": torch.__version__, "the device": name, "precision.dtype": plan.precision.dtype}
+    return said | {"device.threads": str(plan.device.threads)} if on_cpu else said
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             file.write(raw)
             file.flush()
             os.fchmod(file.fileno(), 0o644) if hasattr(os, "fchmod") else None
-            os.fsync(file.fileno())
+            sync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -176,10 +176,24 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
+def sync(handle: int) -> None:
+    """fsync; on macOS F_FULLFSYNC, as fsync there leaves the drive its cache. Raises OSError."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        try:
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY):
+                raise  # a file system that has no such call gets the other one
+    os.fsync(handle)
+
+
 def sync_file(path: Path) -> None:
     """fsync a file that something else has written. Raises OSError."""
     with open(path, "r+b") as file:
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -195,7 +209,7 @@ def sync_folder(folder: Path) -> None:
     except PermissionError:
         return
     try:
-        os.fsync(handle)
+        sync(handle)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise

@@ -64,7 +64,7 @@ def in_place_of(target: Path) -> Iterator[Path]:
         aside.mkdir()
         yield aside / target.name
         with open(aside / target.name, "rb+") as made:
-            os.fsync(made.fileno())
+            files.sync(made.fileno())
         os.replace(aside / target.name, target)
         files.sync_folder(target.parent)
     except OSError as error:

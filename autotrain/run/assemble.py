@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,19 +15,18 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Warned
 from autotrain.foreign.weights import Foreign
 from autotrain.repeats import Block
+from autotrain.run import otherwise
 from autotrain.run.buffers import Buffers
 from autotrain.run.cadence import Cadence
 from autotrain.run.healing import faults, guard
-from autotrain.run.keeping import checkpoint, handover, mirror
+from autotrain.run.keeping import checkpoint, handover, mirror, rewind
 from autotrain.run.keeping.checkpoint import Snapshot
-from autotrain.run.keeping.copier import Copier
 from autotrain.run.keeping.keeper import Keeper
-from autotrain.run.keeping.tensors import UNDIVIDED, tensors_of
+from autotrain.run.keeping.tensors import UNDIVIDED, insist_kept, tensors_of
 from autotrain.run.loading import data
 from autotrain.run.loading.aside import Aside
-from autotrain.run.loading.bucketed import BucketedOrder
 from autotrain.run.loading.feed import Feed
-from autotrain.run.loading.itinerary import Itinerary, ordered, refuses_one
+from autotrain.run.loading.itinerary import Itinerary, ordered
 from autotrain.run.loading.source import Source
 from autotrain.run.processes.ranks import Ranks, from_first, together
 from autotrain.run.schedule import Schedule
@@ -48,8 +47,9 @@ def assemble(
     device = device_of(plan.device)
     divides = ranks if plan.parallel.strategy == "shard" else None
     with together(divides, "the run cannot begin"):
-        kept_there = _make_ready(plan, directory, ranks, resume=resume)
+        keeper = _make_ready(plan, directory, ranks, resume=resume)
         model = build_model(plan, task, device)
+        insist_kept(model)
         taken = handover.begin(model, directory, weights, resume=resume)
         blocks = repeats.apart(
             model, repeats.blocks(model)
@@ -76,7 +76,7 @@ def assemble(
         schedule=Schedule(plan.schedule, plan.optimizer.lr, cadence.total_steps, task.better),
         cadence=cadence,
         feed=feed,
-        keeper=Keeper(directory, plan.checkpoint.keep, background=plan.checkpoint.background),
+        keeper=keeper,
         buffers=Buffers(model),
         memory=Memory(device),
         draws=Draws(plan.run.seed, device),
@@ -84,10 +84,10 @@ def assemble(
         parts=parts,
         last=feed.itinerary.last,
         taken=taken,
+        given=None if taken is None else str(taken.path),
         ranks=ranks,
         shards=shards,
     )
-    run.keeper.mirror = kept_there
     _stand(run, directory, resume=resume)
     return run
 
@@ -114,22 +114,23 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
     if resume:
         _resume(run, directory)
-    _note_processes(run)
-    _note_longer(run)
+    run.notes.extend(otherwise.than_planned(run))
 
 
-def _make_ready(plan: Plan, directory: Path, ranks: Ranks | None, *, resume: bool) -> Copier | None:
-    """The folder of the run, swept, and its mirror if it has one; for the process that writes."""
+def _make_ready(plan: Plan, directory: Path, ranks: Ranks | None, *, resume: bool) -> Keeper:
+    """Who keeps the run's checkpoints: in its folder, which is swept, and in a mirror."""
+    keeper = Keeper(directory, plan.checkpoint.keep, background=plan.checkpoint.background)
     if ranks is not None and not ranks.first:
-        return None
+        return keeper
     if not resume and checkpoint.steps(directory):
         raise AutotrainError(
             f"{directory}: holds a run already",
             "`--resume` to go on with it, `--fresh` to replace it",
         )
     checkpoint.sweep(directory)
-    there = plan.checkpoint.mirror
-    return None if there is None else mirror.begun(plan, directory, resume=resume)
+    if plan.checkpoint.mirror is not None:
+        keeper.mirror = mirror.begun(plan, directory, resume=resume)
+    return keeper
 
 
 def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module:
@@ -190,25 +191,12 @@ def _share(ranks: Ranks | None) -> tuple[int, int]:
     return (0, 1) if ranks is None else (ranks.rank, ranks.world)
 
 
-def _note_longer(run: Run) -> None:
-    """Samples beyond the last bucket: the data changed, or not all lengths were read."""
-    order = run.feed.itinerary.order
-    if not isinstance(order, BucketedOrder):
-        return
-    end, longest = order.buckets[-1][0], float(order.lengths.max())
-    longer = int((order.lengths > end).sum())
-    if longer:
-        message = (
-            f"samples longer than the plan's longest, {end:g}: {longer} of {len(order.lengths)}, "
-            f"up to {longest:g}; they go in smaller micro-batches"
-        )
-        advice = "plan again: the largest possible batch has not been checked"
-        step, epoch = run.state.step, run.epoch
-        run.notes.append(Warned(step=step, epoch=epoch, message=message, advice=advice))
-
-
 def _resume(run: Run, directory: Path) -> None:
-    """Go on from the newest checkpoint that verifies; what is passed over becomes a note."""
+    """Go on from the newest checkpoint that verifies; what is passed over becomes a note.
+
+    Raises AutotrainError where there are some and none verifies: a run that began anew would
+    delete them in time.
+    """
     path, torn, snapshot = from_first(run.ranks, lambda: _newest(run), "resuming")
     if path is None or snapshot is None:
         nothing = f"no checkpoint to resume from in {directory}: starting from the beginning"
@@ -219,7 +207,7 @@ def _resume(run: Run, directory: Path) -> None:
         run.keeper.good = frozenset({snapshot.step})
         if run.keeper.mirror is not None:
             run.keeper.mirror.go_on(snapshot.step)
-        _note_form(run, snapshot.state.get("model", {}))
+        run.notes.extend(otherwise.than_before(run, snapshot.state))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"
         run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
@@ -232,51 +220,15 @@ def _newest(run: Run) -> tuple[Path | None, list[str], Snapshot | None]:
     steps = checkpoint.steps(run.keeper.directory)
     most = tensors_of(run.model)
     path, snapshot, torn = checkpoint.newest_whole(run.keeper.directory, steps, most)
-    run.keeper.torn = {*steps[: len(torn)]}
-    return path, [error.message for error in torn], snapshot
-
-
-def _note_form(run: Run, before: Mapping[str, object]) -> None:
-    """Kernels other than before compute the same but for rounding; computing again, exactly."""
-    now = run.plan.model
-    changed = [
-        f"model.{key} was {before[key]} and is {getattr(now, key)}"
-        for key in ("compile", "cuda_graphs", "memory_format")
-        if before.get(key, getattr(now, key)) != getattr(now, key)
-    ]
-    if changed or now.compile:
-        why = "; ".join(changed) or "the model is compiled"
-        message = f"{why}: from here on the run goes as it would have, but for rounding"
-        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
-
-
-def _note_processes(run: Run) -> None:
-    message = processes_note(run)
-    if message:
-        run.notes.append(Warned(step=run.state.step, epoch=run.epoch, message=message))
-
-
-def processes_note(run: Run) -> str:
-    """What is other than planned about the processes, and what of it one may notice."""
-    planned = run.plan.batch.world_size
-    world = 1 if run.ranks is None else run.ranks.world
-    notes = []
-    if world != planned:
-        here = "this is one" if world == 1 else f"these are {world}"
-        for_ = f"{planned} process{'es' if planned > 1 else ''}"
-        notes.append(f"the plan is for {for_} and {here}: the same steps, {_cut_here(run, world)}")
-    if world > 1 and refuses_one(run.model):
-        notes.append("BatchNorm's statistics are those of process 0's part of each batch")
-    return "; ".join(notes)
-
-
-def _cut_here(run: Run, world: int) -> str:
-    order = run.feed.itinerary.order
-    if isinstance(order, BucketedOrder):
-        return f"their micro-batches shared by {world}" if world > 1 else "each slower"
-    accum = -(-order.global_batch // (order.micro_batch * world))
-    each = f" in each of {world} processes" if world > 1 else ""
-    split = run.plan.batch.split or 1
-    other = order.micro_batch != -(-run.plan.batch.micro_batch // split)
-    draws = ", by which dropout draws otherwise" if other else ""
-    return f"accumulated over {accum} micro-batches of {order.micro_batch}{each}{draws}"
+    said = [error.message for error in torn]
+    if said and path is None:
+        raise AutotrainError(
+            f"{checkpoint.checkpoints(run.keeper.directory)}: none of {len(said)} checkpoints can "
+            f"be read: {'; '.join(said[:3])}",
+            "mend what is named, take them from a mirror (--resume --from URL), or begin anew: "
+            "--fresh sets all of them aside",
+        )
+    if said:
+        place = rewind.set_aside(run.keeper.directory, steps[: len(said)])
+        said[-1] += f" (kept in {place})"
+    return path, said, snapshot

@@ -124,6 +124,9 @@ def _due(run: Run, stop: Stop) -> Iterator[Event]:
     """Log, evaluate and save as planned for this step. A wish to stop leaves it to the resume."""
     state, cadence = run.state, run.cadence
     yield from run.keeper.news()
+    if run.keeper.lost_best is not None:
+        state.forget_best(run.keeper.lost_best)
+        run.keeper.lost_best = None
     if not stop.reason and run.meter.steps and cadence.logs(state.step):
         yield from heal.log_point(run, (yield from _log(run)))
     if not stop.reason and heal.looks(run):

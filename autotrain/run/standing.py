@@ -50,3 +50,8 @@ class RunState:
             return False
         self.best, self.best_step = figure, self.step
         return True
+
+    def forget_best(self, step: int) -> None:
+        """The best one is of a step whose weights were lost: the next figure is the best so far."""
+        if self.best_step == step:
+            self.best = self.best_step = None

@@ -12,7 +12,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.data import Subset
 
 from autotrain.averaging import Average
-from autotrain.device import Memory, Precision, nvidia_uuid
+from autotrain.device import Memory, Precision, nvidia_uuid, rounding
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
@@ -102,6 +102,7 @@ class Run:
     notes: list[Event] = field(default_factory=list)
     resumed_from: Path | None = None
     taken: Taken | None = None
+    given: str | None = None  # where the weights that it began with lay, if they were given
     committing: bool = False
     mixes: bool = False
     step_seconds: float = 0.0
@@ -222,6 +223,8 @@ class Run:
             "draws": self.draws.state(),
             "bad_samples": self.feed.aside.state(),
             "model": self.plan.model.model_dump(),
+            "given": self.given,
+            "rounding": rounding(self.plan, self.device),
             "averaged": 0 if self.average is None else self.average.updates,
         }
         optimizer = flatten_optimizer(self.optimizer, self.parameters, layout)
@@ -248,7 +251,7 @@ class Run:
                 f"{name}/state.json: lacks what a resume needs: {error}",
                 "an older one with --resume --from STEP, or start a fresh run",
             ) from error
-        self.state, self.kept_best = stands, stands.best_step
+        self.state, self.kept_best, self.given = stands, stands.best_step, kept.get("given")
         set_rate(self.optimizer, self.schedule.at(self.state.step))
 
     def take_back(self, snapshot: Snapshot) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
 from torch import nn
 
+from autotrain.foreign.weights import Foreign
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import folder
 from autotrain.run.loop import train
@@ -138,6 +140,22 @@ def test_without_a_checkpoint_it_is_the_weights_of_the_beginning(tmp_path):
     found = snapshot(tmp_path / "run", 10)
     assert all(torch.equal(start[0][key], value) for key, value in found.model.tensors.items())
     assert not found.optimizer.tensors
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "after a resume"])
+def test_weights_that_were_given_are_not_replaced_by_drawn_ones(tmp_path, again):
+    """They are not there any more: the oldest checkpoint serves."""
+    plan = planned(run={"log_every_steps": 2}, checkpoint={"every_steps": 3, "keep": 1},
+                   evaluate={"every_epochs": 9})  # fmt: skip
+    given = Foreign(tmp_path / "given.pt", "0" * 64, regression().model().state_dict())
+    task = nan_at(plan, regression(), tmp_path / "look", range(5, 11))
+    first = run(plan, task, tmp_path / "run", weights=given, max_steps=6) if again else []
+    shutil.rmtree(checkpoint.folder(tmp_path / "run", 0), ignore_errors=True)
+    more = {"resume": True} if again else {"weights": given}
+    seen = first + run(plan, task, tmp_path / "run", max_steps=12, **more)
+    cures = [e.cure for e in named(seen, "healed")]
+    assert not any("beginning" in cure for cure in cures)
+    assert any(", the oldest checkpoint" in cure for cure in cures), cures
 
 
 def spoil(directory, step):

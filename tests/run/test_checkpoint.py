@@ -199,8 +199,37 @@ def test_half_written_folders_of_a_killed_run_are_swept(tmp_path):
     (place / ".step-00000002.123").mkdir()
     (place / ".step-00000002.123" / "model.safetensors").write_bytes(b"half")
     (place / ".latest.abc").write_text("half")
+    (place / ".step-00000003.gone").symlink_to(place / "step-00000001")
+    (place / ".git").mkdir()
+    (place / ".gitignore").write_text("*")
     checkpoint.sweep(tmp_path)
-    assert sorted(e.name for e in place.iterdir()) == ["latest", "step-00000001"]
+    held = [".git", ".gitignore", "latest", "step-00000001"]
+    assert sorted(e.name for e in place.iterdir()) == held  # what is not ours, too
+    checkpoint.verify(place / "step-00000001")
+
+
+def test_checkpoints_that_are_a_link_are_refused(tmp_path):
+    """A stranger's folder may hold one to anywhere."""
+    victim = tmp_path / "victim"
+    (victim / ".step-00000001.secret").mkdir(parents=True)
+    checkpoint.checkpoints(tmp_path).symlink_to(victim)
+    with pytest.raises(AutotrainError, match="is a link"):
+        checkpoint.sweep(tmp_path)
+    with pytest.raises(AutotrainError, match="is a link"):
+        rewind.set_aside(tmp_path, [])
+    assert [e.name for e in victim.iterdir()] == [".step-00000001.secret"]
+
+
+def test_a_removed_folder_is_made_again(tmp_path):
+    """By the next save, whoever removed it."""
+    for background in (False, True):
+        directory = tmp_path / str(background)
+        with Keeper(directory, keep=2, background=background) as keeper:
+            list(keeper.save("step", 1, 1, lambda: snapshot(1)))
+            shutil.rmtree(directory)
+            told = [*keeper.begin("step", 1, 2, lambda: snapshot(2)), *keeper.settle()]
+        assert [event.name for event in told] == ["saved"], told
+        checkpoint.verify(checkpoint.folder(directory, 2))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of open files are in /proc")

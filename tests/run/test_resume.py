@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -177,6 +178,90 @@ def test_a_torn_checkpoint_is_passed_over_and_named(tmp_path):
     assert events[0].resumed_from.endswith("step-00000005")
     assert "step-00000010/optimizer.safetensors" in events[1].message
     assert digests(tmp_path / "torn") == digests(tmp_path / "whole")
+
+
+def test_what_is_passed_over_is_set_aside_and_not_deleted(tmp_path):
+    """Somebody may still want the weights of it."""
+    plan = make_plan(checkpoint={"keep": 1})
+    run(plan, noisy_task(), tmp_path, max_steps=5)
+    held = checkpoint.folder(tmp_path, 5)
+    shutil.copytree(held, held.with_name("step-00000007"))
+    events = run(plan, noisy_task(), tmp_path, resume=True)
+    place = checkpoint.checkpoints(tmp_path) / "aside-1"
+    assert f"(kept in {place})" in events[1].message
+    assert [e.name for e in place.iterdir()] == ["step-00000007"]
+    assert events[-1].reason == "finished"
+
+
+@pytest.mark.parametrize("how", ["torn", "closed", "newer"])
+def test_where_no_checkpoint_can_be_read_nothing_begins_anew(tmp_path, how):
+    """What a run that began anew saved would in time delete them."""
+    plan = make_plan(checkpoint={"keep": 9})
+    run(plan, noisy_task(), tmp_path, max_steps=10)
+    steps = checkpoint.steps(tmp_path)
+    for step in steps:
+        manifest = checkpoint.folder(tmp_path, step) / checkpoint.MANIFEST
+        if how == "torn":
+            os.truncate(manifest, 10)
+        elif how == "newer":
+            manifest.write_text(manifest.read_text().replace('"schema": 1', '"schema": 2'))
+        else:
+            manifest.unlink()
+            manifest.mkdir()  # no one can read that either, be it root
+    with pytest.raises(
+        AutotrainError, match=r"none of \d checkpoints can be read: .*manifest.json"
+    ):
+        run(plan, noisy_task(), tmp_path, resume=True)
+    assert checkpoint.steps(tmp_path) == steps
+
+
+def test_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(tmp_path):
+    """Not at the first save, nor at the last."""
+
+    def with_state(add):
+        task = noisy_task()
+
+        def model():
+            made = task.model()
+            add(made)
+            return made
+
+        return dataclasses.replace(task, model=model)
+
+    def no_step(model, batch):
+        pytest.fail("a step was taken")
+
+    for add, says in (
+        (lambda m: m.register_buffer("phases", torch.zeros(2, dtype=torch.complex128)), "phases"),
+        (lambda m: m.register_buffer("few", torch.zeros(2, 2).to_sparse()), "few"),
+        (lambda m: setattr(type(m), "get_extra_state", lambda _: b"raw"), "_extra_state: a bytes"),
+    ):
+
+        class Own(type(noisy_task().model())):
+            pass
+
+        task = with_state(lambda m, add=add: (setattr(m, "__class__", Own), add(m)))
+        with pytest.raises(AutotrainError, match=says):
+            run(make_plan(), dataclasses.replace(task, loss=no_step), tmp_path / says[:3])
+
+
+def test_what_was_made_elsewhere_is_told_to_go_on_but_for_rounding(tmp_path):
+    """Another torch or another number of threads; nothing is told where all is as before."""
+    plan = make_plan()
+    run(plan, noisy_task(), tmp_path, max_steps=5)
+
+    def older(path):
+        path.write_text(path.read_text().replace(f'"torch": "{torch.__version__}"', '"torch": "1"'))
+
+    rewritten(tmp_path, "state.json", older)
+    told = run(plan, noisy_task(), tmp_path, resume=True, max_steps=10)[1]
+    assert told.message.startswith(f"torch was 1 and is {torch.__version__}: from here on")
+    assert told.message.endswith("but for rounding")
+    events = run(plan, noisy_task(), tmp_path, resume=True, max_steps=12)
+    assert "warned" not in [event.name for event in events]
+    more = make_plan(device={"threads": 2})
+    told = run(more, noisy_task(), tmp_path, resume=True)[1]
+    assert told.message.startswith("device.threads was 1 and is 2: ")
 
 
 def test_nothing_to_resume_starts_from_the_beginning_and_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,6 +51,31 @@ def test_training_goes_on_and_later_saves_succeed(tmp_path):
     assert "needed 1 MiB" in warned[0].message
     assert "free " in warned[0].message
     assert (seen[-1].reason, seen[-1].checkpoint[-13:]) == ("finished", "step-00000015")
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_best_one_that_is_not_on_disk_leaves_its_place_to_the_next(tmp_path, background):
+    """Worse than it, but the best there is."""
+    task, judged = noisy_task(), []
+
+    def loss(model, batch):
+        made = task.loss(model, batch)
+        judged.append(not model.training)
+        return made if model.training else replace(made, total=made.total * sum(judged))
+
+    plan = make_plan(checkpoint={"every_epochs": 9, "background": background})
+    going = train(plan, replace(task, loss=loss), tmp_path, task_file=tmp_path)
+    seen, limit = [], LimitedFiles(1000)
+    for event in going:
+        seen.append(event)
+        if event.name == "evaluated" and event.epoch == 1:
+            limit.__enter__()
+        elif event.name == "warned":
+            limit.__exit__()
+    lost = next(event for event in seen if event.name == "warned")
+    assert "the best that is saved counts as best" in lost.message
+    assert pointed(tmp_path)["best"] == 10
+    assert seen[-1].best_step == 10
 
 
 def test_a_last_step_that_cannot_be_saved_is_an_error(tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[2]
 WHERE = ("autotrain/files.py", "autotrain/run/lock.py", "autotrain/run/keeping/*.py",
          "autotrain/trust.py")  # fmt: skip
-CALLS = {"fsync", "sync_folder", "rename", "replace", "verify", "acquire", "make_folder"}
+CALLS = {"sync", "fsync", "sync_folder", "rename", "replace", "verify", "acquire", "make_folder"}
 CHECKED = ("sha256", "digest", "bytes", "size")
 # The quickest first; whoever notices ends it.
 TESTS = (

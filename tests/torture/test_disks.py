@@ -103,7 +103,7 @@ def test_a_disk_that_turns_read_only(victim, unharmed, begun, disk, back):
 
 
 def test_a_run_whose_folder_is_removed_makes_it_again(victim, unharmed, begun, tmp_path):
-    again = 0
+    again = lost = 0
     for directory, under_way in begun(lambda number: tmp_path / str(number)):
         shutil.rmtree(directory, ignore_errors=True)
         before = len(reported(directory))
@@ -116,4 +116,6 @@ def test_a_run_whose_folder_is_removed_makes_it_again(victim, unharmed, begun, t
             insist_on_reported(directory)
             assert ending(directory) == unharmed[0]
             again += 1
+        lost += running and code == 1  # its last save was under way
+    assert lost <= again, "after a removal, saves do not come about any more"
     print(f"{again} went on in a new folder")

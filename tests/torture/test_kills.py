@@ -38,6 +38,31 @@ def test_killed_anywhere_a_run_ends_the_same_after_its_resume(
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
+def test_killed_three_times_in_one_epoch_it_learns_from_each_sample_once(
+    victim, dice, times, tmp_path, workers
+):
+    """The epoch is the only one, and a checkpoint is made after every step."""
+    way = {"workers": workers, "every": 1, "epochs": 1, "samples": {"count": 400}}
+    whole = tmp_path / "whole"
+    assert victim.ask(whole, **way)["code"] == 0
+    for number in range(max(times // 50, 1)):
+        directory = tmp_path / str(number)
+        for _ in range(3):
+            before = len(reported(directory))
+            way["background"] = dice.random() < 0.5
+            pid = victim.under_way(directory, **way, resume=directory.exists())
+            more = dice.randint(1, 4)
+            while len(reported(directory)) < before + more and alive(pid):
+                time.sleep(0.001)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            assert victim.answer()["code"] == -signal.SIGKILL, "the epoch was over before"
+            insist_on_reported(directory)
+        assert victim.ask(directory, **way, resume=True)["code"] == 0
+        assert ending(directory) == ending(whole)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_killed_again_and_again_a_run_comes_to_the_same_end(victim, dice, times, tmp_path, workers):
     """Fifty times, each soon after a checkpoint: a sample is still learned from once an epoch."""
     kills = max(times // 20, 5)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from autotrain.run.keeping import checkpoint
-from autotrain.run.keeping.keeper import POINTERS
+from autotrain.run.keeping.checkpoint import POINTERS
 
 from .conftest import traced_by
 from .strict import CALLS, Strict, calls

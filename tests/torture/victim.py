@@ -38,12 +38,12 @@ class Numbered(torch.utils.data.Dataset):
     is read, once, and that then takes 0.4 s more.
     """
 
-    def __init__(self, more=0, wide=1, greedy=None, pauses=None, seconds=0.0):
-        self.more, self.wide, self.greedy = more, wide, greedy
+    def __init__(self, more=0, wide=1, greedy=None, pauses=None, seconds=0.0, count=COUNT):
+        self.more, self.wide, self.greedy, self.count = more, wide, greedy, count
         self.pauses, self.seconds = pauses, seconds
 
     def __len__(self):
-        return COUNT
+        return self.count
 
     def __getitem__(self, index):
         x = torch.randn(4, generator=torch.Generator().manual_seed(index))

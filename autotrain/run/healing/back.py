@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from autotrain.errors import AutotrainError
 from autotrain.events import Event, Warned
 from autotrain.optimizer import set_rate
 from autotrain.run.assemble import build_model, itinerary
@@ -30,6 +31,8 @@ def replay(run: Run) -> Way:
     """
     yield from run.keeper.settle()
     found = yield from _first_good(run, [s for s in _steps(run) if s <= run.state.step])
+    if found is None:
+        _insist_on_beginning(run)
     _leave_step(run)
     if found is None:
         _begin(run)
@@ -49,14 +52,20 @@ def unlearn(run: Run, first: int) -> Way:
     """What was learned is as before step `first`; the run goes on where it stands.
 
     Where that was done before, and no checkpoint has been made on the way since, it goes further
-    back this time, if there is a checkpoint. Returns which it is.
+    back this time, if there is a checkpoint. Where none is before it, and the run began with
+    weights that were given and are not there any more, the oldest one serves. Returns which it is.
     """
     yield from run.keeper.settle()
-    state, before = run.state, [s for s in _steps(run) if s < first]
+    every = _steps(run)
+    state, before = run.state, [s for s in every if s < first]
     to, at = state.went_back_to, state.went_back_at
     if to is not None and at is not None and before and before[0] <= at:
         before = [s for s in before if s < to] or before
     found = yield from _first_good(run, before)
+    if found is None and not _begins(run):
+        found = yield from _first_good(run, every[::-1])
+    if found is None:
+        _insist_on_beginning(run)
     _leave_step(run)
     if found is None:
         _begin(run)
@@ -64,8 +73,10 @@ def unlearn(run: Run, first: int) -> Way:
         run.take_back(found)
     state.went_back_at, state.went_back_to = state.step, found.step if found else None
     run.go_on(itinerary(run))
-    learned = f"what was learned by step {found.step}" if found else "the weights of the beginning"
-    return f"back to {learned}"
+    if found is None:
+        return "back to the weights of the beginning"
+    oldest = "" if found.step < first else ", the oldest checkpoint"
+    return f"back to what was learned by step {found.step}{oldest}"
 
 
 def _steps(run: Run) -> list[int]:
@@ -95,11 +106,35 @@ def _leave_step(run: Run) -> None:
     run.committing = False
 
 
+def _begins(run: Run) -> bool:
+    """Whether the weights that the run began with can be had: its own, or a whole checkpoint's."""
+
+    def found() -> bool:
+        if run.given is None:
+            return True
+        try:
+            checkpoint.verify(Path(run.given))
+        except AutotrainError:
+            return False
+        return True
+
+    return from_first(run.ranks, found, "going back")
+
+
+def _insist_on_beginning(run: Run) -> None:
+    if not _begins(run):
+        raise AutotrainError(
+            f"there is no checkpoint to go back to, and {run.given}, whose weights the run began "
+            "with, is none",
+            "a larger checkpoint.keep, and a lower optimizer.lr",
+        )
+
+
 def _begin(run: Run) -> None:
     """The weights that the run began with, and an optimizer that has seen nothing."""
     fresh = build_model(run.plan, run.task, torch.device("cpu"))  # two may not fit the device
-    if run.taken is not None:
-        take_over(fresh, run.taken.path)
+    if run.given is not None:
+        take_over(fresh, Path(run.given))
     restore_model(run.model, flatten_model(fresh), run.layout)
     run.optimizer.state.clear()
     if run.average is not None:

@@ -8,7 +8,6 @@ No pickle: loading one imports nothing.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -30,7 +29,10 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 16
 MODEL, AVERAGE = "model.safetensors", "ema.safetensors"
 CONTENT = (MODEL, "optimizer.safetensors", "state.json")
+POINTERS = ("latest", "best", "interrupted", "emergency")
 _FOLDER = re.compile(r"step-([0-9]{8,18})")
+# A checkpoint or a pointer before it has its name, and a checkpoint that is being deleted.
+_HALF = re.compile(rf"\.({_FOLDER.pattern}|{'|'.join(POINTERS)})\..+")
 
 
 class TornError(AutotrainError):
@@ -71,6 +73,16 @@ def step_of(path: Path) -> int | None:
     """The step a folder holds; None for anything that is not a checkpoint by its name."""
     found = _FOLDER.fullmatch(path.name)
     return int(found[1]) if found else None
+
+
+def insist_own(directory: Path) -> None:
+    """Raise AutotrainError where the checkpoints are a link: a stranger's may lead anywhere."""
+    place = checkpoints(directory)
+    if place.is_symlink():
+        raise AutotrainError(
+            f"{place}: is a link, and a run writes and deletes in its own folder only",
+            "name the place as run.directory, or link that",
+        )
 
 
 def steps(directory: Path) -> list[int]:
@@ -228,28 +240,14 @@ def newest_whole(
     return None, None, torn
 
 
-def set_aside(directory: Path, those: Iterable[int]) -> Path:
-    """Have checkpoints count no more, and lose none; returns where they are kept.
-
-    Raises AutotrainError.
-    """
-    numbered = (checkpoints(directory) / f"aside-{n}" for n in itertools.count(1))
-    place = next(each for each in numbered if not each.exists())
-    try:
-        place.mkdir()
-        for each in sorted(those):
-            path = folder(directory, each)
-            path.rename(place / path.name)
-        files.sync_folder(place)
-        files.sync_folder(place.parent)
-    except OSError as error:
-        raise AutotrainError(f"{place}: {error.strerror}") from None
-    return place
-
-
 def sweep(directory: Path) -> None:
-    """Remove what a killed run left half written; only under the run's lock."""
+    """Remove what a killed run left half written, by the names that it has; only under the run's
+    lock. Raises AutotrainError as `insist_own`.
+    """
+    insist_own(directory)
     for entry in checkpoints(directory).glob(".*"):
+        if not _HALF.fullmatch(entry.name):
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         else:

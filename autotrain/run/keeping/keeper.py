@@ -16,13 +16,12 @@ from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
-from autotrain.run.keeping.checkpoint import Snapshot
+from autotrain.run.keeping.checkpoint import POINTERS, Snapshot
 from autotrain.run.keeping.copier import Copier
 from autotrain.run.keeping.writer import Writer
 from autotrain.run.signals import Stop
 from autotrain.units import bytes_text
 
-POINTERS = ("latest", "best", "interrupted", "emergency")
 # state.json, the headers and the folder itself, beside the tensors.
 OVERHEAD_BYTES = 1 << 20
 
@@ -74,7 +73,6 @@ class Keeper:
         self.directory = directory
         self.keep = keep
         self.good: frozenset[int] = frozenset()
-        self.torn: set[int] = set()
         self.why = ""  # what became of the last save that failed
         # Of a process that leaves the writing to another: what to do in its place.
         self.idle: Callable[[], None] | None = None
@@ -83,6 +81,7 @@ class Keeper:
         self.background = background
         self.alone = True  # no other process waits for what this one does
         self.retry: Retry | None = None
+        self.lost_best: int | None = None  # the step of a best one that is not on disk
         self.mirror: Copier | None = None
         self._writer: Writer[Kept] = Writer()
         self._writing: Asked | None = None
@@ -179,7 +178,10 @@ class Keeper:
             self.retry = None
             if self.mirror is not None:
                 self.mirror.offer(asked.step)
-        elif self.retry is None and self.alone:
+            return kept.events
+        if asked.label == "best" and self.alone:
+            self.lost_best = asked.step
+        if self.retry is None and self.alone:
             self.retry = Retry(asked.step + FIRST_RETRY, 2 * FIRST_RETRY, kept.needed)
         return kept.events
 
@@ -196,14 +198,16 @@ class Keeper:
                 good.add(step)
             for name in {"latest", label} & {*POINTERS}:
                 self.point(name, step)
+            path = checkpoint.folder(self.directory, step)
+            size = sum(entry.stat().st_size for entry in path.iterdir())
         except (OSError, AutotrainError, MemoryError) as error:
             advice = "free some space; training goes on, and a save is tried again"
             self.why = self._why(error, needed, good)
             message = f"checkpoint not saved: {self.why}"
+            if label == "best":
+                message += "; of what follows, the best that is saved counts as best"
             warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
             return Kept((warned,), frozenset(good), needed)
-        path = checkpoint.folder(self.directory, step)
-        size = sum(entry.stat().st_size for entry in path.iterdir())
         seconds = perf_counter() - begun
         saved = Saved(
             step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds,
@@ -222,7 +226,6 @@ class Keeper:
         if snapshot.bytes + OVERHEAD_BYTES > self._room()[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         checkpoint.save(self.directory, snapshot)
-        self.torn.discard(snapshot.step)
 
     def point(self, name: str, step: int) -> None:
         """Make a pointer name a step that is on disk. Raises AutotrainError where it cannot."""
@@ -231,9 +234,9 @@ class Keeper:
 
     def _prune(self, good: set[int]) -> None:
         """Drop all but the newest `keep` and what a pointer names; the newest good one stays."""
-        known = [s for s in checkpoint.steps(self.directory) if s not in self.torn]
+        known = checkpoint.steps(self.directory)
         kept = {*known[: self.keep], *pointed(self.directory).values(), max(good)}
-        for step in checkpoint.steps(self.directory):
+        for step in known:
             if step not in kept:
                 path = checkpoint.folder(self.directory, step)
                 # Renamed first: a kill in between leaves rubbish by name, not a torn checkpoint.
@@ -242,8 +245,7 @@ class Keeper:
                 good.discard(step)
 
     def _room(self) -> tuple[int, str]:
-        place = checkpoint.checkpoints(self.directory)
-        return files.room(place if place.exists() else self.directory)
+        return files.room(files.nearest_folder(checkpoint.checkpoints(self.directory)))
 
     def _why(self, error: Exception, needed: int, good: set[int]) -> str:
         said = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]

@@ -9,8 +9,8 @@ from pathlib import Path
 from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.events import Warned
-from autotrain.run.keeping import checkpoint
-from autotrain.run.keeping.checkpoint import TornError
+from autotrain.run.keeping import checkpoint, rewind
+from autotrain.run.keeping.checkpoint import MANIFEST, TornError
 from autotrain.run.keeping.copier import Copier, best_of, marks, remember
 from autotrain.run.keeping.place import Place, said
 from autotrain.schema import Plan
@@ -27,7 +27,7 @@ def fetch(url: str, name: str, directory: Path) -> tuple[int, list[str]]:
         places = [place] if place.steps() else []
         for each in () if places else dict.fromkeys((name, _of(name, directory))):
             places += place.within(each).runs()
-        step, notes = _fetched(places, directory)
+        step, notes = _fetched(*_meant(places, directory), directory)
     except AutotrainError:
         raise
     except Exception as error:
@@ -38,9 +38,10 @@ def fetch(url: str, name: str, directory: Path) -> tuple[int, list[str]]:
     return step, notes
 
 
-def _fetched(places: list[Place], directory: Path) -> tuple[int | None, list[str]]:
-    """As `fetch`, of the one among those that is meant."""
-    place, others = _meant(places, directory)
+def _fetched(
+    place: Place | None, others: list[Place], directory: Path
+) -> tuple[int | None, list[str]]:
+    """As `fetch`, of the one that is meant among others."""
     if place is None:
         return None, []
     notes = [
@@ -49,7 +50,7 @@ def _fetched(places: list[Place], directory: Path) -> tuple[int | None, list[str
     ]
     for step in place.steps():
         try:
-            path = place.get(step, directory)
+            path = _brought(place, step, directory)
         except TornError as error:
             notes.append(f"passed over a torn checkpoint: {error.message}")
             continue
@@ -68,12 +69,37 @@ def _meant(places: list[Place], directory: Path) -> tuple[Place | None, list[Pla
     return meant, [each for each in held if each is not meant]
 
 
+def _brought(place: Place, step: int, directory: Path) -> Path:
+    """Fetch a checkpoint, unless it is here and whole; another of that step is set aside."""
+    checkpoint.insist_own(directory)
+    target = checkpoint.folder(directory, step)
+    if _is_whole(target, place.manifest(step)):
+        return target
+    fetched = place.get(step, directory)
+    if target.exists():
+        rewind.set_aside(directory, [step])
+    fetched.rename(target)
+    files.sync_folder(target.parent)
+    return target
+
+
+def _is_whole(path: Path, manifest: bytes) -> bool:
+    """Whether a checkpoint here is what that manifest says."""
+    try:
+        if (path / MANIFEST).read_bytes() != manifest:
+            return False
+        checkpoint.verify(path)
+    except (OSError, TornError):
+        return False
+    return True
+
+
 def _fetched_best(place: Place, newest: Path, directory: Path) -> list[str]:
     """Bring the best one too, and point at both; what is wrong with it."""
     best, notes = best_of(newest), []
     if best in place.steps() and best is not None:
         try:
-            place.get(best, directory)
+            _brought(place, best, directory)
         except TornError as error:
             notes.append(f"the best checkpoint is torn: {error.message}")
     for pointer, step in (("latest", checkpoint.step_of(newest)), ("best", best)):
@@ -119,9 +145,10 @@ def plan_there(plan: Plan, directory: Path) -> bytes:
 def _recalled(root: Place, directory: Path) -> list[str]:
     """Fetch the newest checkpoint of a run that has none here; what a person should know."""
     with _needed(root, directory):
-        step, notes = _fetched(root.runs(), directory)
-    if step is not None:
-        notes.append(f"no checkpoint was left here: step-{step} is from {root.url}")
+        place, others = _meant(root.runs(), directory)
+        step, notes = _fetched(place, others, directory)
+    if place is not None and step is not None:
+        notes.append(f"no checkpoint was left here: step-{step} is from {place.url}")
     return notes
 
 

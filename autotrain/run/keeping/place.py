@@ -154,14 +154,11 @@ class Place:
             self.system.rm(folder, recursive=True)
 
     def get(self, step: int, directory: Path) -> Path:
-        """Fetch a checkpoint into a run's folder, where another of that step is set aside.
-
-        What is there already, and whole, is taken. Raises TornError, OSError; nothing half made.
+        """Fetch a checkpoint, verified and on the disk, to beside where it will be: it has no name
+        yet that counts. Raises TornError, OSError; nothing half made stays.
         """
         target = checkpoint.folder(directory, step)
         raw = self.manifest(step)
-        if _is_whole(target, raw):
-            return target
         names = _names(raw, f"{self.url}: {target.name}/{MANIFEST}")
         for name, size in names.items():
             if self.system.size(self._path(target.name, name)) != size:
@@ -177,14 +174,10 @@ class Place:
                 files.sync_file(temporary / name)
             files.write_atomic(temporary / MANIFEST, raw)
             checkpoint.verify(temporary)
-            if target.exists():
-                checkpoint.set_aside(directory, [step])
-            temporary.rename(target)
-            files.sync_folder(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        return target
+        return temporary
 
     def _path(self, *names: str) -> str:
         return "/".join((self.root, "checkpoints", *names))
@@ -234,17 +227,6 @@ def said(error: Exception) -> str:
 
 def _name(step: int) -> str:
     return checkpoint.folder(Path(), step).name
-
-
-def _is_whole(path: Path, manifest: bytes) -> bool:
-    """Whether a checkpoint here is what that manifest says."""
-    try:
-        if (path / MANIFEST).read_bytes() != manifest:
-            return False
-        checkpoint.verify(path)
-    except (OSError, TornError):
-        return False
-    return True
 
 
 def _insist_on_room(folder: Path, name: str, need: int) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 from autotrain.run.keeping import checkpoint
-from autotrain.run.keeping.keeper import POINTERS, pointed
+from autotrain.run.keeping.checkpoint import POINTERS
+from autotrain.run.keeping.keeper import pointed
 
 _STEP = re.compile(r"(?:step-)?0*([0-9]{1,18})")
 
@@ -40,6 +45,25 @@ def go_back(directory: Path, name: str) -> str:
     newer = [each for each in checkpoint.steps(directory) if each > step]
     if not newer:
         return f"step-{step} is the newest"
-    place = checkpoint.set_aside(directory, newer)
+    place = set_aside(directory, newer)
     others = f" and {len(newer) - 1} more" if len(newer) > 1 else ""
     return f"back to step-{step}; step-{newer[0]}{others} are kept in {place}"
+
+
+def set_aside(directory: Path, steps: Sequence[int]) -> Path:
+    """Move these checkpoints to a new `checkpoints/aside-N`, which it returns, where they count no
+    more and nothing deletes them. Raises AutotrainError.
+    """
+    checkpoint.insist_own(directory)
+    numbered = (checkpoint.checkpoints(directory) / f"aside-{n}" for n in itertools.count(1))
+    place = next(each for each in numbered if not os.path.lexists(each))
+    try:
+        place.mkdir()
+        for each in sorted(steps):
+            path = checkpoint.folder(directory, each)
+            path.rename(place / path.name)
+        files.sync_folder(place)
+        files.sync_folder(place.parent)
+    except OSError as error:
+        raise AutotrainError(f"{place}: {error.strerror}") from None
+    return place

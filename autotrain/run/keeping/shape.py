@@ -82,6 +82,8 @@ class Kept(TypedDict):
     bad_samples: list[tuple[StrictBool, Whole, str, Number, StrictBool]]
     model: NotRequired[dict[str, bool | str]]
     averaged: NotRequired[Whole]
+    given: NotRequired[str | None]
+    rounding: NotRequired[dict[str, str]]
 
 
 @cache

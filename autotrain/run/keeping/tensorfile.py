@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from autotrain import files
 from autotrain.errors import AutotrainError
 
 CHUNK_BYTES = 4 << 20
 # More is asked of no model; a stranger's file may claim it.
 HEADER_BYTES, MOST_TENSORS = 16 << 20, 100_000
-_NAMES = {
+# torch's dtypes as the format names them.
+NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -58,7 +59,7 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
             digest.update(chunk)
             count += len(chunk)
         file.flush()
-        os.fsync(file.fileno())
+        files.sync(file.fileno())
     return Written(count, digest.hexdigest())
 
 
@@ -75,10 +76,10 @@ def tensor_chunks(
     offset = 0
     for name, value in ordered:
         end = offset + value.numel() * value.element_size()
-        if value.dtype not in _NAMES:
+        if value.dtype not in NAMES:
             raise AutotrainError(f"{name}: {value.dtype} has no place in a safetensors file")
         shape = list(value.shape)
-        header[name] = {"dtype": _NAMES[value.dtype], "shape": shape, "data_offsets": [offset, end]}
+        header[name] = {"dtype": NAMES[value.dtype], "shape": shape, "data_offsets": [offset, end]}
         offset = end
     raw = json.dumps(header).encode()
     if len(raw) >= HEADER_BYTES or len(header) > MOST_TENSORS:

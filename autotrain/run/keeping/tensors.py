@@ -16,6 +16,7 @@ import torch
 from autotrain.averaging import Average
 from autotrain.errors import AutotrainError
 from autotrain.optimizer import grouped
+from autotrain.run.keeping import tensorfile
 
 _ANOTHER = "resume with the code and options that the run began with, or start a fresh run"
 
@@ -71,6 +72,19 @@ UNDIVIDED = Undivided()
 def tensors_of(model: torch.nn.Module) -> int:
     """More than a file of a checkpoint of this model, or of one much like it, can hold."""
     return 1000 + 10 * len(model.state_dict(keep_vars=True))
+
+
+def insist_kept(model: torch.nn.Module) -> None:
+    """Raise AutotrainError for what of a model's state no checkpoint can hold, by its name."""
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, torch.Tensor):
+            _plain(name, value)
+        elif value.layout != torch.strided or value.dtype not in tensorfile.NAMES:
+            kind = value.dtype if value.layout == torch.strided else value.layout
+            raise AutotrainError(
+                f"{name}: a tensor of {kind} cannot be kept in a checkpoint",
+                "keep it in another dtype, or register the buffer with persistent=False",
+            )
 
 
 def flatten_model(model: torch.nn.Module, layout: Layout = UNDIVIDED) -> Flat:
