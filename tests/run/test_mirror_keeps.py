@@ -137,8 +137,9 @@ def test_of_two_that_go_on_with_one_run_neither_loses_anything(tmp_path):
     after = tree(there / "mine")
     assert {name: after[name] for name in before} == before
     assert [told for told in warnings(seen) if f"copies go to {there}/mine/run-2" in told]
-    assert max(steps(there / "mine")) == 12
     assert max(steps(there / "mine/run-2")) == 15
+    list(begun(two, there, resume=True, max_steps=13))
+    assert [max(steps(there / "mine" / of)) for of in (".", "run-2")] == [13, 15]
 
 
 def test_a_folder_that_was_copied_whole_is_such_a_pair_too(tmp_path):
@@ -171,6 +172,17 @@ def test_what_a_run_goes_back_behind_is_set_aside_there_too(tmp_path, monkeypatc
     assert [p.name for p in sorted(aside.iterdir())] == [f"step-0000000{n}" for n in (6, 7, 8, 9)]
     assert tree(aside / "step-00000009") == before
     assert mirror.fetch(str(there), "mine", tmp_path / "bare/mine")[0] == 7
+
+
+def test_a_step_that_is_there_is_never_written_over(tmp_path):
+    ways = [tmp_path / f"{rate}/mine" for rate in (1e-2, 1e-3)]
+    for way, rate in zip(ways, (1e-2, 1e-3), strict=True):
+        list(begun(way, tmp_path / "elsewhere", max_steps=2, rate=rate))
+    place = Place(str(tmp_path / "there"))
+    for way in ways:
+        place.put(checkpoint.folder(way, 2))
+    kept = [tmp_path / "there/checkpoints" / of / "step-00000002" for of in ("aside-1", ".")]
+    assert [tree(each) for each in kept] == [tree(checkpoint.folder(way, 2)) for way in ways]
 
 
 def test_the_mirrors_newest_replaces_one_that_is_torn_here(tmp_path):

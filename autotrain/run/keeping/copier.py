@@ -132,12 +132,12 @@ class Copier:
             where = f"{place.url}/checkpoints/{path.name}"
             if newest:  # what is there beyond is of another way, which was left
                 place.set_aside(each for each in place.steps() if each > self._reached)
-            there = place.steps()
+            seen, there = place.folders(), place.steps()
             copied = step not in there or place.manifest(step) != manifest
             size = place.put(path) if copied else 0
             if newest:
                 self._reached = step
-                self._tidy(place, {step, *there}, best)
+                self._tidy(place, {*seen}, {step, *there}, best)
                 self._last = manifest
         except Exception as error:
             if path.is_dir():
@@ -150,16 +150,19 @@ class Copier:
                 step=step, epoch=0, path=where, label="mirrored", bytes=size, seconds=took
             ))  # fmt: skip
 
-    def _tidy(self, place: Place, there: set[int], best: int | None) -> None:
-        """The plan as it runs, and of the checkpoints there what a run keeps."""
+    def _tidy(self, place: Place, seen: set[int], there: set[int], best: int | None) -> None:
+        """The plan as it runs; of what was `seen` there before, only what a run keeps.
+
+        Whoever takes the folder over at this moment brings what was not.
+        """
         if place.owner() != self._mark:
             return
         plan = self.directory / "plan.toml"
         if plan.is_file() and (raw := plan.read_bytes()) != self._plan:
             place.put_plan(raw)
             self._plan = raw
-        kept = {*sorted(there)[-self.keep :], *checkpoint.steps(self.directory)}
-        place.drop(kept if best is None else kept | {best})
+        kept = {*sorted(there)[-self.keep :], *checkpoint.steps(self.directory), best}
+        place.drop(seen - kept)
 
     def _claimed(self) -> Place:
         """The run's own folder, marked as such; another one where somebody took that over."""
@@ -200,7 +203,7 @@ def best_of(path: Path) -> int | None:
         best = files.read_json(path / "state.json")["run"]["best_step"]
     except (KeyError, TypeError):
         return None
-    return best if isinstance(best, int) and best >= 0 else None
+    return best if isinstance(best, int) and 0 <= best < 10**18 else None
 
 
 def marks(directory: Path) -> list[str]:

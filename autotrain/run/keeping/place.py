@@ -87,9 +87,14 @@ class Place:
             files.sync_file(Path(self.root, "run.json"))
         self._sync(self.root)
 
+    def folders(self) -> list[int]:
+        """Steps that have a folder there, newest first: halves of copies too."""
+        names = self._list(self._path())
+        return sorted(s for n in names if (s := checkpoint.step_of(Path(n))) is not None)[::-1]
+
     def steps(self) -> list[int]:
         """Steps that have a manifest there, newest first."""
-        return [s for s in self._folders() if MANIFEST in self._list(self._path(_name(s)))]
+        return [s for s in self.folders() if MANIFEST in self._list(self._path(_name(s)))]
 
     def manifest(self, step: int) -> bytes:
         """What the manifest of a checkpoint there says."""
@@ -145,9 +150,9 @@ class Place:
             except TypeError:  # sftp's renames a folder as it does a file
                 self.system.mv(self._path(name), f"{aside}/{name}")
 
-    def drop(self, kept: set[int]) -> None:
-        """Remove the others, and halves of copies that a kill broke off."""
-        for step in set(self._folders()) - kept:
+    def drop(self, steps: Iterable[int]) -> None:
+        """Remove those, whole or not."""
+        for step in steps:
             folder = self._path(_name(step))
             if MANIFEST in self._list(folder):
                 self.system.rm_file(f"{folder}/{MANIFEST}")  # from here on it counts no more
@@ -181,11 +186,6 @@ class Place:
 
     def _path(self, *names: str) -> str:
         return "/".join((self.root, "checkpoints", *names))
-
-    def _folders(self) -> list[int]:
-        """Steps that have a folder there, newest first, whole or not."""
-        names = self._list(self._path())
-        return sorted(s for n in names if (s := checkpoint.step_of(Path(n))) is not None)[::-1]
 
     def _list(self, folder: str) -> list[str]:
         """Names in a folder; none where it is not there, which is known and not remembered."""
