@@ -113,6 +113,15 @@ def test_the_best_comes_back_and_stays_there(tmp_path):
     assert {best, 15} <= {*checkpoint.steps(mine)} & {*steps(there / "mine")}
 
 
+def test_the_best_stays_there_where_it_is_lost_here(tmp_path):
+    mine, there = tmp_path / "mine", tmp_path / "there"
+    list(begun(mine, there, rate=3.0, max_steps=12))
+    best = pointed(mine)["best"]
+    shutil.rmtree(checkpoint.folder(mine, best))
+    assert list(begun(mine, there, rate=3.0, resume=True))[-1].best_step == best
+    assert best in steps(there / "mine")
+
+
 def test_as_many_are_kept_there_as_here_on_a_bare_machine_too(tmp_path):
     mine, there, kept = tmp_path / "mine", tmp_path / "there", {"keep": 4, "every_steps": 1}
     patiently(mine, there, checkpoint=kept, max_steps=9)
