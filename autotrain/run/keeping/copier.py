@@ -88,6 +88,7 @@ class Copier:
         """Wait for the last copies: not for ever, and no longer once a person says stop."""
         with self._changed:
             self._ends = True
+            last = self._step if self._waiting is None else self._waiting
             self._changed.notify()
         before, begun, told = stop.reason, perf_counter(), False
         most = LAST_SECONDS if before == "terminated" else MOST_SECONDS
@@ -97,13 +98,13 @@ class Copier:
                 break
             if waited > SILENT_SECONDS and not told:
                 told = True
-                message = f"waiting for the copy of step {self._step} to {self.root.url}"
-                yield _warned(self._step, message, "^C or SIGTERM ends without it")
+                message = f"waiting for the copy of step {last} to {self.root.url}"
+                yield _warned(last, message, "^C or SIGTERM ends without it")
             self._thread.join(_LOOK_SECONDS)
         if self._thread.is_alive():
             self.close()
-            message = f"step {self._step} was not mirrored to {self.root.url}: the run ended first"
-            yield _warned(self._step, message, "it is kept here; --resume copies it")
+            message = f"step {last} was not mirrored to {self.root.url}: the run ended first"
+            yield _warned(last, message, "it is kept here; --resume copies it")
         yield from self.news()
 
     def _work(self) -> None:
