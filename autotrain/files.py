@@ -213,6 +213,12 @@ def sync(handle: int) -> None:
     os.fsync(handle)
 
 
+def sync_file(path: Path) -> None:
+    """fsync a file that something else has written. Raises OSError."""
+    with open(path, "r+b") as file:
+        sync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """fsync a directory, so that a rename in it survives a power cut.
 

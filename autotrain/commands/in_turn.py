@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from autotrain import earlier, files, planfile
+from autotrain import earlier, files, parsing, planfile
 from autotrain.commands import places, report
 from autotrain.commands import run as single
 from autotrain.commands.places import Asked
@@ -118,7 +118,8 @@ def _one(part: Part, asked: Asked, out: TextIO, *, of: int) -> Event | None:
         print(f"{head}: finished already", file=sys.stderr)
         return None
     print(head, file=sys.stderr)
-    resume = asked.resume and (held or part.before is None)
+    known = held or part.before is None or asked.back_to is not None
+    resume = asked.resume and (known or _is_mirrored(part, begins, asked.path.resolve().parent))
     fresh = asked.fresh and held
     _free()
     given = asked.import_weights if part.before is None else None
@@ -178,8 +179,23 @@ def _other_weights(part: Part, begins: dict[str, Any]) -> bool:
         before = planfile.load(part.place / "plan.toml", consistent=False)
     except AutotrainError:
         return bool(begins)
-    asked = before.inputs.asked
+    return _differ(before.inputs.asked, begins)
+
+
+def _differ(asked: Mapping[str, Any], begins: Mapping[str, Any]) -> bool:
     return any(asked.get(key) != begins.get(key) for key in ("weights_sha256", earlier.DIGESTS))
+
+
+def _is_mirrored(part: Part, begins: Mapping[str, Any], folder: Path) -> bool:
+    """Whether the plan's mirror has the stage, begun with the weights of those before it here."""
+    from autotrain.run.keeping import mirror
+
+    plan = mirror.plan_there(single.with_mirror(part.plan, folder), part.place)
+    try:
+        asked = parsing.toml(plan)["inputs"]["asked"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(asked, dict) and not _differ(asked, begins)
 
 
 def _goes_on(event: Event) -> bool:

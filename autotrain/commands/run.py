@@ -90,7 +90,7 @@ def carry_out(plan: Plan, directory: Path, asked: Asked, out: TextIO) -> Event:
         plan = amending.applied(plan, before)
     elif not resume:
         plan = amending.forgotten(plan)
-    plan = _with_mirror(plan, folder)
+    plan = with_mirror(plan, folder)
     data = located(plan.task.data, folder)
     waiting.settle(plan.device.threads)  # before torch is loaded
     task = load_task(task_file, data, earlier.filled(plan.task.options, plan.inputs.asked))
@@ -139,15 +139,15 @@ def _go_back(plan: Plan, directory: Path, name: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory):
         if elsewhere:
-            step, torn = mirror.fetch(name, plan.run.name, directory)
-            for said in torn:
-                print(f"warning: passed over a torn checkpoint: {said}", file=sys.stderr)
+            step, notes = mirror.fetch(name, plan.run.name, directory)
+            for note in notes:
+                print(f"warning: {note}", file=sys.stderr)
             print(f"fetched step-{step} from {name}", file=sys.stderr)
             name = f"step-{step}"
         print(rewind.go_back(directory, name), file=sys.stderr)
 
 
-def _with_mirror(plan: Plan, folder: Path) -> Plan:
+def with_mirror(plan: Plan, folder: Path) -> Plan:
     """A mirror that is a relative path lies beside the plan, wherever the command is typed."""
     where = plan.checkpoint.mirror
     if where is None or "://" in where:
@@ -166,15 +166,15 @@ def begins_with(plan: Plan, directory: Path, asked: Asked) -> Path | Foreign | N
 
         return read(Path(asked.import_weights))
     if asked.resume:
-        _insist_on_imported(directory)
+        _insist_on_imported(plan, directory)
     named = plan.inputs.asked.get("weights")
     return Path(named) if isinstance(named, str) else None
 
 
-def _insist_on_imported(directory: Path) -> None:
+def _insist_on_imported(plan: Plan, directory: Path) -> None:
     """Raise AutotrainError for a run that lost the weights that it began with: it was killed
     before they were saved, and would go on from others."""
-    from autotrain.run.keeping import checkpoint
+    from autotrain.run.keeping import checkpoint, mirror
 
     first = files.first_line(directory / "events.jsonl")
     try:
@@ -183,7 +183,8 @@ def _insist_on_imported(directory: Path) -> None:
         return
     if not isinstance(event, Started) or event.weights_sha256 is None:
         return
-    if checkpoint.newest_good(directory)[0] is None:
+    lost = checkpoint.newest_good(directory)[0] is None
+    if lost and not mirror.plan_there(plan, directory):
         raise AutotrainError(
             f"{directory}: no checkpoint to resume from, and it began with the weights of "
             f"{event.weights_from}",

@@ -47,7 +47,7 @@ def assemble(
     device = device_of(plan.device)
     divides = ranks if plan.parallel.strategy == "shard" else None
     with together(divides, "the run cannot begin"):
-        _make_ready(directory, ranks, resume=resume)
+        keeper = _make_ready(plan, directory, ranks, resume=resume)
         model = build_model(plan, task, device)
         insist_kept(model)
         taken = handover.begin(model, directory, weights, resume=resume)
@@ -76,7 +76,7 @@ def assemble(
         schedule=Schedule(plan.schedule, plan.optimizer.lr, cadence.total_steps, task.better),
         cadence=cadence,
         feed=feed,
-        keeper=Keeper(directory, plan.checkpoint.keep, background=plan.checkpoint.background),
+        keeper=keeper,
         buffers=Buffers(model),
         memory=Memory(device),
         draws=Draws(plan.run.seed, device),
@@ -112,22 +112,25 @@ def _stand(run: Run, directory: Path, *, resume: bool) -> None:
     if run.plan.train.ema_decay is not None:
         run.average = Average(run.model, run.plan.train.ema_decay, run.layout.own)
     optimizer.set_rate(run.optimizer, run.schedule.at(0))
-    if run.plan.checkpoint.mirror is not None and (run.ranks is None or run.ranks.first):
-        run.keeper.mirror = mirror.begun(run.plan, directory, resume=resume)
     if resume:
         _resume(run, directory)
     run.notes.extend(otherwise.than_planned(run))
 
 
-def _make_ready(directory: Path, ranks: Ranks | None, *, resume: bool) -> None:
+def _make_ready(plan: Plan, directory: Path, ranks: Ranks | None, *, resume: bool) -> Keeper:
+    """Who keeps the run's checkpoints: in its folder, which is swept, and in a mirror."""
+    keeper = Keeper(directory, plan.checkpoint.keep, background=plan.checkpoint.background)
     if ranks is not None and not ranks.first:
-        return
+        return keeper
     if not resume and checkpoint.steps(directory):
         raise AutotrainError(
             f"{directory}: holds a run already",
             "`--resume` to go on with it, `--fresh` to replace it",
         )
     checkpoint.sweep(directory)
+    if plan.checkpoint.mirror is not None:
+        keeper.mirror = mirror.begun(plan, directory, resume=resume)
+    return keeper
 
 
 def build_model(plan: Plan, task: Task, device: torch.device) -> torch.nn.Module:
@@ -202,6 +205,8 @@ def _resume(run: Run, directory: Path) -> None:
         run.restore(snapshot)
         run.resumed_from = path
         run.keeper.good = frozenset({snapshot.step})
+        if run.keeper.mirror is not None:
+            run.keeper.mirror.go_on(snapshot.step)
         run.notes.extend(otherwise.than_before(run, snapshot.state))
     for said in torn:
         message = f"passed over a torn checkpoint: {said}"

@@ -69,7 +69,7 @@ def train(
             )  # fmt: skip
         stack.enter_context(closing(run.feed))
         stack.enter_context(run.keeper)
-        stop = stop if ranks is None else ranks.agreed(stop)
+        own, stop = stop, stop if ranks is None else ranks.agreed(stop)
         yield _started(run)
         if run.taken is not None and run.taken.sha256 is not None:
             yield from _save(run, "imported")  # from here on nobody needs the file
@@ -83,11 +83,11 @@ def train(
             yield from run.news()
             yield from run.keeper.settle()
             yield from _emergency(run, reason)
-            yield from run.keeper.end(hurry=False)
+            yield from run.keeper.end(own)
             fault = faults.explained(error, f"step {run.state.step + 1}")
             yield _stopped(run, reason, fault.message, begun)
             raise fault from error
-        yield from run.keeper.end(hurry=reason == "terminated")
+        yield from run.keeper.end(own)
         yield _stopped(run, reason, "", begun)
 
 

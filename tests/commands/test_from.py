@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from .house import edit
+from .house import edit, tree
 from .test_run import weights
 
 
@@ -67,3 +67,42 @@ def test_a_machine_that_is_lost_is_no_loss_with_a_mirror(trained_once, folder, a
     assert "fetched step-7 from backup" in said.err
     assert weights(folder / "runs/mine") == weights(trained_once[0] / "runs/mine")
     assert (folder / "backup/mine/plan.toml").is_file()
+
+
+def test_a_machine_that_is_lost_needs_no_from_where_the_plan_names_its_mirror(
+    trained_once, folder, at
+):
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup", "every_steps": 3})
+    assert at("run", "plan.toml", "--max-steps", "7").code == 0
+    shutil.rmtree(folder / "runs")
+    said = at("run", "plan.toml", "--resume")
+    assert said.code == 0, said.err
+    assert "no checkpoint was left here: step-7 is from" in said.err
+    assert weights(folder / "runs/mine") == weights(trained_once[0] / "runs/mine")
+
+
+def test_a_torn_newest_is_replaced_by_the_mirrors(trained_once, folder, at):
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup", "every_steps": 3})
+    assert at("run", "plan.toml", "--max-steps", "7").code == 0
+    here = folder / "runs/mine/checkpoints"
+    (here / "step-00000007/model.safetensors").write_bytes(b"torn")
+    said = at("run", "plan.toml", "--resume", "--from", "backup")
+    assert said.code == 0, said.err
+    assert "resuming from step-00000007" in said.err
+    assert (here / "aside-1/step-00000007/model.safetensors").read_bytes() == b"torn"
+    assert weights(folder / "runs/mine") == weights(trained_once[0] / "runs/mine")
+
+
+def test_a_fresh_run_leaves_the_mirror_of_the_earlier_one(folder, at):
+    """As its folder is renamed here and not replaced."""
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup", "every_steps": 3})
+    assert at("run", "plan.toml", "--max-steps", "7").code == 0
+    before = tree(folder / "backup")
+    said = at("run", "plan.toml", "--fresh", "--max-steps", "2")
+    assert said.code == 0, said.err
+    assert "backup/mine is another run's, which stays: copies go to" in said.err
+    assert {name: tree(folder / "backup")[name] for name in before} == before
+    assert (folder / "backup/mine/run-2/checkpoints/step-00000002").is_dir()
+    back = at("run", "plan.toml", "--resume", "--from", "backup/mine")
+    assert "fetched step-7 from backup/mine" in back.err
+    assert back.code == 0, back.err

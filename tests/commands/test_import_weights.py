@@ -77,6 +77,16 @@ def test_a_run_that_lost_them_does_not_go_on_with_others(folder, given, at):
     assert "it began with the weights of friend.safetensors" in said.error
 
 
+def test_a_run_whose_mirror_has_them_goes_on_from_there(folder, given, at):
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup"})
+    begins = ("run", "plan.toml", "--import-weights", "friend.safetensors")
+    assert at(*begins, "--max-steps", 2).code == 0
+    shutil.rmtree(folder / RUN / "checkpoints")
+    said = at("run", "plan.toml", "--resume")
+    assert said.code == 0, said.err
+    assert "resuming from step-00000002" in said.err
+
+
 def test_it_is_for_a_run_that_begins(folder, given, at):
     said = at("run", "plan.toml", "--resume", "--import-weights", "friend.safetensors")
     assert said.code == 2

@@ -340,3 +340,41 @@ def test_stages_that_cannot_begin_leave_what_was_in_their_folder(folder, at):
     (folder / "task.py").write_text(TASK.replace("def task(", "def toast("))
     assert at("run", "plan.toml", "--trust").code == 1
     assert tree(folder / "runs") == before
+
+
+def mirrored(folder, at):
+    """The run interrupted in its second stage, and then its folder lost."""
+    edit(folder / "plan.toml", checkpoint={"mirror": "backup", "every_steps": 2})
+    assert at("run", "plan.toml", "--stage", "encoder").code == 0
+    assert at("run", "plan.toml", "--stage", "head", "--max-steps", "5").code == 0
+    shutil.rmtree(folder / RUN)
+
+
+def test_a_lost_machine_goes_on_in_the_stage_where_it_was(folder, at, whole):
+    mirrored(folder, at)
+    said = at("run", "plan.toml", "--resume")
+    assert said.code == 0, said.err
+    assert "resuming from step-00000005" in said.err
+    ends_as(folder / RUN, whole)
+
+
+def test_a_mirrored_stage_that_began_with_other_weights_is_begun_again_and_kept(folder, at, whole):
+    mirrored(folder, at)
+    plan = folder / "backup/mine/2-head/plan.toml"
+    found = tomllib.loads(plan.read_text())
+    asked = found["inputs"]["asked"] | {"weights_sha256": "0" * 64}
+    edit(plan, inputs=found["inputs"] | {"asked": asked})
+    said = at("run", "plan.toml", "--resume")
+    assert said.code == 0, said.err
+    assert "backup/mine/2-head is another run's, which stays" in said.err
+    assert (folder / "backup/mine/2-head/checkpoints/step-00000005").is_dir()
+    ends_as(folder / RUN, whole)
+
+
+def test_a_later_stage_is_fetched_by_name(folder, at, whole):
+    mirrored(folder, at)
+    for stage in ("encoder", "head"):
+        said = at("run", "plan.toml", "--stage", stage, "--resume", "--from", "backup")
+        assert said.code == 0, said.err
+    assert "fetched step-5 from backup" in said.err
+    ends_as(folder / RUN, whole)

@@ -97,7 +97,9 @@ def test_a_torn_copy_is_passed_over_and_a_lie_is_not_believed(tmp_path):
     assert "step-00000015/model.safetensors: not of" in torn[0]
     assert "optimizer.safetensors: its content is not what was written" in torn[1]
     assert "not a manifest of schema" in torn[2]
-    assert [p.name for p in (tmp_path / "bare/checkpoints").iterdir()] == ["step-00000008"]
+    best = (tmp_path / "bare/checkpoints/best").read_text().strip()
+    kept = {p.name for p in (tmp_path / "bare/checkpoints").iterdir()}
+    assert kept == {"step-00000008", best, "latest", "best"}
 
 
 def test_a_place_that_fails_is_told_and_the_run_is_not(tmp_path, monkeypatch):
@@ -140,7 +142,9 @@ def test_a_copy_that_reads_back_otherwise_is_no_copy(tmp_path, monkeypatch):
     assert "step-00000004" not in manifests(tmp_path / "there")
 
 
-def test_training_waits_for_no_copy_and_only_the_newest_is_made(tmp_path, monkeypatch):
+def test_training_waits_for_no_copy_and_only_the_newest_and_the_best_are_made(
+    tmp_path, monkeypatch
+):
     put = mirror.Place.put
 
     def slow(self, path):
@@ -151,7 +155,7 @@ def test_training_waits_for_no_copy_and_only_the_newest_is_made(tmp_path, monkey
     seen = run(tmp_path / "mine", tmp_path / "there", checkpoint={"background": True})
     copied = [event.step for event in seen if event.name == "saved" and event.label == "mirrored"]
     saved = [event.step for event in seen if event.name == "saved" and event.label != "mirrored"]
-    assert copied[-1] == 15
+    assert {15, seen[-1].best_step} <= {*copied}
     assert len(copied) < len(set(saved))
 
 

@@ -21,7 +21,8 @@ CHECKED = ("sha256", "digest", "bytes", "size")
 # The quickest first; whoever notices ends it.
 TESTS = (
     "tests/run/test_checkpoint.py", "tests/test_files.py", "tests/test_trust.py",
-    "tests/torture/test_strict.py", "tests/run/test_mirror.py", "tests/run/test_handover.py",
+    "tests/torture/test_strict.py", "tests/run/test_mirror.py",
+    "tests/run/test_mirror_keeps.py", "tests/run/test_handover.py",
     "tests/run/test_background.py", "tests/run/test_loop.py", "tests/commands/test_from.py",
     "tests/commands/test_run_refuses.py",
     "tests/torture/test_kills.py", "tests/torture/test_power.py",

@@ -18,8 +18,9 @@ from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import POINTERS, Snapshot
-from autotrain.run.keeping.mirror import LAST_SECONDS, Copied, Mirror
+from autotrain.run.keeping.copier import Copier
 from autotrain.run.keeping.writer import Writer
+from autotrain.run.signals import Stop
 from autotrain.units import bytes_text
 
 # state.json, the headers and the folder itself, beside the tensors.
@@ -80,7 +81,7 @@ class Keeper:
         self.alone = True  # no other process waits for what this one does
         self.retry: Retry | None = None
         self.lost_best: int | None = None  # the step of a best one that is not on disk
-        self.mirror: Mirror | None = None
+        self.mirror: Copier | None = None
         self._writer: Writer[Kept] = Writer()
         self._writing: Asked | None = None
 
@@ -98,7 +99,7 @@ class Keeper:
         if kind is not KeyboardInterrupt:
             self._writer.wait()
         if self.mirror is not None:
-            self.mirror.close(0)
+            self.mirror.close()
 
     def has(self, step: int) -> bool:
         """Whether the checkpoint of a step is on disk, or being written."""
@@ -171,14 +172,12 @@ class Keeper:
         if self._writer.done:
             yield from self.settle()
         if self.mirror is not None:
-            for copied in self.mirror.news():
-                yield _of_copy(copied)
+            yield from self.mirror.news()
 
-    def end(self, *, hurry: bool) -> Iterator[Event]:
-        """The last copies are made, or, in a `hurry`, given up after a while."""
+    def end(self, stop: Stop) -> Iterator[Event]:
+        """The last copies are made, or given up where the run was told to stop."""
         if self.mirror is not None:
-            self.mirror.close(LAST_SECONDS if hurry else None)
-            yield from self.news()
+            yield from self.mirror.end(stop)
 
     def settle(self) -> Iterator[Event]:
         """Wait for the save under way, if there is one, and tell what became of it."""
@@ -271,18 +270,6 @@ class Keeper:
             free = "an unknown amount"
         kept = f"; {checkpoint.folder(self.directory, max(good)).name} is kept" if good else ""
         return f"{said}: needed {bytes_text(needed)}, free {free}{kept}"
-
-
-def _of_copy(copied: Copied) -> Event:
-    """What is told of a copy elsewhere."""
-    step, took = copied.step, copied.seconds
-    if not copied.failed:
-        return Saved(
-            step=step, epoch=0, path=copied.place, label="mirrored", bytes=copied.bytes,
-            seconds=took,
-        )  # fmt: skip
-    message = f"step {step} was not mirrored to {copied.place}: {copied.failed}"
-    return Warned(step=step, epoch=0, message=message, advice="the next checkpoint is tried again")
 
 
 def pointed(directory: Path) -> dict[str, int]:
