@@ -13,10 +13,12 @@ killed    a loader worker is killed while it reads a random sample
 hang      a loader worker hangs at a random sample, the first time it is read
 sample    1 or 2 samples that cannot be read
 
-`healed`: the run finished, told of the fault, and its weights are finite. `named`: it stopped, and
-says why. Anything else is a fault of ours, and is printed with its seed. `difference` is the
-largest of any weight to the run that never failed, over the largest weight of its tensor: where
-memory ran out, that is all rounding.
+`healed`: the run finished, each fault that was really met is in a Healed event that names it (each
+failure to allocate one of its own, each step by its number, each sample), and the weights are
+finite. `named`: it stopped, and says so of that fault. Anything else is a fault of ours, and is
+printed with its seed: a run that met no fault too. `difference` is the largest of any weight to the
+run that never failed, over the largest weight of its tensor: where memory ran out, that is all
+rounding.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ import argparse
 import dataclasses
 import os
 import random
+import re
 import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +47,8 @@ from autotrain.task import Loss, Task
 
 SAMPLES, VALID, BATCH, EPOCHS = 96, 16, 16, 12
 STEPS = SAMPLES // BATCH * EPOCHS
-NUMBERS = {"low": 1, "expected": 2, "high": 3}
+# High enough for any process: no run is to be warned of the memory that it takes.
+NUMBERS = {"low": 1, "expected": 2, "high": 1 << 50}
 PREDICTED = (
     "tensor_peak_bytes", "reserved_peak_bytes", "device_peak_bytes", "step_seconds",
     "run_seconds", "checkpoint_bytes",
@@ -113,13 +117,54 @@ def task_of(meet: Callable[[int], None] | None = None) -> Task:
     return Task(model=net, train=Rows(1, SAMPLES, meet), valid=Rows(2, VALID), loss=loss)
 
 
+def nothing_met(_told: Sequence[str]) -> bool:
+    """Of a case without a fault: nothing can be told of it."""
+    return False
+
+
 class Case(NamedTuple):
-    """A task with its fault, what is to be done around the run, and the plan's loader workers."""
+    """A task with its fault, what is to be done around the run, and the plan's loader workers.
+
+    `told_by(faults)`: whether these name each fault that the run has met, and it has met one.
+    """
 
     task: Task
+    told_by: Callable[[Sequence[str]], bool] = nothing_met
     workers: int = 0
     exact: bool = False
     step: Callable[..., Any] | None = None
+
+
+def each_of(met: list[str]) -> Callable[[Sequence[str]], bool]:
+    """Each failure that was met has a word of its own; no other running out of memory is told."""
+
+    def told(faults: Sequence[str]) -> bool:
+        mine = [fault for fault in faults if fault.startswith("out of memory")]
+        return bool(met) and sorted(mine) == sorted(f"out of memory: {each}" for each in met)
+
+    return told
+
+
+def all_of(*patterns: str) -> Callable[[Sequence[str]], bool]:
+    """Each pattern is found in one of the faults at least."""
+    return lambda faults: all(any(re.search(p, fault) for fault in faults) for p in patterns)
+
+
+def steps_of(met: set[int], what: str, *, all_told: bool) -> Callable[[Sequence[str]], bool]:
+    """The steps that were met, all or the first and last, are those of which `what` is told."""
+
+    def told(faults: Sequence[str]) -> bool:
+        named = {n for fault in faults if fault.startswith(what) for n in _numbers(fault)}
+        return bool(met) and (met if all_told else {min(met), max(met)}) <= named <= met
+
+    return told
+
+
+def _numbers(fault: str) -> set[int]:
+    """`... at steps 7 to 9 and 12 (samples ...)` -> {7, 8, 9, 12}."""
+    said = re.search(r" at steps? ([\d, toand]+)", fault)
+    ranges = re.findall(r"(\d+)(?: to (\d+))?", said[1]) if said else []
+    return {n for low, high in ranges for n in range(int(low), int(high or low) + 1)}
 
 
 class _Backwards(torch.autograd.Function):
@@ -137,7 +182,7 @@ class _Backwards(torch.autograd.Function):
 
 def memory(chance: random.Random) -> Case:
     at = {chance.randint(1, STEPS): chance.random() < 0.5 for _ in range(chance.randint(1, 5))}
-    task, read = task_of(), dict[float, int]()
+    task, read, met = task_of(), dict[float, int](), list[str]()
 
     def loss(model: Any, batch: Any) -> Loss:
         if not model.training:
@@ -146,18 +191,20 @@ def memory(chance: random.Random) -> Case:
         read[place] = read.get(place, 0) + len(batch[0])
         now = chance.random() < 0.5 or read[place] >= BATCH
         backwards = at.pop(len(read), None) if now else None
+        if backwards is not None:
+            met.append(f"CUDA out of memory, in {'backward' if backwards else 'forward'}")
         if backwards is False:
-            raise torch.OutOfMemoryError("CUDA out of memory, in forward")
+            raise torch.OutOfMemoryError(met[-1])
         x, y, _ = batch
         out = model(x)
         out = _Backwards.apply(out, True) if backwards else out
         return Loss(total=(out - y).square().sum(), weight=len(x))
 
-    return Case(dataclasses.replace(task, loss=loss), exact=True)
+    return Case(dataclasses.replace(task, loss=loss), each_of(met), exact=True)
 
 
 def update(chance: random.Random) -> Case:
-    at, calls = chance.randint(1, STEPS), [0]
+    at, calls, met = chance.randint(1, STEPS), [0], list[str]()
 
     def failing(step: Callable[..., Any]) -> Callable[..., Any]:
         def half(optimizer: Any, *arguments: Any) -> Any:
@@ -165,20 +212,21 @@ def update(chance: random.Random) -> Case:
             if calls[0] == at:
                 with torch.no_grad():
                     optimizer.param_groups[0]["params"][0].add_(1.0)
-                raise torch.OutOfMemoryError("CUDA out of memory, in the update")
+                met.append("CUDA out of memory, in the update")
+                raise torch.OutOfMemoryError(met[-1])
             return step(optimizer, *arguments)
 
         return half
 
-    return Case(task_of(), exact=True, step=failing)
+    return Case(task_of(), each_of(met), exact=True, step=failing)
 
 
-def spoilt(by: float, *, lasting: bool = False) -> Callable[[random.Random], Case]:
+def spoilt(by: float, what: str, *, lasting: bool = False) -> Callable[[random.Random], Case]:
     def make(chance: random.Random) -> Case:
         # A spike is one only when losses are known; what lasts takes three returns, ten steps each.
         first = chance.randint(24 if by == 1e4 else 1, STEPS - (45 if lasting else 4))
         wanted = {chance.randint(first, STEPS) for _ in range(chance.randint(1, 5))}
-        task, seen = task_of(), [0]
+        task, seen, met = task_of(), [0], set[int]()
 
         def loss(model: Any, batch: Any) -> Loss:
             made = task.loss(model, batch)
@@ -187,9 +235,10 @@ def spoilt(by: float, *, lasting: bool = False) -> Callable[[random.Random], Cas
             now = seen[0] // BATCH + 1
             seen[0] += len(batch[0])
             bad = now >= first if lasting else now in wanted
+            met.update([now] if bad else [])
             return dataclasses.replace(made, total=made.total * (by if bad else 1.0))
 
-        return Case(dataclasses.replace(task, loss=loss))
+        return Case(dataclasses.replace(task, loss=loss), steps_of(met, what, all_told=not lasting))
 
     return make
 
@@ -203,7 +252,7 @@ def _once(path: str) -> bool:
     return True
 
 
-def at_a_sample(act: Callable[[], None]) -> Callable[[random.Random], Case]:
+def at_a_sample(act: Callable[[], None], what: str) -> Callable[[random.Random], Case]:
     def make(chance: random.Random) -> Case:
         victim, mark = chance.randrange(SAMPLES), f"{tempfile.mkdtemp()}/done"
         reads = chance.randint(1, EPOCHS - 1)
@@ -214,7 +263,9 @@ def at_a_sample(act: Callable[[], None]) -> Callable[[random.Random], Case]:
             if read == reads - 1 and read is not False:
                 act()
 
-        return Case(task_of(meet), workers=2)
+        return Case(
+            task_of(meet), all_of(rf"^a loader worker {what}.*sample {victim}\b"), workers=2
+        )
 
     return make
 
@@ -234,18 +285,19 @@ def sample(chance: random.Random) -> Case:
         if index in bad:
             raise ValueError(f"sample {index} is torn")
 
-    return Case(task_of(meet), workers=chance.choice([0, 2]))
+    torn = [rf"sample {index} is torn" for index in bad]
+    return Case(task_of(meet), all_of(*torn), workers=chance.choice([0, 2]))
 
 
 CASES: dict[str, Callable[[random.Random], Case]] = {
     "memory": memory,
     "update": update,
-    "nan": spoilt(float("nan")),
-    "infinity": spoilt(float("inf")),
-    "spike": spoilt(1e4),
-    "lasting": spoilt(float("nan"), lasting=True),
-    "killed": at_a_sample(_die),
-    "hang": at_a_sample(_hang),
+    "nan": spoilt(float("nan"), "the loss became nan"),
+    "infinity": spoilt(float("inf"), "the loss became inf"),
+    "spike": spoilt(1e4, "the loss rose"),
+    "lasting": spoilt(float("nan"), "the loss became nan", lasting=True),
+    "killed": at_a_sample(_die, "was killed by SIGKILL"),
+    "hang": at_a_sample(_hang, "hangs"),
     "sample": sample,
 }
 
@@ -280,17 +332,19 @@ def carry_out(plan: Plan, case: Case) -> Outcome:
         return Outcome(events, error, {key: value.clone() for key, value in found.items()})
 
 
-def judged(outcome: Outcome) -> str:
+def judged(outcome: Outcome, case: Case) -> str:
     """`healed`, `named`, or what else it was."""
     if not all(bool(value.isfinite().all()) for value in outcome.weights.values()):
         return "weights that are not finite"
     last = outcome.events[-1] if outcome.events else None
     if last is None or last.name != "stopped":
         return "no word at the end"
+    told = [event.fault for event in outcome.events if event.name == "healed"]
     if outcome.error is not None:
-        return "named" if last.reason in ("not_finite", "out_of_memory") else str(outcome.error)
-    told = any(event.name in ("healed", "warned") for event in outcome.events)
-    return "healed" if last.reason == "finished" and told else f"{last.reason}, nothing told"
+        named = last.reason in ("not_finite", "out_of_memory")
+        return "named" if named and case.told_by([*told, last.detail]) else str(outcome.error)
+    finished = last.reason == "finished"
+    return "healed" if finished and case.told_by(told) else f"{last.reason}, fault not told"
 
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -305,7 +359,7 @@ def measured(name: str, times: int, seed: int) -> tuple[Counter[str], float]:
         case = CASES[name](random.Random(number))
         plan = plan_of(number, case.workers)
         outcome = carry_out(plan, case)
-        verdict = judged(outcome)
+        verdict = judged(outcome, case)
         if verdict not in ("healed", "named"):
             print(f"  {name}, seed {number}: {verdict}", flush=True)
         found[verdict if verdict in ("healed", "named") else "else"] += 1
