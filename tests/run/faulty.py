@@ -5,7 +5,10 @@ import hashlib
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from autotrain.run import loop as looping
+from autotrain.run import step
 from autotrain.run.keeping import checkpoint
 from autotrain.run.loop import train
 from autotrain.task import Loss, Task
@@ -118,3 +121,35 @@ def digest(directory, step=None):
             sha.update(name.encode())
             sha.update(flat.tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would make the host wait for a device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def judging(monkeypatch, mode):
+    """Runs whose guard is of that mode: "host", "device" or "log"."""
+    assembled = looping.assemble
+
+    def assemble(*arguments, **more):
+        made = assembled(*arguments, **more)
+        made.guard.mode = mode
+        return made
+
+    monkeypatch.setattr(looping, "assemble", assemble)
+
+
+def on_a_device(monkeypatch, mode="device"):
+    """Figures stay tensors, as on a GPU: the same code, on a CPU."""
+
+    def bare(value):
+        return value.detach() if isinstance(value, torch.Tensor) else value
+
+    monkeypatch.setattr(step, "detached", bare)
+    judging(monkeypatch, mode)

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotrain import optimizer as building
 from autotrain.run import loop as looping
@@ -19,7 +18,17 @@ from autotrain.run.healing.guard import LEAST, Guard
 from autotrain.schema import OptimizerSection
 from autotrain.task import Loss
 
-from .faulty import named, regression, run, snapshot, spoilt, weights
+from .faulty import (
+    HostReads,
+    judging,
+    named,
+    on_a_device,
+    regression,
+    run,
+    snapshot,
+    spoilt,
+    weights,
+)
 from .plans import make_plan
 
 # 8 steps an epoch, of 8 samples.
@@ -386,18 +395,6 @@ def test_overflows_while_the_scale_finds_its_size_are_no_fault(tmp_path):
     assert seen[-1].reason == "finished"
 
 
-def judging(monkeypatch, mode):
-    """Runs whose guard is of that mode."""
-    assembled = looping.assemble
-
-    def assemble(*arguments, **more):
-        made = assembled(*arguments, **more)
-        made.guard.mode = mode
-        return made
-
-    monkeypatch.setattr(looping, "assemble", assemble)
-
-
 @pytest.mark.parametrize("mode", ["host", "log"])
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_a_step_that_overflows_fp16_leaves_the_average_alone(tmp_path, monkeypatch, mode, clip):
@@ -463,16 +460,6 @@ def test_memory_may_run_out_in_fp16s_update(tmp_path, monkeypatch):
 # ---- the verdict stays on the device
 
 
-def on_a_device(monkeypatch):
-    """Figures stay tensors, as on a GPU: the same code, on a CPU."""
-
-    def bare(value):
-        return value.detach() if isinstance(value, torch.Tensor) else value
-
-    monkeypatch.setattr(step, "detached", bare)
-    judging(monkeypatch, "device")
-
-
 FUSED = ["adamw", "adam", "sgd", "adagrad"]
 
 
@@ -499,16 +486,6 @@ def test_a_fused_optimizer_leaves_a_bad_step_out_on_the_device(tmp_path, monkeyp
             torch.testing.assert_close(a.tensors[key], b.tensors[key], rtol=1e-6, atol=1e-7)
 
 
-class Reads(TorchDispatchMode):
-    """Counts what would make the host wait for the device."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += "_local_scalar_dense" in str(function) or "item" in str(function)
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("clip", [1.0, None])
 def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip):
@@ -518,7 +495,7 @@ def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip):
     taken, counts = step.take_step, []
 
     def counting(run, stop):
-        with Reads() as reads:
+        with HostReads() as reads:
             taken(run, stop)
         counts.append(reads.count)
 

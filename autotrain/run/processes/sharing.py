@@ -79,7 +79,7 @@ def _places(model: nn.Module, *, norms: bool) -> list[Place]:
 
 def _of(place: Place) -> torch.Tensor:
     owner, name = place
-    value = owner[name]
+    value = owner.get(name)
     return torch.empty(0) if value is None else value
 
 
