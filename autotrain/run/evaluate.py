@@ -91,7 +91,7 @@ def _shared(run: Run, ranks: Ranks) -> Figures | None:
     """The pass where each process tries its share; all stop together, or fail together."""
     from autotrain.run.processes import sharing
 
-    sharing.share_all(run.model)
+    sharing.share_all(run.model, ranks.buffers)
     doing = f"evaluating after step {run.state.step}"
     with nullcontext() if run.shards is None else run.shards.whole(doing):
         return _in_turn(run, ranks, doing)

@@ -202,6 +202,31 @@ def _book(ranks, plan, directory):
     return seen
 
 
+class Table(nn.Module):
+    """A table of positions that a checkpoint would keep, in each process as long as it needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 3).double()
+        self.register_buffer("table", torch.zeros(1, 3, dtype=torch.float64))
+
+    def forward(self, frames):
+        length = frames.shape[1] + 9 * int(os.environ["RANK"] == "0")
+        if length > len(self.table):
+            self.table = torch.linspace(0, 1, length, dtype=torch.float64)[:, None].repeat(1, 3)
+        return self.net(frames + self.table[: frames.shape[1]])
+
+
+def test_a_buffer_that_grows_is_a_cache_of_each(tmp_path):
+    """Nobody is sent another's: not before a step, not before an evaluation."""
+
+    def make():
+        return dataclasses.replace(sequence_task(), model=Table, loss=next_frame)
+
+    found = in_world(2, carried_out, make_plan(train={"epochs": 1}), make, tmp_path)
+    assert [events[-1].reason for events in found] == ["finished", "finished"]
+
+
 # --- one goes wrong -----------------------------------------------------------------------------
 
 

@@ -10,9 +10,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
-def share_all(model: nn.Module) -> None:
-    """Before a model is tried: statistics and all else as rank 0 has them."""
-    share(_places(model, norms=True) + _places(model, norms=False))
+def share_all(model: nn.Module, known: Buffers | None) -> None:
+    """Before a model is tried: statistics and all else as rank 0 has them, but caches of each.
+
+    `known`: what was found in training.
+    """
+    others = _places(model, norms=False) if known is None else known.others
+    share(_places(model, norms=True) + others)
 
 
 @torch.no_grad()
