@@ -12,6 +12,7 @@ from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.keeper import Keeper, pointed
 from autotrain.run.keeping.tensors import Flat
 from autotrain.run.loop import train
+from autotrain.run.state import Run
 
 from .plans import make_plan
 from .tasks import noisy_task
@@ -90,6 +91,53 @@ def test_a_last_step_that_cannot_be_saved_is_an_error(tmp_path):
         seen.extend(going)
     assert [event.name for event in seen[-4:]] == ["warned", "warned", "warned", "stopped"]
     assert seen[-1].reason == "error"
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_no_memory_for_the_copy_is_a_save_that_failed(tmp_path, monkeypatch, background, error):
+    """Nothing is cut for it; it is tried again at the next step, then after 2, 4 and so on."""
+    asked, snapshot = [], Run.snapshot
+
+    def taken(run):
+        asked.append(run.state.step)
+        if len(asked) < 4:
+            raise error
+        return snapshot(run)
+
+    monkeypatch.setattr(Run, "snapshot", taken)
+    monkeypatch.setattr("autotrain.run.cadence.Cadence.saves", lambda self, step: step == 2)
+    plan = make_plan(checkpoint={"background": background}, evaluate={"every_epochs": 9})
+    seen = list(train(plan, noisy_task(), tmp_path, task_file=tmp_path))
+    assert asked[:4] == [2, 3, 5, 9]
+    told = [event for event in seen if event.name in ("warned", "healed", "saved")]
+    assert [event.name for event in told[:4]] == ["warned"] * 3 + ["saved"]
+    assert "no memory for a copy" in told[0].message
+    assert not any(event.name == "healed" for event in seen)
+    assert seen[-1].reason == "finished"
+
+
+def test_no_memory_for_the_last_copy_is_an_error_and_no_want_of_a_smaller_batch(
+    tmp_path, monkeypatch
+):
+    """It says so, and not that the step did not fit."""
+
+    def taken(run):
+        raise MemoryError
+
+    monkeypatch.setattr(Run, "snapshot", taken)
+    going, seen = train(make_plan(), noisy_task(), tmp_path, task_file=tmp_path), []
+    with pytest.raises(AutotrainError, match="could not be saved: no memory for a copy"):
+        seen.extend(going)
+    assert seen[-1].reason == "error"
+    assert not any(event.name == "healed" for event in seen)
 
 
 @pytest.fixture

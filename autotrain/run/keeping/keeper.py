@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from autotrain import files
+from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError
 from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
@@ -21,10 +22,7 @@ from autotrain.run.keeping.mirror import LAST_SECONDS, Copied, Mirror
 from autotrain.run.keeping.writer import Writer
 from autotrain.units import bytes_text
 
-# state.json, the headers and the folder itself, beside the tensors.
-OVERHEAD_BYTES = 1 << 20
-
-
+OVERHEAD_BYTES = 1 << 20  # state.json, the headers and the folder itself, beside the tensors
 # After a save that failed, others are tried after so many steps, each time twice as many; a disk
 # that has no room for one is asked again, not written to.
 FIRST_RETRY, LAST_RETRY = 1, 1024
@@ -107,8 +105,7 @@ class Keeper:
 
     def due(self, step: int) -> bool:
         """Whether a save that failed should be tried again after this step."""
-        retry = self.retry
-        if retry is None or step < retry.at or self._writing is not None:
+        if (retry := self.retry) is None or step < retry.at or self._writing is not None:
             return False
         retry.at, retry.gap = step + retry.gap, min(2 * retry.gap, LAST_RETRY)
         try:
@@ -122,7 +119,7 @@ class Keeper:
         """Keep this step and point `latest`, and the pointer that `label` names, at it.
 
         Returns when that is on disk. What is already there is not written again. A save that
-        fails is a Warned event; what `take` raises is raised.
+        fails is a Warned event, for want of memory too; what else `take` raises is raised.
         """
         yield from self.settle()
         if self.idle is not None:
@@ -130,9 +127,10 @@ class Keeper:
             self.good |= {step}
             return
         begun, asked = perf_counter(), Asked(label, epoch, step)
-        snapshot = None if step in self.good else take()
-        job = partial(self._kept, asked, snapshot, begun, None)
-        yield from self._took(self.on_first(job), asked)
+        made = None if step in self.good else self._copied(asked, take)
+        if not isinstance(made, Kept):
+            made = self.on_first(partial(self._kept, asked, made, begun, None))
+        yield from self._took(made, asked)
 
     def begin(
         self, label: str, epoch: int, step: int, take: Callable[[], Snapshot]
@@ -145,11 +143,26 @@ class Keeper:
         if not (self.background and self.alone) or step in self.good:
             yield from self.save(label, epoch, step, take)
             return
-        begun = perf_counter()
-        snapshot = take()
-        self._writing = asked = Asked(label, epoch, step)
-        held = perf_counter() - begun
-        self._writer.begin(partial(self._kept, asked, snapshot, begun, held))
+        begun, asked = perf_counter(), Asked(label, epoch, step)
+        made = self._copied(asked, take)
+        if isinstance(made, Kept):
+            yield from self._took(made, asked)
+        else:
+            self._writing, held = asked, perf_counter() - begun
+            self._writer.begin(partial(self._kept, asked, made, begun, held))
+
+    def _copied(self, asked: Asked, take: Callable[[], Snapshot]) -> Snapshot | Kept:
+        """What is to be written; where memory has no room for it, a save that failed."""
+        try:
+            return take()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            said = str(error).partition("\n")[0] or "none is left"
+        self.why = f"no memory for a copy of it: {said}"
+        message, advice = f"checkpoint not saved: {self.why}", "free some memory; it is tried again"
+        warned = Warned(step=asked.step, epoch=asked.epoch, message=message, advice=advice)
+        return Kept((warned,), self.good, 0)
 
     def news(self) -> Iterator[Event]:
         """What became of a save that has ended meanwhile."""
@@ -167,9 +180,8 @@ class Keeper:
 
     def settle(self) -> Iterator[Event]:
         """Wait for the save under way, if there is one, and tell what became of it."""
-        asked = self._writing
+        asked, self._writing = self._writing, None
         if asked is not None:
-            self._writing = None
             yield from self._took(self._writer.take(), asked)
 
     def _took(self, kept: Kept, asked: Asked) -> tuple[Event, ...]:
@@ -255,8 +267,7 @@ class Keeper:
             free = self._room()[1]
         except OSError:
             free = "an unknown amount"
-        newest = checkpoint.folder(self.directory, max(good)).name if good else ""
-        kept = f"; {newest} is kept" if newest else ""
+        kept = f"; {checkpoint.folder(self.directory, max(good)).name} is kept" if good else ""
         return f"{said}: needed {bytes_text(needed)}, free {free}{kept}"
 
 
