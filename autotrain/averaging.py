@@ -7,7 +7,7 @@ weights are soon forgotten, and a short run averages about its last tenth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -76,24 +76,21 @@ class Average:
         """While it lasts, the model has the averaged weights; then its own, to the bit.
 
         They change places in the memory that they have: what points there keeps pointing right.
+        What else this takes is taken before a weight moves: where there is none, none has moved.
         """
-        pairs = zip(self.live, self._kept, strict=True)
-        rounded = [(kept, kept.clone()) for live, kept in pairs if live.dtype != kept.dtype]
-        self._swap()
+        pairs = [(live.detach(), kept) for live, kept in zip(self.live, self._kept, strict=True)]
+        alike = [(live, kept) for live, kept in pairs if live.dtype == kept.dtype]
+        # An average in a higher precision stays where it is: rounded, it would not come back.
+        rounded = [(live, kept, live.clone()) for live, kept in pairs if live.dtype != kept.dtype]
+        _swap(alike)
+        for live, kept, _ in rounded:
+            live.copy_(kept)
         try:
             yield
         finally:
-            self._swap()
-            with torch.no_grad():
-                for kept, exact in rounded:
-                    kept.copy_(exact)
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for live, kept in zip(self.live, self._kept, strict=True):
-            own = live.detach().clone()
-            live.copy_(kept)
-            kept.copy_(own)
+            _swap(alike)
+            for live, _, own in rounded:
+                live.copy_(own)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The averages by name: the very tensors, not copies."""
@@ -110,3 +107,18 @@ class Average:
     def restart(self) -> None:
         """Begin again with the weights as they are now."""
         self.load(dict(zip(self.names, self.live, strict=True)), 0)
+
+
+def _swap(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """The two of each pair change places, to the bit and without any memory to do it in."""
+    for pair in pairs:
+        one, other = map(_bits, pair)
+        one.bitwise_xor_(other)
+        other.bitwise_xor_(one)
+        one.bitwise_xor_(other)
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as integers."""
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real.view(torch.int64 if real.itemsize == 8 else torch.int32)

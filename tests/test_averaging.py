@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from autotrain.averaging import Average, averaged_tensors
 
@@ -85,6 +86,61 @@ def test_the_weights_come_back_to_the_bit_whatever_happens(fails):
     assert all(torch.equal(t, own[name]) for name, t in model.state_dict().items())
     assert all(torch.equal(t, kept[name]) for name, t in average.tensors().items())
     assert {name: t.data_ptr() for name, t in model.state_dict().items()} == places
+
+
+class NoMemory(TorchDispatchMode):
+    """The n-th operation that makes a tensor in memory of its own fails."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.left = last
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.left -= not (function.is_view or function._schema.is_mutable)
+        if self.left == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory, injected")
+        return function(*args, **(kwargs or {}))
+
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.complex64, torch.complex128]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_that_runs_out_while_they_change_places_changes_nothing(dtype):
+    """Before the first weight has moved, or not at all: in no order of strides, and to the bit."""
+    torch.manual_seed(0)
+    values = torch.randn(5, 3, dtype=dtype), torch.randn(2, 4, dtype=dtype).t(), torch.zeros(())
+    model = nn.Module()
+    model.several = nn.ParameterList([value.to(dtype) for value in values])
+    average = Average(model, 0.9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0).mul_(-0.0 if parameter.ndim == 0 else 1.0)
+    average.update()
+    own, kept = ([t.detach().clone() for t in each] for each in (average.live, average._kept))
+
+    def now():
+        return [torch.view_as_real(t) if t.is_complex() else t.detach() for t in average.live]
+
+    before, failed = [t.clone() for t in now()], 0
+    for last in range(1, 9):
+        look = average.in_place()
+        try:
+            with NoMemory(last):
+                look.__enter__()
+        except torch.OutOfMemoryError:
+            failed += 1
+        else:
+            for live, mean in zip(average.live, kept, strict=True):
+                assert torch.equal(live.detach(), mean.to(dtype))
+            with NoMemory(1):
+                look.__exit__(None, None, None)
+        for one, other in zip(now(), before, strict=True):
+            assert torch.equal(one, other)
+            assert torch.equal(one.signbit(), other.signbit())
+        for one, other in zip((*average.live, *average._kept), (*own, *kept), strict=True):
+            assert torch.equal(one.detach(), other)
+    assert failed == (len(own) if dtype == torch.bfloat16 else 0)
 
 
 def test_weights_of_half_precision_are_averaged_in_fp32_and_lose_nothing_by_a_look():
