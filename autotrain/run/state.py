@@ -209,7 +209,6 @@ class Run:
             return self._snapshot(flatten_model(self.model, self.shards), self.shards)
 
     def _snapshot(self, model: Flat, layout: Layout) -> Snapshot:
-        self.draws.look()
         epoch, window = divmod(self.state.step, self.cadence.steps_per_epoch)
         state = {
             **asdict(self.state),

@@ -82,7 +82,7 @@ def _accumulate(
     expected: Number = 1.0
     epoch = run.state.step // run.cadence.steps_per_epoch
     for number, _ in enumerate(window):
-        if number and stop.reason:
+        if number and stop.reason and not run.draws.unsettled():
             return None
         taken = run.feed.take(epoch)
         if taken is NOTHING:

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import os
+import random
 import shutil
 
+import numpy
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,6 +22,7 @@ from autotrain.run.loop import train
 from autotrain.run.signals import Stop
 from autotrain.schema import OptimizerSection
 
+from .faulty import digest, regression
 from .plans import make_plan
 from .tasks import noisy_task, sequence_task
 
@@ -329,6 +332,62 @@ def test_a_finer_cut_may_be_resumed_with(tmp_path):
         torch.testing.assert_close(value, ends[1][name], rtol=1e-9, atol=1e-9)
 
 
+class Late(nn.Module):
+    """Draws from one of the generators from the `at`-th micro-batch of training on."""
+
+    def __init__(self, at, draw):
+        super().__init__()
+        self.at, self.draw = at, draw
+        self.net = nn.Linear(8, 1)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        if self.training:
+            self.seen += 1
+            if self.seen >= self.at:
+                x = x * (0.5 + self.draw())
+        return self.net(x)
+
+
+DRAWS = [lambda: torch.rand(8), random.random, lambda: float(numpy.random.rand())]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    at=st.integers(16, 40), after=st.integers(-3, 6), again=st.integers(1, 9),
+    asked=st.sets(st.integers(17, 44), max_size=3), draw=st.sampled_from(DRAWS),
+)  # fmt: skip
+@example(at=19, after=2, again=9, asked=set(), draw=DRAWS[0])
+def test_a_model_that_begins_to_draw_late_is_resumed_to_the_bit(
+    tmp_path_factory, at, after, again, asked, draw
+):
+    """Stopped within any step, and saved after any: a save is no part of what is learned."""
+    plan = make_plan(
+        batch={"micro_batch": 4, "accum_steps": 2, "global_batch": 8},
+        train={"epochs": 3}, run={"log_every_steps": 3}, evaluate={"every_epochs": None},
+        checkpoint={"every_epochs": None, "keep": 9}, schedule={"warmup_steps": 0},
+    )  # fmt: skip
+    calls, stop = [], Stop()
+
+    def late():
+        return regression(lambda: Late(at, draw), valid=4)
+
+    def loss(model, batch):
+        calls.append(model.training)
+        stop.save = calls.count(True) in asked
+        return late().loss(model, batch)
+
+    directory = tmp_path_factory.mktemp("late")
+    run(plan, late(), directory / "whole")
+    run(plan, dataclasses.replace(late(), loss=loss), directory / "asked", stop=stop)
+    pieces(plan, late, directory / "cut", [at + after, again])
+    assert len({digest(directory / name) for name in ("whole", "asked", "cut")}) == 1
+
+
+RESTING = {key: dict.fromkeys(("torch", "python", "numpy"), value)
+           for key, value in (("drawn", False), ("quiet", 3))}  # fmt: skip
+
+
 def rewritten(directory, name, change):
     """The newest checkpoint with another content, and a manifest that says so."""
     path, _ = checkpoint.newest_good(directory)
@@ -343,6 +402,10 @@ def rewritten(directory, name, change):
     ("rollbacks", -1, "rollbacks: Input should be greater"), ("best", "low", "best: Input should"),
     ("history", {"losses": ["x"]}, r"history.losses.0: Input"), ("draws", None, "draws: Input"),
     ("draws", {"drawn": {"os": True}, "quiet": {}}, "draws.drawn.os"), ("guard", 3, "guard: Input"),
+    ("draws", {**RESTING, "last": {"numpy": 1}, "states": {"numpy": ["00" * 2496, 1 << 20, 0, 0]}},
+     "draws: place 1048576 among 624"),
+    ("draws", {**RESTING, "last": {"torch": 1}, "states": {"torch": ["ff" * 5056]}}, "draws: Inv"),
+    ("draws", {**RESTING, "last": {"python": 1}, "states": {"python": [3, "00", None]}}, "draws: "),
     ("bad_samples", [[True, 1]], "bad_samples.0"), ("schedule", {"best": 1}, "schedule.bad: Field"),
     ("scaler", {"scale": "x"}, "scaler.scale"), ("averaged", 0.5, "averaged: Input"),
 ])  # fmt: skip

@@ -1,10 +1,13 @@
 """Randomness as a function of position, and generators left at rest by whom nobody draws from."""
 
+import json
 import random
 
 import numpy
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autotrain.run.seeds import GENERATORS, LOOKS, Draws, mixed
 
@@ -100,6 +103,51 @@ def test_who_draws_now_and_then_is_never_left_alone(name):
         steps(late, step, step + 1, lambda: None)
         late.look()
     assert late.drawn[name]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    begins=st.integers(0, 60), often=st.integers(1, 3), every=st.integers(1, 12),
+    saves=st.sets(st.integers(0, 60), max_size=4), name=st.sampled_from([*GENERATORS]),
+    micro_batches=st.integers(1, 3),
+)  # fmt: skip
+def test_a_save_changes_nothing_and_a_resume_draws_the_same(
+    begins, often, every, saves, name, micro_batches
+):
+    """Whenever a model begins to draw, and however often; wherever a run is saved or goes on."""
+
+    def walked(draws, first, kept=None):
+        found = {}
+        for step in range(first, 66):
+            if step % every == 0:
+                draws.look()
+            if kept is not None and step in saves:
+                kept[step] = json.loads(json.dumps(draws.state()))
+                [draw() for draw in FROM.values()]
+            for number in range(micro_batches):
+                draws.before(step, number)
+                if step >= begins and step % often == 0:
+                    found[step, number] = FROM[name]()
+        return found
+
+    whole, kept = walked(Draws(7, CPU), 0), {}
+    assert walked(Draws(7, CPU), 0, kept) == whole
+    for step, state in kept.items():
+        resumed = Draws(7, CPU)
+        resumed.load(state)
+        [draw() for draw in FROM.values()]
+        assert walked(resumed, step) == {at: n for at, n in whole.items() if at[0] >= step}
+
+
+def test_a_window_is_not_broken_off_where_its_draws_could_not_be_made_again():
+    """Once what was at rest was drawn from, until a look has found it; the draws stay the same."""
+    draws, other = settled(Draws(7, CPU)), settled(Draws(7, CPU))
+    assert not draws.unsettled()
+    drawn = steps(draws, 4, 5, FROM["torch"])
+    assert draws.unsettled()
+    assert drawn + steps(draws, 5, 7, FROM["torch"]) == steps(other, 4, 7, FROM["torch"])
+    draws.look()
+    assert not draws.unsettled()
 
 
 def test_positions_have_seeds_of_their_own():

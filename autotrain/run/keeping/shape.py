@@ -68,6 +68,8 @@ class _Guard(TypedDict):
 class _Draws(TypedDict):
     drawn: Annotated[dict[_Generator, StrictBool], _Each]
     quiet: Annotated[dict[_Generator, Whole | None], _Each]
+    last: NotRequired[dict[_Generator, Whole]]
+    states: NotRequired[dict[_Generator, list[Any]]]
 
 
 class Kept(TypedDict):
