@@ -51,8 +51,8 @@ class Loss:
     """A loss as a sum and the weight it was summed over.
 
     `total`: scalar tensor, the SUM over the `weight` items (samples, frames or tokens) of
-    this micro-batch. `weight`: how many, a number or a scalar tensor. `parts`: named scalar
-    tensors to log, sums over the same items. `mixes`: the loss ties samples together
+    this micro-batch. `weight`: how many, a number or a scalar tensor, 0 or more. `parts`: named
+    scalar tensors to log, sums over the same items. `mixes`: the loss ties samples together
     (contrastive, say), so its micro-batch must not be cut.
     """
 

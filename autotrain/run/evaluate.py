@@ -13,7 +13,8 @@ import torch
 from autotrain.errors import AutotrainError
 from autotrain.run.healing import faults
 from autotrain.run.loading.feed import NOTHING
-from autotrain.run.meter import Number, Tally
+from autotrain.run.losses import sound
+from autotrain.run.meter import Number, Tally, detached
 from autotrain.run.seeds import VALID_FORWARD, mixed, seed_all
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
@@ -121,7 +122,7 @@ def _weights(run: Run | Trained) -> AbstractContextManager[None]:
 
 def _row(run: Run | Trained, batch: object) -> dict[str, Number]:
     loss = run.loss(batch)
-    row: dict[str, Number] = {"loss sum": loss.total, "loss count": loss.weight}
+    row: dict[str, Number] = {"loss sum": loss.total, "loss count": sound(detached(loss.weight))}
     if run.task.measure is not None:
         with run.precision.autocast():
             measured = run.task.measure(run.model, batch)

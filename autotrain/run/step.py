@@ -17,6 +17,7 @@ from autotrain.optimizer import set_rate
 from autotrain.recompute import unlike
 from autotrain.run.healing import faults, guard
 from autotrain.run.loading.feed import NOTHING
+from autotrain.run.losses import sound
 from autotrain.run.meter import Number, detached
 from autotrain.run.signals import Stop
 from autotrain.run.state import Run
@@ -135,20 +136,18 @@ def _row(loss: Loss, weight: Number) -> dict[str, Number]:
 
 
 def _weight(loss: Loss) -> Number:
-    """As a number, or on the loss's device in its precision (at least fp32)."""
-    if not isinstance(loss.weight, torch.Tensor):
-        return float(loss.weight)
-    if loss.weight.device.type == "cpu":
-        return detached(loss.weight)
+    """As a number, or on the loss's device in its precision (at least fp32); else NaN."""
+    if not isinstance(loss.weight, torch.Tensor) or loss.weight.device.type == "cpu":
+        return sound(detached(loss.weight))
     dtype = torch.promote_types(loss.total.dtype, torch.float32)
-    return loss.weight.detach().to(loss.total.device, dtype)
+    return sound(loss.weight.detach().to(loss.total.device, dtype))
 
 
 def _not_zero(weight: Number) -> Number:
     """1 in place of 0: where every token is masked, a gradient of 0 must stay 0."""
     if isinstance(weight, torch.Tensor):
-        return torch.where(weight > 0, weight, 1.0)
-    return weight if weight > 0 else 1.0
+        return torch.where(weight == 0, 1.0, weight)
+    return weight or 1.0
 
 
 def _updated(run: Run, rows: Rows, weight: Number, correction: Number | None) -> Number:

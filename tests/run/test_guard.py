@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autotrain import optimizer as building
+from autotrain.errors import AutotrainError
 from autotrain.run import loop as looping
 from autotrain.run import step
 from autotrain.run.healing import guard, heal
@@ -27,6 +28,7 @@ from .faulty import (
     run,
     snapshot,
     spoilt,
+    until_error,
     weights,
 )
 from .plans import make_plan
@@ -289,6 +291,70 @@ def test_weights_of_zero_and_gradients_of_none_are_no_fault(tmp_path, clip):
     seen = run(plan, dataclasses.replace(task, loss=loss), tmp_path)
     assert seen[-1].reason == "finished"
     assert not named(seen, "healed")
+
+
+def weighed(task, weight, bad):
+    """The task; a training micro-batch of `bad` samples weighs so much, the others what they do."""
+
+    def loss(model, batch):
+        made = task.loss(model, batch)
+        spoils = model.training and set(batch[2].tolist()) <= bad
+        return dataclasses.replace(made, weight=weight if spoils else made.weight)
+
+    return dataclasses.replace(task, loss=loss)
+
+
+@pytest.mark.parametrize("mode", ["host", "device"])
+@pytest.mark.parametrize(
+    "weight",
+    [math.nan, math.inf, *(torch.tensor(each) for each in (math.nan, math.inf, -4.0))],
+    ids=str,
+)
+@pytest.mark.parametrize("micro", [4, 8])
+def test_a_loss_over_no_weight_is_no_figure(tmp_path, monkeypatch, mode, weight, micro):
+    """Its step is a bad one, told and passed over, wherever the weight lies."""
+    plan = planned(
+        batch={"micro_batch": micro, "accum_steps": 8 // micro, "global_batch": 8},
+        optimizer={"implementation": "fused"},
+        checkpoint={"every_epochs": None, "every_steps": 1, "keep": 99},
+    )  # fmt: skip
+    task = regression(norm_net)
+    bad = of_step(task, plan, 5, tmp_path / "look")
+    if mode == "device":
+        on_a_device(monkeypatch)
+    seen = run(plan, weighed(task, weight, bad), tmp_path / "run", max_steps=8)
+    (told,) = named(seen, "healed")
+    assert "became nan at step 5 " in told.fault
+    one, other = weights(tmp_path / "run", 4), weights(tmp_path / "run", 5)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert all(math.isfinite(event.loss) for event in named(seen, "step"))
+
+
+def test_a_number_below_0_is_no_weight(tmp_path):
+    """The task is wrong, and is told so: in training and in an evaluation."""
+    for where in (True, False):
+        task = regression()
+
+        def loss(model, batch, task=task, where=where):
+            made = task.loss(model, batch)
+            return dataclasses.replace(made, weight=-4 if model.training is where else made.weight)
+
+        _, error = until_error(
+            planned(), dataclasses.replace(task, loss=loss), tmp_path / str(where), AutotrainError
+        )
+        assert "a weight of -4" in error.message
+
+
+def test_a_validation_loss_over_no_weight_is_told(tmp_path):
+    """Not divided by what is left of it."""
+    task = regression()
+
+    def loss(model, batch):
+        made = task.loss(model, batch)
+        return made if model.training else dataclasses.replace(made, weight=torch.tensor(-4.0))
+
+    seen = run(planned(train={"epochs": 1}), dataclasses.replace(task, loss=loss), tmp_path)
+    assert "the validation loss is nan" in named(seen, "warned")[0].message
 
 
 def test_one_event_an_interval_names_all_its_steps(tmp_path):

@@ -4,6 +4,7 @@ Each test forks its processes, which meet over gloo: about a second each.
 """
 
 import dataclasses
+import math
 import os
 import signal
 from itertools import chain
@@ -200,6 +201,27 @@ def _book(ranks, plan, directory):
         ranks, plan, lambda: dataclasses.replace(sequence_task(), model=Book, loss=loss), directory
     )
     return seen
+
+
+def test_a_window_of_no_weight_is_passed_over_and_the_next_is_as_ever(tmp_path):
+    """NaN in one process is NaN in all; what the next one is divided by knows nothing of it."""
+
+    def make():
+        task, calls = sequence_task(), []
+
+        def loss(model, batch):
+            made = task.loss(model, batch)
+            calls.append(model.training)
+            spoils = os.environ.get("RANK") == "1" and calls.count(True) == 2
+            return dataclasses.replace(made, weight=math.nan if spoils else made.weight)
+
+        return dataclasses.replace(task, loss=loss)
+
+    found = in_world(2, carried_out, make_plan(train={"epochs": 1}), make, tmp_path)
+    assert [events[-1].reason for events in found] == ["finished", "finished"]
+    (told,) = of(Healed, found[0])
+    assert "became nan at step 2 " in told.fault
+    assert all(math.isfinite(event.loss) for event in of(Step, found[0]))
 
 
 class Table(nn.Module):

@@ -14,7 +14,7 @@ from autotrain.run.loading.order import Order
 from autotrain.run.meter import Number
 from autotrain.run.processes.ranks import Ranks
 from autotrain.run.state import Run
-from autotrain.run.step import _not_zero, _row, _share, _weight
+from autotrain.run.step import _row, _share, _weight
 from autotrain.task import Loss
 
 
@@ -73,12 +73,14 @@ def expected(ranks: Ranks, window: list[int]) -> Number:
     """What gradients are divided by until the window's weight is known: the same on all ranks.
 
     Near the weight of the window before, which keeps fp16 in range; a power of two, so that no
-    bit of a gradient depends on which. Of the first one its samples.
+    bit of a gradient depends on which. Of the first one, and after one that weighed nothing or
+    NaN, its samples.
     """
-    before = _not_zero(float(sum(window)) if ranks.weight is None else ranks.weight)
+    usual = float(sum(window))
+    before = usual if ranks.weight is None else ranks.weight
     if isinstance(before, torch.Tensor):
-        return torch.exp2(torch.round(torch.log2(before)))
-    return float(2.0 ** round(math.log2(before)))
+        return torch.exp2(torch.round(torch.log2(torch.where(before > 0, before, usual))))
+    return float(2.0 ** round(math.log2(before if before > 0 else usual)))
 
 
 def backward(run: Run, total: torch.Tensor, divisor: Number) -> None:
