@@ -190,25 +190,25 @@ def test_it_may_strike_in_the_last_evaluation(tmp_path, steps):
     assert seen[-1].reason == ("finished" if steps is None else "max_steps")
 
 
-def test_it_may_strike_when_a_checkpoint_is_made(tmp_path, monkeypatch):
-    """That of the last step too; the best one is kept as such."""
+def test_where_a_checkpoint_is_made_it_is_no_fault_of_the_batch(tmp_path, monkeypatch):
+    """The save fails and is tried again; what is learned is the same to the bit."""
     from autotrain.run import state
 
     take, calls = state.flatten_model, []
 
     def flatten(model):
         calls.append(1)
-        if len(calls) in (1, 3, 6):
+        if len(calls) in (1, 3):
             raise MemoryError("no room for a copy")
         return take(model)
 
     run(planned(), regression(), tmp_path / "whole")
     monkeypatch.setattr(state, "flatten_model", flatten)
     seen = run(planned(), regression(), tmp_path / "healed")
-    assert len(named(seen, "healed")) >= 2
-    best = [event.step for event in named(seen, "evaluated") if event.best]
-    assert [e.step for e in named(seen, "saved") if e.label == "best"] == best
-    assert furthest(weights(tmp_path / "whole"), weights(tmp_path / "healed")) < 1e-6
+    assert not named(seen, "healed")
+    assert [event.step for event in named(seen, "warned")] == [4, 8]
+    assert {5, 9} <= {event.step for event in named(seen, "saved")}
+    assert digest(tmp_path / "whole") == digest(tmp_path / "healed")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

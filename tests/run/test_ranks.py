@@ -21,6 +21,7 @@ from autotrain.run.loop import train
 from autotrain.run.processes import board
 from autotrain.run.signals import Stop
 from autotrain.task import Loss, Task
+from tests.run.faulty import regression
 from tests.run.plans import make_plan
 from tests.run.tasks import next_frame, noisy_task, sequence_task
 from tests.run.worlds import in_world
@@ -421,6 +422,60 @@ def _each_in_its_own_place(ranks, plan, directory):
 def contrast(model, batch):
     x, _ = batch
     return Loss(total=model(x).square().sum(), weight=len(x), mixes=True)
+
+
+@pytest.mark.parametrize(
+    ("world", "micro", "failing", "cuts"),
+    [
+        (2, 16, (3,), [("8 became 4", 4)]),
+        (2, 16, (3, 4), [("8 became 4", 4), ("4 became 2", 2)]),
+        (3, 12, (3,), [("4 became 2", 3)]),
+        (3, 4, (3,), [("4 became 2", 2)]),
+    ],
+)
+def test_more_processes_than_planned_cut_what_they_take(tmp_path, world, micro, failing, cuts):
+    """A finer plan alone might leave each as much as before."""
+
+    def make():
+        task, calls = regression(count=48), []
+
+        def loss(model, batch):
+            calls.append(model.training)
+            if calls.count(True) in failing and model.training and os.environ["RANK"] == "1":
+                raise torch.OutOfMemoryError("none")
+            return task.loss(model, batch)
+
+        return dataclasses.replace(task, loss=loss)
+
+    accum = 12 // micro or 1
+    batch = {"micro_batch": micro, "accum_steps": accum, "global_batch": micro * accum}
+    plan = make_plan(batch=batch, train={"epochs": 2})
+    found = in_world(world, carried_out, plan, make, tmp_path)
+    assert found[0][-1].reason == "finished"
+    told = of(Healed, found[0])
+    assert [(e.cure.partition(";")[0], e.amends["batch.micro_batch"][1]) for e in told] == [
+        (f"micro-batches of {said}", after) for said, after in cuts
+    ]
+
+
+def test_an_evaluation_that_does_not_fit_is_cut_where_steps_are_of_single_samples(tmp_path):
+    """A step is dealt out; a validation set is read as planned."""
+
+    def make():
+        task = regression(count=16)
+
+        def loss(model, batch):
+            if not model.training and len(batch[0]) > 1:
+                raise torch.OutOfMemoryError("none")
+            return task.loss(model, batch)
+
+        return dataclasses.replace(task, loss=loss)
+
+    batch = {"micro_batch": 2, "accum_steps": 1, "global_batch": 2}
+    found = in_world(2, carried_out, make_plan(batch=batch, train={"epochs": 1}), make, tmp_path)
+    assert found[0][-1].reason == "finished"
+    (told,) = of(Healed, found[0])
+    assert "micro-batches of 2 became 1" in told.cure
 
 
 def test_a_loss_that_mixes_is_not_cut(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -16,7 +15,9 @@ from autotrain.events import Event, Healed, Warned
 from autotrain.run.assemble import itinerary
 from autotrain.run.healing import back
 from autotrain.run.loading.bucketed import BucketedOrder
+from autotrain.run.loading.itinerary import ordered
 from autotrain.run.loading.lost import LoaderDiedError, TooNarrowError
+from autotrain.run.loading.order import Order
 from autotrain.run.state import NotFiniteError, Run, SpikesError
 from autotrain.schema import Amendment, BatchSection, Dtype
 
@@ -29,7 +30,7 @@ def cut_finer(run: Run, error: Exception) -> Iterator[Event]:
 
     What an update takes does not depend on its batch: there, one parameter is updated at a time.
     """
-    begun, batch, updating = perf_counter(), run.plan.batch, run.committing
+    begun, updating = perf_counter(), run.committing
     if run.mixes:
         raise DoesNotFitError(
             f"out of memory, and this loss ties the samples of a micro-batch together: {error}",
@@ -44,7 +45,7 @@ def cut_finer(run: Run, error: Exception) -> Iterator[Event]:
         cure = "parameters are updated one by one"
     else:
         section, changed = "batch", _finer_for(run)
-        cure = _cut_said(batch, batch.model_copy(update=changed))
+        cure = _cut_said(run, changed)
     amends = _amend(run, section, changed, str(error))
     if changed:
         run.tries = 0  # it is another try, and they end with micro-batches of 1
@@ -63,18 +64,41 @@ def can_cut(run: Run) -> bool:
 
 
 def _finer_for(run: Run) -> dict[str, Any]:
-    """As `finer`; but where BatchNorm cannot train on one sample, no part may be one."""
-    order, batch = run.feed.itinerary.order, run.plan.batch
-    changed = finer(batch, least=2 if order.no_single else 1)
-    if not changed or not order.no_single or isinstance(order, BucketedOrder):
+    """As `finer`, until fewer samples are taken at a time; one alone is too few for BatchNorm."""
+    batch, changed = run.plan.batch, dict[str, Any]()
+    before, order = _most(run, batch)
+    while more := finer(batch, least=2 if order.no_single else 1):
+        batch, changed = batch.model_copy(update=more), changed | more
+        most, order = _most(run, batch)
+        if most < before:
+            break
+    else:
+        return {}
+    if not order.no_single or isinstance(order, BucketedOrder):
         return changed
-    now = replace(order, micro_batch=_size(batch.model_copy(update=changed)))
-    singles = any(1 in now.sizes(step) for step in range(now.steps_per_epoch))
+    singles = any(1 in order.sizes(step) for step in range(order.steps_per_epoch))
     return {} if singles else changed
 
 
+def _most(run: Run, batch: BatchSection) -> tuple[int, Order | BucketedOrder]:
+    """Samples in the largest micro-batch of what comes next, if cut so; and the order of all.
+
+    That is an evaluation, or a step: where more processes share it than were planned, each takes
+    fewer at a time than the plan says.
+    """
+    plan, state = run.plan.model_copy(update={"batch": batch}), run.state
+    world = 1 if run.ranks is None else run.ranks.world
+    order, valid = ordered(plan, run.parts, run.model, world=world)
+    ends = run.cadence.evaluates(state.step) or state.step == run.last
+    if ends and state.evaluated != state.step:
+        return max(map(len, valid)), order
+    if isinstance(order, BucketedOrder):
+        return _size(batch), order
+    return min(order.micro_batch, order.count), order
+
+
 def _size(batch: BatchSection) -> int:
-    """Samples in the largest micro-batch, as it is taken."""
+    """Samples in the largest micro-batch of a plan."""
     return -(-batch.micro_batch // (batch.split or 1))
 
 
@@ -96,11 +120,14 @@ def one_by_one(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {"implementation": "for-loop"}
 
 
-def _cut_said(was: BatchSection, now: BatchSection) -> str:
-    before, after = _size(was), _size(now)
-    if before == after:
+def _cut_said(run: Run, changed: Mapping[str, Any]) -> str:
+    batch = run.plan.batch
+    (before, _), (after, _) = (
+        _most(run, each) for each in (batch, batch.model_copy(update=changed))
+    )
+    if not changed:
         return f"memory was freed and it is tried again: micro-batches of {after} are the smallest"
-    return f"micro-batches of {before} became {after}; the global batch stays {now.global_batch}"
+    return f"micro-batches of {before} became {after}; the global batch stays {batch.global_batch}"
 
 
 def _keep(run: Run) -> Iterator[Event]:
