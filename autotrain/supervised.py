@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     import torch
 
 
+IGNORED = -100  # a label, or a target, that counts nowhere, as torch has it
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """Batches are (inputs, class indices, or mixup's probabilities); the model returns logits.
 
-    With `class_weights` a sample counts, in the sum and in the weight, as its class does.
+    With `class_weights` a sample counts, in the sum and in the weight, as its class does; one
+    whose label is -100 counts nowhere.
     """
 
     label_smoothing: float = 0.0
@@ -34,13 +38,13 @@ class Classification:
         total = functional.cross_entropy(
             logits, labels, each, reduction="sum", label_smoothing=smoothing
         )
-        return Loss(total=total, weight=len(labels) if each is None else _weight(labels, each))
+        return Loss(total=total, weight=_weight(labels, each))
 
     def measure(self, model: torch.nn.Module, batch: Any) -> Sums:
         """`accuracy`: the share that is taken for what it is."""
         inputs, labels = batch
         right = (model(inputs).argmax(dim=-1) == _indices(labels)).sum()
-        return {"accuracy": (right, len(labels))}
+        return {"accuracy": (right, _weight(labels, None))}
 
     def confusion(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
         """[classes, classes]: how many of each class (row) were taken for which (column)."""
@@ -48,7 +52,7 @@ class Classification:
         logits = model(inputs)
         classes, meant = logits.shape[-1], _indices(labels)
         pairs = meant * classes + logits.argmax(dim=-1)
-        known: torch.Tensor = pairs[meant >= 0]  # torch's -100 is a label to leave out
+        known: torch.Tensor = pairs[meant >= 0]  # IGNORED is left out
         return known.bincount(minlength=classes**2).reshape(classes, classes)
 
 
@@ -56,9 +60,12 @@ def _indices(labels: torch.Tensor) -> torch.Tensor:
     return labels.argmax(dim=-1) if labels.is_floating_point() else labels
 
 
-def _weight(labels: torch.Tensor, each: torch.Tensor) -> torch.Tensor:
-    """What the samples of a batch count together."""
-    return (labels @ each).sum() if labels.is_floating_point() else each[labels].sum()
+def _weight(labels: torch.Tensor, each: torch.Tensor | None) -> torch.Tensor | int:
+    """What the samples of a batch count together; `each`: what one of each class does."""
+    if labels.is_floating_point():
+        return len(labels) if each is None else (labels @ each).sum()
+    known = labels != IGNORED
+    return known.sum() if each is None else (each[labels.clamp(min=0)] * known).sum()
 
 
 def squared_error(model: torch.nn.Module, batch: Any) -> Loss:

@@ -123,7 +123,7 @@ class Task:
     ) -> Task:
         """Samples are (input, class index, or mixup's probabilities); the model returns logits.
 
-        `class_weights`: how much a sample of each class counts.
+        `class_weights`: how much a sample of each class counts. One of index -100 counts nowhere.
         """
         from autotrain.supervised import Classification
 

@@ -375,6 +375,29 @@ def test_class_weights_count_in_the_sum_and_in_the_weight():
     torch.testing.assert_close(mixed.total / mixed.weight, usual)
 
 
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 4.0]])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_sample_without_a_label_counts_nowhere(weights, smoothing):
+    """torch's -100: not in the sum, not in the weight, not among the right or wrong answers."""
+    torch.manual_seed(0)
+    model, inputs = torch.nn.Linear(4, 3), torch.randn(8, 4)
+    targets = torch.tensor([0, -100, 1, 2, -100, -100, 1, 0])
+    known = targets >= 0
+    made = Task.classification(
+        model=lambda: model, train=[], class_weights=weights, label_smoothing=smoothing
+    )
+    whole, labelled = (
+        made.loss(model, batch) for batch in ((inputs, targets), (inputs[known], targets[known]))
+    )
+    torch.testing.assert_close(whole.total, labelled.total)
+    assert float(whole.weight) == float(labelled.weight) > 0
+    right, count = made.measure(model, (inputs, targets))["accuracy"]
+    assert int(count) == 5
+    assert int(right) == int((model(inputs[known]).argmax(-1) == targets[known]).sum())
+    none = made.loss(model, (inputs, torch.full((8,), -100)))
+    assert float(none.total.detach()) == float(none.weight) == 0
+
+
 def test_classification_tells_which_class_was_taken_for_which():
     logits = torch.tensor([[4.0, 0, 0], [4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0]])
     made = Task.classification(model=lambda: None, train=[])

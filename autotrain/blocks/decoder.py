@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from autotrain.blocks.conformer import sines
-from autotrain.blocks.losses import IGNORED, inside
+from autotrain.blocks.losses import inside
 from autotrain.blocks.units import END
+from autotrain.supervised import IGNORED
 
 
 class AttentionDecoder(nn.Module):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from autotrain.supervised import IGNORED
 from autotrain.task import Loss, precise
-
-IGNORED = -100  # a target that counts nowhere, as torch has it
 
 
 def inside(lengths: torch.Tensor, longest: int) -> torch.Tensor:

@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from autotrain.blocks.audio import pad_frames
-from autotrain.blocks.losses import IGNORED
 from autotrain.blocks.spoken import Spectra
+from autotrain.supervised import IGNORED
 
 SIZE = 16  # of the projection, as in the paper
 SHARE, SPAN = 0.3, 8  # of a clip that is hidden, in spans of so many names: 0.4 s at 20 a second
