@@ -16,6 +16,7 @@ from autotrain.run import loop as looping
 from autotrain.run import step
 from autotrain.run.healing import guard, heal
 from autotrain.run.healing.guard import LEAST, Guard
+from autotrain.run.loading.feed import Feed
 from autotrain.schema import OptimizerSection
 from autotrain.task import Loss
 
@@ -552,22 +553,56 @@ def test_a_fused_optimizer_leaves_a_bad_step_out_on_the_device(tmp_path, monkeyp
             torch.testing.assert_close(a.tensors[key], b.tensors[key], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", FUSED)
-@pytest.mark.parametrize("clip", [1.0, None])
-def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip):
-    """Whether a step is bad is the device's own business."""
-    on_a_device(monkeypatch)
-    plan = planned(optimizer={**fused(name), "clip_norm": clip}, run={"log_every_steps": 99})
-    taken, counts = step.take_step, []
+def reads(monkeypatch, directory, **changes):
+    """How often each of 7 steps made the host wait; micro-batches are made on the host."""
+    plan, counts = planned(run={"log_every_steps": 99}, **changes), []
+    step_taken, batch_taken, found = step.take_step, Feed.take, HostReads()
 
     def counting(run, stop):
-        with HostReads() as reads:
-            taken(run, stop)
-        counts.append(reads.count)
+        found.count = 0
+        with found:
+            step_taken(run, stop)
+        counts.append(found.count)
+
+    def uncounted(feed, epoch):
+        before, batch = found.count, batch_taken(feed, epoch)
+        found.count = before
+        return batch
 
     monkeypatch.setattr(looping, "take_step", counting)
-    run(plan, regression(norm_net), tmp_path, max_steps=7)
-    assert counts == [0] * 7
+    monkeypatch.setattr(Feed, "take", uncounted)
+    made = regression(norm_net)
+
+    def loss(model, batch):
+        one = made.loss(model, batch)
+        weight = torch.tensor(float(one.weight))
+        return dataclasses.replace(one, weight=weight, parts={"part": one.total.detach()})
+
+    run(plan, dataclasses.replace(made, loss=loss), directory, max_steps=7)
+    return counts
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"train": {"epochs": 1, "ema_decay": 0.9}}, {"precision": {"dtype": "fp16"}},
+    {"precision": {"dtype": "bf16"}},
+], ids=lambda changes: "".join(changes) or "plain")  # fmt: skip
+@pytest.mark.parametrize("name", [*FUSED, "rmsprop"])
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_nothing_is_read_between_log_points(tmp_path, monkeypatch, name, clip, changes):
+    """Whether a step is bad is the device's own business; the loss's weight too."""
+    mode = "device" if name in FUSED else "log"
+    on_a_device(monkeypatch, mode)
+    optimizer = {**fused(name), "clip_norm": clip}
+    if mode == "log":
+        optimizer["implementation"] = "foreach"
+    # torch's loss scaler asks before each step of an optimizer that cannot leave one out.
+    asked = int(mode == "log" and changes.get("precision") == {"dtype": "fp16"})
+    assert reads(monkeypatch, tmp_path, optimizer=optimizer, **changes) == [asked] * 7
+
+
+def test_a_read_would_be_seen(tmp_path, monkeypatch):
+    """In host mode each step reads, and not by a way that the count knows nothing of."""
+    assert min(reads(monkeypatch, tmp_path)) > 0
 
 
 def test_sgd_that_begins_with_a_bad_step_has_no_momentum_of_what_was_in_memory():
