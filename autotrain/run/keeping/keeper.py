@@ -23,8 +23,7 @@ from autotrain.run.keeping.writer import Writer
 from autotrain.run.signals import Stop
 from autotrain.units import bytes_text
 
-# state.json, the headers and the folder itself, beside the tensors.
-OVERHEAD_BYTES = 1 << 20
+OVERHEAD_BYTES = 1 << 20  # state.json, the headers and the folder itself, beside the tensors
 # After a save that failed, others are tried after so many steps, each time twice as many; a disk
 # that has no room for one is asked again, not written to.
 FIRST_RETRY, LAST_RETRY = 1, 1024
@@ -107,8 +106,7 @@ class Keeper:
 
     def due(self, step: int) -> bool:
         """Whether a save that failed should be tried again after this step."""
-        retry = self.retry
-        if retry is None or step < retry.at or self._writing is not None:
+        if (retry := self.retry) is None or step < retry.at or self._writing is not None:
             return False
         retry.at, retry.gap = step + retry.gap, min(2 * retry.gap, LAST_RETRY)
         try:
@@ -161,7 +159,7 @@ class Keeper:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            said = str(error).partition("\n")[0] or "nothing is left"
+            said = str(error).partition("\n")[0] or "none is left"
         self.why = f"no memory for a copy of it: {said}"
         message, advice = f"checkpoint not saved: {self.why}", "free some memory; it is tried again"
         warned = Warned(step=asked.step, epoch=asked.epoch, message=message, advice=advice)
