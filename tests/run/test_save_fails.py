@@ -79,6 +79,30 @@ def test_a_best_one_that_is_not_on_disk_leaves_its_place_to_the_next(tmp_path, b
     assert seen[-1].best_step == 10
 
 
+def test_state_that_turns_into_what_no_checkpoint_holds_ends_no_run(tmp_path):
+    """It is said at each save, and the last one has to come about."""
+    steps = []
+
+    class Odd(type(noisy_task().model())):
+        def get_extra_state(self):
+            return b"raw" if 3 < sum(steps) < 12 else None
+
+        def set_extra_state(self, state):
+            pass
+
+    def loss(model, batch):
+        steps.append(model.training)
+        return task.loss(model, batch)
+
+    task = noisy_task()
+    plan = make_plan(batch={"accum_steps": 1, "micro_batch": 8})
+    going = train(plan, replace(task, model=Odd, loss=loss), tmp_path, task_file=tmp_path)
+    seen = list(going)
+    told = [event.message for event in seen if event.name == "warned"]
+    assert any("not saved: _extra_state: a bytes cannot be kept" in message for message in told)
+    assert (seen[-1].reason, seen[-1].checkpoint[-13:]) == ("finished", "step-00000015")
+
+
 def test_a_last_step_that_cannot_be_saved_is_an_error(tmp_path):
     """Finished is not said of work that is not on disk."""
     going = train(make_plan(train={"epochs": 1}), noisy_task(), tmp_path, task_file=tmp_path)

@@ -19,6 +19,7 @@ from autotrain.events import Event, Saved, Warned
 from autotrain.run.keeping import checkpoint
 from autotrain.run.keeping.checkpoint import POINTERS, Snapshot
 from autotrain.run.keeping.copier import Copier
+from autotrain.run.keeping.tensors import UnkeptError
 from autotrain.run.keeping.writer import Writer
 from autotrain.run.signals import Stop
 from autotrain.units import bytes_text
@@ -153,17 +154,26 @@ class Keeper:
             self._writer.begin(partial(self._kept, asked, made, begun, held))
 
     def _copied(self, asked: Asked, take: Callable[[], Snapshot]) -> Snapshot | Kept:
-        """What is to be written; where memory has no room for it, a save that failed."""
+        """What is to be written; where memory has no room for it, or the model keeps by now what
+        no checkpoint can hold, a save that failed.
+        """
         try:
             return take()
+        except UnkeptError as error:
+            self.why, advice = error.message, error.hint
         except Exception as error:
             if not out_of_memory(error):
                 raise
             said = str(error).partition("\n")[0] or "none is left"
-        self.why = f"no memory for a copy of it: {said}"
-        message, advice = f"checkpoint not saved: {self.why}", "free some memory; it is tried again"
-        warned = Warned(step=asked.step, epoch=asked.epoch, message=message, advice=advice)
-        return Kept((warned,), self.good, 0)
+            self.why = f"no memory for a copy of it: {said}"
+            advice = "free some memory; it is tried again"
+        return Kept((self._unsaved(asked, advice),), self.good, 0)
+
+    def _unsaved(self, asked: Asked, advice: str) -> Warned:
+        message = f"checkpoint not saved: {self.why}"
+        if asked.label == "best":
+            message += "; of what follows, the best that is saved counts as best"
+        return Warned(step=asked.step, epoch=asked.epoch, message=message, advice=advice)
 
     def news(self) -> Iterator[Event]:
         """What became of a save that has ended meanwhile."""
@@ -215,11 +225,7 @@ class Keeper:
         except (OSError, AutotrainError, MemoryError) as error:
             advice = "free some space; training goes on, and a save is tried again"
             self.why = self._why(error, needed, good)
-            message = f"checkpoint not saved: {self.why}"
-            if label == "best":
-                message += "; of what follows, the best that is saved counts as best"
-            warned = Warned(step=step, epoch=epoch, message=message, advice=advice)
-            return Kept((warned,), frozenset(good), needed)
+            return Kept((self._unsaved(asked, advice),), frozenset(good), needed)
         seconds = perf_counter() - begun
         saved = Saved(
             step=step, epoch=epoch, path=str(path), label=label, bytes=size, seconds=seconds,

@@ -21,6 +21,10 @@ from autotrain.run.keeping import tensorfile
 _ANOTHER = "resume with the code and options that the run began with, or start a fresh run"
 
 
+class UnkeptError(AutotrainError):
+    """Something of a model's state that no checkpoint can hold; the message names it."""
+
+
 @dataclass(frozen=True)
 class Flat:
     """Named tensors, and as JSON what is no tensor. `aliases`: name -> the name it shares."""
@@ -75,13 +79,13 @@ def tensors_of(model: torch.nn.Module) -> int:
 
 
 def insist_kept(model: torch.nn.Module) -> None:
-    """Raise AutotrainError for what of a model's state no checkpoint can hold, by its name."""
+    """Raise UnkeptError for what of a model's state no checkpoint can hold."""
     for name, value in model.state_dict(keep_vars=True).items():
         if not isinstance(value, torch.Tensor):
             _plain(name, value)
         elif value.layout != torch.strided or value.dtype not in tensorfile.NAMES:
             kind = value.dtype if value.layout == torch.strided else value.layout
-            raise AutotrainError(
+            raise UnkeptError(
                 f"{name}: a tensor of {kind} cannot be kept in a checkpoint",
                 "keep it in another dtype, or register the buffer with persistent=False",
             )
@@ -270,14 +274,14 @@ def _place(value: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value that JSON holds as it is. Raises AutotrainError for any other: no pickle here."""
+    """A value that JSON holds as it is. Raises UnkeptError for any other: no pickle here."""
     if isinstance(value, list | tuple):
         return [_plain(name, item) for item in value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _plain(name, item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise AutotrainError(
+    raise UnkeptError(
         f"{name}: a {type(value).__name__} cannot be kept in a checkpoint (tensors and JSON only)",
         "keep tensors, numbers, strings, lists or dicts in the module's extra state",
     )
