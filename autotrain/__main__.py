@@ -64,7 +64,9 @@ def main() -> None:
 
 def _carry_out(given: list[str], arguments: list[str]) -> Any:
     """The command's exit code; the doctor's too where what reads command lines does not load."""
-    if arguments[:1] not in (["doctor"], ["completion"]) and "--help" not in arguments:
+    # The doctor tells it itself; of what is to be predicted, each is answered by itself.
+    theirs = (["doctor"], ["completion"], ["predict"])
+    if arguments[:1] not in theirs and "--help" not in arguments:
         _insist_on_utf8(arguments)
     try:
         from autotrain.cli import app, offer
