@@ -19,7 +19,7 @@ import torch
 from torch.amp.grad_scaler import GradScaler
 
 from autotrain.errors import AutotrainError
-from autotrain.schema import DeviceSection, Dtype, Plan
+from autotrain.schema import CUDA_LIKE, DeviceSection, Dtype, Plan
 
 # What torch says of it in errors of no type of their own: its CPU allocator, the driver itself,
 # libraries that allocate beside the allocator, and MPS.
@@ -169,11 +169,11 @@ def _mallopt(key: int, value: int) -> bool:
 
 @contextmanager
 def capped(plan: Plan) -> Iterator[None]:
-    """Have CUDA's allocator keep to the plan's budget, within.
+    """Have a GPU's allocator keep to the plan's budget, within.
 
     Drivers of Windows would rather spill into RAM than fail; a failure can be mended.
     """
-    if plan.device.kind != "cuda":
+    if plan.device.kind not in CUDA_LIKE:
         yield
         return
     index, predicted = plan.device.index, plan.predicted

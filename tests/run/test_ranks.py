@@ -9,6 +9,7 @@ import os
 import signal
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from autotrain.run.keeping import checkpoint
 from autotrain.run.loading.order import Order, cut, dealt
 from autotrain.run.loop import train
 from autotrain.run.processes import board
+from autotrain.run.processes.joining import share_of
 from autotrain.run.signals import Stop
 from autotrain.task import Loss, Task
 from tests.run.faulty import regression
@@ -145,6 +147,15 @@ def test_dropout_and_parameters_that_are_not_always_used(tmp_path, apart):
     assert furthest(one, many) < 1e-6
     # Weight decay would have moved it, had it ever had a gradient of 0 in place of none.
     assert torch.equal(one["never.weight"], many["never.weight"])
+
+
+@pytest.mark.parametrize(("kind", "index"), [("cuda", 2), ("rocm", 2), ("cpu", 1)])
+def test_each_process_has_a_gpu_of_its_own(kind, index):
+    """Whoever made it; those on a CPU share its cores."""
+    plan = make_plan(device={"kind": kind, "index": 1, "threads": 4})
+    second = SimpleNamespace(world=2, local_world=2, local_rank=1)
+    mine = share_of(plan, second).device
+    assert (mine.index, mine.threads) == (index, 2)
 
 
 def test_micro_batches_are_dealt_evenly():

@@ -13,7 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 from autotrain.errors import AutotrainError
 from autotrain.run.processes.ranks import PATIENCE, Ranks
 from autotrain.run.processes.stores import heed_libuv
-from autotrain.schema import Plan
+from autotrain.schema import CUDA_LIKE, Plan
 
 
 def join() -> Ranks:
@@ -53,7 +53,7 @@ def share_of(plan: Plan, ranks: Ranks) -> Plan:
             f"{ranks.world} processes cannot train together on mps: no collectives there",
             "one process, or device.kind = 'cpu'",
         )
-    index = device.index + ranks.local_rank if device.kind == "cuda" else device.index
+    index = device.index + ranks.local_rank if device.kind in CUDA_LIKE else device.index
     mine = {"index": index, "threads": max(device.threads // count, 1)}
     workers = -(-loader.workers // count)
     return plan.model_copy(
