@@ -15,7 +15,7 @@ from autotrain.blocks.layouts import (
     speech_clips,
 )
 from autotrain.blocks.layouts.listing import list_files
-from autotrain.blocks.layouts.rows import read_rows
+from autotrain.blocks.layouts.rows import delimiter_of, read_rows
 from autotrain.errors import AutotrainError
 
 
@@ -127,6 +127,23 @@ def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
     put(tmp_path, "metadata.csv", content=b"a1|one\na1|caf" + b"\xe9\n")
     with pytest.raises(AutotrainError, match=r"metadata\.csv:2: not UTF-8"):
         speech_clips(tmp_path)
+
+
+TEXTS = ["Printing, in the only sense, with which we are, at present, concerned", "Yes, please."]
+
+
+@pytest.mark.parametrize(("delimiter", "rows"), [
+    ("|", [f"c{n}|{TEXTS[n % 2]}|{TEXTS[n % 2]}" for n in range(30)]), ("|", ["a|Yes, please."]),
+    ("|", ["a|Yes, please, do.", *(f"c{n}|words" for n in range(20)), "no bar, in this one"]),
+    (",", ["path,text", *(f'c{n},"{TEXTS[n % 2]}; or | not"' for n in range(30))]),
+    (",", ["path,text", "a.wav,hello"]), (",", ["path"]), (",", []),
+    (";", ["path;text", *(f"c{n};{TEXTS[n % 2]}" for n in range(30))]),
+    ("\t", ["path\ttext", *(f"c{n}\t{TEXTS[n % 2]}" for n in range(30))]),
+])  # fmt: skip
+def test_what_parts_the_cells_is_not_what_texts_have_most_of(tmp_path, delimiter, rows):
+    """The real LJSpeech begins with a sentence of four commas."""
+    (tmp_path / "metadata.csv").write_text("\n".join(rows) + "\n")
+    assert delimiter_of(tmp_path / "metadata.csv") == delimiter
 
 
 def test_a_row_without_end_is_refused_instead_of_kept(tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +15,7 @@ from autotrain.files import open_regular
 
 LINE_LIMIT_BYTES = 1 << 20
 ROW_LIMIT = 1 << 21
+_FIRST_LINES, _NEARLY_ALL = 50, 0.9
 Cells = tuple[int, list[str]]
 
 
@@ -76,11 +80,21 @@ def read_rows(path: Path, delimiter: str) -> Iterator[Cells]:
 
 
 def delimiter_of(path: Path) -> str:
-    """Tab for .tsv; else of comma, semicolon, tab and bar the first line's most frequent."""
+    """Tab for .tsv; else of bar, tab, semicolon and comma the first that the first line has and
+    nearly all of some after it, as often if there is such a one: texts have commas of their own.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
-    first = next(text_lines(path), "")
-    return max(",;\t|", key=first.count)
+    lines: list[str] = []
+    with suppress(AutotrainError):  # a malformed one is told by whoever reads the rows
+        lines.extend(line for line in islice(text_lines(path), _FIRST_LINES) if line.strip())
+    first, most = lines[0] if lines else "", _NEARLY_ALL * len(lines)
+    counts = {
+        each: Counter(line.count(each) for line in lines) for each in "|\t;," if each in first
+    }
+    there = [each for each, found in counts.items() if len(lines) - found[0] >= most]
+    even = [each for each in there if counts[each].most_common(1)[0][1] >= most]
+    return next(iter([*even, *there]), max(",;\t|", key=first.count))
 
 
 def read_table(path: Path) -> tuple[list[str], Iterator[Cells]]:
