@@ -39,7 +39,7 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
     machine = machine_digest(case.hardware)
     key = trials.key(model_digest(made.model), case.dataset.fingerprint, case.goal.task)
     known = None if forced else trials.recall_race(machine, key)
-    if known is None or not races.answers(known, made.plan, ways):
+    if known is None or not races.answers(known, made.plan, ways, sizes):
         entries = len(ways) + len(sizes) * len({way.memory_format for way in ways})
         if not forced and predicted_seconds(made.plan, entries) > UNASKED_SECONDS:
             return case
@@ -79,7 +79,7 @@ def take(case: Case, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) ->
     free = device.free_bytes if device is not None and device.kind == "cpu" else None
     said = ask("autotrain.probe.race", request, Race, seconds=most, most_bytes=free)
     if isinstance(said, Race):
-        return said
+        return said.model_copy(update={"entered": tuple(ways), "sizes": sizes})
     about = {"micro_batch": plan.batch.micro_batch, "accum_steps": plan.batch.accum_steps}
     return Race.model_validate({**about, "outcome": said.outcome, "message": said.message})
 

@@ -111,10 +111,10 @@ def _in_parts(race: Race, cut: RacedCut) -> str:
     )
 
 
-def answers(race: Race, plan: Plan, ways: list[Variant]) -> bool:
-    """Whether a race that was held says enough of this plan: the same ways, at the same size."""
-    tried = {raced.variant for raced in race.runs}
-    return race.micro_batch == plan.batch.micro_batch and tried >= set(ways[:1])
+def answers(race: Race, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) -> bool:
+    """Whether a race that was held says enough of this plan: all its ways and sizes were in it."""
+    wide = {*race.entered} >= {*ways} and {*race.sizes} >= {*sizes}
+    return wide and race.micro_batch == plan.batch.micro_batch
 
 
 def winner(race: Race, fixed: dict[str, Any]) -> Raced | None:

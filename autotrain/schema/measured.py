@@ -172,6 +172,7 @@ class Race(Record):
     The first of `runs` is the plain one, which autotrain's rules would take unseen; each figure
     is the median of `rounds`. A variant that failed is not there. `cuts`: the winner again, and
     then the same samples in smaller micro-batches, by it and by the best of other formats.
+    `entered` and `sizes`: all that were asked to run, and all smaller sizes.
     """
 
     outcome: Outcome
@@ -182,4 +183,6 @@ class Race(Record):
     rounds: Whole = 0
     runs: tuple[Raced, ...] = ()
     cuts: tuple[RacedCut, ...] = ()
+    entered: tuple[Variant, ...] = ()
+    sizes: tuple[Positive, ...] = ()
     seconds: float = 0.0

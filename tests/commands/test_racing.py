@@ -76,6 +76,20 @@ def test_what_is_fastest_is_planned_and_the_next_plan_knows(task, at, answer, mo
     assert len(answer.asked) == 1
 
 
+def test_a_race_of_few_does_not_answer_for_more(task, at, answer, monkeypatch):
+    """What the user fixed in one plan is open again in the next."""
+    few = ("--set", "precision.dtype=fp32")
+    answer.race = raced(Raced(PLAIN, 0.010, 0.001), cuts=(RacedCut(PLAIN, 8, 0.010),))
+    planned(at, "--trial", *few)
+    assert len(answer.asked) == 1  # in parts
+    monkeypatch.delenv("AUTOTRAIN_TRIAL")
+    planned(at)
+    assert len(answer.asked) == 2
+    planned(at, *few)
+    planned(at)
+    assert len(answer.asked) == 2
+
+
 def test_what_the_user_fixes_does_not_compete(task, at, answer):
     answer.race = raced(Raced(PLAIN, 0.010, 0.001))
     plan, _ = planned(at, "--trial", "--set", "precision.dtype=fp32")
