@@ -205,7 +205,8 @@ def pace(
     timed = [t for t in trials if t.outcome == "ok" and t.micro_seconds and t.update_seconds]
     if not timed:
         return Pace()
-    trial = min(timed, key=lambda t: abs(math.log(t.micro_batch / setup.micro_batch)))
+    # Of several at that size the last.
+    trial = min(timed[::-1], key=lambda t: abs(math.log(t.micro_batch / setup.micro_batch)))
     assert trial.micro_seconds is not None
     assert trial.update_seconds is not None
     predicted = statistics.median(map(micro, setups(trial, setup)))

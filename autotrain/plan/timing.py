@@ -77,11 +77,14 @@ class Timing(NamedTuple):
         return compute.optimizer_seconds(self.sizing.model, self.sizing.device, kept)
 
     def pace(self) -> correction.Pace:
-        """How true the predicted seconds proved in a trial, or in runs."""
+        """How true the predicted seconds proved in a trial, or in runs, on as many threads."""
         setup = self.sizing.setup(
             self.sizing.count("batch.micro_batch"), self.sizing.count("batch.accum_steps")
         )
-        trials = correction.relevant(self.sizing.model.trials, self.sizing.device, setup)
+        device, threads = self.sizing.device, self.sizing.threads()
+        trials = correction.relevant(self.sizing.model.trials, device, setup)
+        if device.kind == "cpu":
+            trials = [trial for trial in trials if trial.threads == threads]
         return runs.pace(trials, setup, self._micro_seconds, self._update_seconds())
 
     def _micro_seconds(self, setup: memory.Setup) -> float:

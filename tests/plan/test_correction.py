@@ -205,6 +205,15 @@ def test_a_plan_says_what_was_measured_and_what_had_been_predicted():
     assert after.predicted.tensor_peak_bytes == before.predicted.tensor_peak_bytes
 
 
+def test_seconds_go_by_the_last_trial_on_as_many_threads():
+    fixed = {"batch.micro_batch": 8, "batch.accum_steps": 1, "device.threads": 1}
+    of = [trial(), trial(threads=1, micro_seconds=0.9), trial(threads=1, micro_seconds=0.4)]
+    step = on(trials=[*of, trial()], **fixed).predicted.step_seconds.expected
+    assert step == pytest.approx(0.45, rel=0.1)
+    blind = on(**fixed).predicted.step_seconds
+    assert on(trials=[trial()], **fixed).predicted.step_seconds == blind
+
+
 def test_a_trial_does_not_make_it_another_model():
     assert on(trials=[trial()]).inputs.model == on().inputs.model
 
