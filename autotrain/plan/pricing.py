@@ -76,8 +76,11 @@ class Prices:
             asked = self._overhead(work, least)
             return asked + (slow - asked) * math.pow(least / threads, SCALING)
         # What runs side by side shrinks with the threads, the rest stays.
-        shared = (slow - self._seconds(work, most)) / (1 / least - 1 / most)
-        return slow - shared / least + shared / threads
+        fast = self._seconds(work, most)
+        shared = (slow - fast) / (1 / least - 1 / most)
+        taken = slow - shared / least + shared / threads
+        # Those timed may have had more caches too, and gained more than threads alone give.
+        return max(taken, fast * min(most / threads, 1.0))
 
     def _seconds(self, work: Sequence[Work], threads: int) -> float:
         own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)

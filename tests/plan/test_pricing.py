@@ -83,6 +83,14 @@ def test_threads_between_those_timed_share_what_is_shared():
     assert two == pytest.approx(1e-4 - shared / 2 + 2e-6)
 
 
+@pytest.mark.parametrize("many", [8, 64, 1000])
+def test_threads_that_gained_more_than_their_number_take_some_time_all_the_same(many):
+    """With a second core came a second cache; a 64th brings none that helps so much."""
+    own = [Timing("elementwise", "fp32", n, 0, 1e6, (), t) for n, t in ((1, 1e-3), (2, 4.5e-4))]
+    known = Prices(own)
+    assert known.seconds([elementwise(1e6)], many) == pytest.approx(4.5e-4 * 2 / many)
+
+
 def test_more_threads_than_timed_never_speed_up_the_asking():
     alone = tuple(t for t in TIMINGS if t.threads == 1)
     known = Prices(alone)
