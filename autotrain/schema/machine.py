@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool
 
 from autotrain.schema.base import (
     PROFILE_SCHEMA,
@@ -63,13 +63,6 @@ class Rates(Record):
     source: Literal["measured", "datasheet", "assumed"]
     timings: tuple[Timing, ...] = Field(default=(), repr=False)
     disturbed: StrictBool | None = None
-
-    @field_validator("matmul")
-    @classmethod
-    def _has_fp32(cls, rates: dict[Dtype, float]) -> dict[Dtype, float]:
-        if "fp32" not in rates:
-            raise ValueError("fp32 is missing: the rate that every device has")
-        return rates
 
 
 class Neighbour(Record):
