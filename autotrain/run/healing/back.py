@@ -31,8 +31,8 @@ def replay(run: Run) -> Way:
     """
     yield from run.keeper.settle()
     found = yield from _first_good(run, [s for s in _steps(run) if s <= run.state.step])
-    if found is None:
-        _insist_on_beginning(run)
+    if found is None and not _begins(run):
+        raise _lost(run)
     _leave_step(run)
     if found is None:
         _begin(run)
@@ -64,8 +64,8 @@ def unlearn(run: Run, first: int) -> Way:
     found = yield from _first_good(run, before)
     if found is None and not _begins(run):
         found = yield from _first_good(run, every[::-1])
-    if found is None:
-        _insist_on_beginning(run)
+        if found is None:
+            raise _lost(run)
     _leave_step(run)
     if found is None:
         _begin(run)
@@ -121,13 +121,13 @@ def _begins(run: Run) -> bool:
     return from_first(run.ranks, found, "going back")
 
 
-def _insist_on_beginning(run: Run) -> None:
-    if not _begins(run):
-        raise AutotrainError(
-            f"there is no checkpoint to go back to, and {run.given}, whose weights the run began "
-            "with, is none",
-            "a larger checkpoint.keep, and a lower optimizer.lr",
-        )
+def _lost(run: Run) -> AutotrainError:
+    """For a run that can go back to nothing."""
+    return AutotrainError(
+        f"there is no checkpoint to go back to, and {run.given}, whose weights the run began "
+        "with, is none",
+        "a larger checkpoint.keep, and a lower optimizer.lr",
+    )
 
 
 def _begin(run: Run) -> None:

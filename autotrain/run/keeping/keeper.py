@@ -282,9 +282,8 @@ def pointed(directory: Path) -> dict[str, int]:
     for name in POINTERS:
         place = checkpoint.checkpoints(directory) / name
         try:
-            files.regular_size(place)
-            with open(place, encoding="utf-8") as file:
-                path = place.with_name(file.read(100).strip())
+            with files.open_regular(place) as file:
+                path = place.with_name(file.read(100).decode().strip())
         except (OSError, ValueError):
             continue
         step = checkpoint.step_of(path)
