@@ -138,14 +138,23 @@ def test_other_programs_are_told_from_this_one():
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {max(cores)})
-        alone = share_while(lambda: None)
-        code = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
-        with subprocess.Popen([sys.executable, "-c", code]) as other:
-            beside = share_while(lambda: None)
-            other.kill()
+        rounds = []
+        for _ in range(5):  # what else runs on that core, another test say, comes and goes
+            rounds.append((share_while(lambda: None), beside_another()))
+            if rounds[-1][1] > max(rounds[-1][0], 0.2):
+                return
     finally:
         os.sched_setaffinity(0, cores)
-    assert beside > max(alone, 0.2)
+    pytest.fail(f"others' share without and with another program: {rounds}")
+
+
+def beside_another():
+    """What others take while a child that is no worker does nothing but count."""
+    code = "import time\nend = time.monotonic() + 30\nwhile time.monotonic() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", code]) as other:
+        share = share_while(lambda: None)
+        other.kill()
+    return share
 
 
 def share_while(do, seconds=0.6):
