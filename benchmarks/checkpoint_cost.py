@@ -20,7 +20,7 @@ from time import perf_counter
 from naive import AUTOTRAIN, planned
 from safetensors.torch import load_file
 
-from autotrain.run.keeping.tensors import own_copy
+from autotrain.run.keeping.copies import own_copy
 
 CELLS = (
     ("resnet18", "adamw"), ("bilstm_ctc", "sgd"), ("gpt2_like", "adamw"), ("mixer", "adagrad"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from autotrain.run.watching.history import History
 from autotrain.schema import Number, Whole
@@ -36,6 +37,10 @@ class RunState:
     broken_evaluations: Whole = 0
     sound_evaluation: Whole = 0
     history: History = field(default_factory=History)
+
+    def copied(self) -> dict[str, Any]:
+        """As plain data that shares nothing with it: what `dataclasses.asdict` makes, soon."""
+        return {**vars(self), "history": self.history.copied()}
 
     def judge(self, figure: float, better: str, min_delta: float) -> bool:
         """Take note of an evaluation's monitored figure; True if it is the best so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +22,13 @@ from autotrain.run.cadence import Cadence
 from autotrain.run.healing.guard import Guard
 from autotrain.run.keeping import shape
 from autotrain.run.keeping.checkpoint import Snapshot, folder
+from autotrain.run.keeping.copies import all_finite
 from autotrain.run.keeping.handover import Taken
 from autotrain.run.keeping.keeper import Keeper
 from autotrain.run.keeping.tensors import (
     UNDIVIDED,
     Flat,
     Layout,
-    all_finite,
     flatten_average,
     flatten_model,
     flatten_optimizer,
@@ -189,7 +189,7 @@ class Run:
         """Raise NotFiniteError where a weight is not: of the model, or of a copy of its state."""
         own = {n: self.layout.own(p) for n, p in self.model.named_parameters()}
         held = own if model is None else {n: model[n] for n in own.keys() & model.keys()}
-        if not all_finite(held):
+        if not all_finite(held.values()):
             raise NotFiniteError(
                 f"after step {self.state.step} a weight of the model is not finite",
                 "a lower optimizer.lr, optimizer.clip_norm, or bf16 in place of fp16",
@@ -211,7 +211,7 @@ class Run:
     def _snapshot(self, model: Flat, layout: Layout) -> Snapshot:
         epoch, window = divmod(self.state.step, self.cadence.steps_per_epoch)
         state = {
-            **asdict(self.state),
+            **self.state.copied(),
             "epoch": epoch,
             "window": window,
             "fixed": self.fixed(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from autotrain.averaging import Average
 from autotrain.errors import AutotrainError
 from autotrain.optimizer import grouped
 from autotrain.run.keeping import tensorfile
+from autotrain.run.keeping.copies import own_copies
 
 _ANOTHER = "resume with the code and options that the run began with, or start a fresh run"
 
@@ -41,9 +42,11 @@ class Undivided:
         """What of a parameter is here: all."""
         return tensor
 
-    def gathered(self, value: torch.Tensor, _like: torch.Tensor | None = None) -> torch.Tensor:
-        """A whole copy on the CPU."""
-        return own_copy(value)
+    def gathered(
+        self, values: Sequence[torch.Tensor], _like: Sequence[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """Whole copies on the CPU."""
+        return own_copies(values)
 
     def part(self, value: torch.Tensor, _like: torch.Tensor) -> torch.Tensor:
         """What of a whole tensor belongs here."""
@@ -63,8 +66,8 @@ class Layout(Protocol):
 
     def own(self, tensor: torch.Tensor, /) -> torch.Tensor: ...  # noqa: D102
     def gathered(  # noqa: D102
-        self, value: torch.Tensor, like: torch.Tensor | None = None, /
-    ) -> torch.Tensor: ...
+        self, values: Sequence[torch.Tensor], like: Sequence[torch.Tensor] | None = None, /
+    ) -> list[torch.Tensor]: ...
     def part(self, value: torch.Tensor, like: torch.Tensor, /) -> torch.Tensor: ...  # noqa: D102
     def divided(self, value: torch.Tensor, parameter: Any, /) -> torch.Tensor: ...  # noqa: D102
     def place(self, value: torch.Tensor, /) -> tuple[Any, ...]: ...  # noqa: D102
@@ -103,8 +106,8 @@ def flatten_model(model: torch.nn.Module, layout: Layout = UNDIVIDED) -> Flat:
         elif value.numel() and (first := seen.setdefault(layout.place(value), name)) != name:
             aliases[name] = first
         else:
-            tensors[name] = layout.gathered(value)
-    return Flat(tensors, aliases, rest)
+            tensors[name] = value
+    return Flat(_named(tensors, layout.gathered([*tensors.values()])), aliases, rest)
 
 
 def restore_model(model: torch.nn.Module, flat: Flat, layout: Layout = UNDIVIDED) -> None:
@@ -134,6 +137,7 @@ def flatten_optimizer(
     how they are grouped changes no key.
     """
     tensors: dict[str, torch.Tensor] = {}
+    owners: list[torch.Tensor] = []
     rest: dict[str, Any] = {}
     state = optimizer.state_dict()
     places = _places(optimizer, parameters)
@@ -141,10 +145,12 @@ def flatten_optimizer(
         for name, value in state["state"].get(place, {}).items():
             key = f"{number}.{name}"
             if isinstance(value, torch.Tensor):
-                tensors[key] = layout.gathered(value, parameters[number])
+                tensors[key] = value
+                owners.append(parameters[number])
             else:
                 rest[key] = _plain(key, value)
-    return Flat(tensors, {}, {"state": rest, "param_groups": state["param_groups"]})
+    copies = _named(tensors, layout.gathered([*tensors.values()], owners))
+    return Flat(copies, {}, {"state": rest, "param_groups": state["param_groups"]})
 
 
 def restore_optimizer(
@@ -232,11 +238,13 @@ def flatten_average(average: Average, model: Flat, layout: Layout = UNDIVIDED) -
 
     What is not averaged is not copied again.
     """
-    own = {
-        name: layout.gathered(value, live)
-        for (name, value), live in zip(average.tensors().items(), average.live, strict=True)
-    }
+    averaged = average.tensors()
+    own = _named(averaged, layout.gathered([*averaged.values()], average.live))
     return Flat({**model.tensors, **own}, model.aliases, model.rest)
+
+
+def _named(names: Iterable[str], copies: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(zip(names, copies, strict=True))
 
 
 def _laid_out_like(value: Any, owner: torch.Tensor) -> Any:
@@ -249,22 +257,6 @@ def _laid_out_like(value: Any, owner: torch.Tensor) -> Any:
     if owner.shape != value.shape:
         return value.clone()
     return torch.empty_like(owner, dtype=value.dtype, device=value.device).copy_(value)
-
-
-def own_copy(value: torch.Tensor) -> torch.Tensor:
-    """A contiguous CPU copy that shares memory with nothing."""
-    return torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
-
-
-def all_finite(tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether every floating-point value is finite."""
-    # The least and the greatest are not finite if any is: one pass, where isfinite makes a mask.
-    ends: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-    for held in tensors.values():
-        value = torch.view_as_real(held) if held.is_complex() else held
-        if value.is_floating_point() and value.numel():
-            ends.setdefault((value.dtype, value.device), []).extend(torch.aminmax(value))
-    return all(bool(torch.stack(alike).isfinite().all()) for alike in ends.values())
 
 
 def _place(value: torch.Tensor) -> tuple[Any, ...]:

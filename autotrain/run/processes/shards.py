@@ -17,7 +17,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.distributed.tensor import DTensor
 
 from autotrain.repeats import Block
-from autotrain.run.keeping.tensors import UNDIVIDED, own_copy
+from autotrain.run.keeping.copies import own_copy
+from autotrain.run.keeping.tensors import UNDIVIDED
 from autotrain.run.loading.feed import NOTHING
 from autotrain.run.processes import fsdp
 from autotrain.run.processes.ranks import Ranks
@@ -95,11 +96,17 @@ class Shards:
 
     # --- to and from what is written --------------------------------------------------------
 
-    def gathered(self, value: torch.Tensor, like: torch.Tensor | None = None) -> torch.Tensor:
-        """A copy on the CPU of rank 0; others keep nothing.
+    def gathered(
+        self, values: Sequence[torch.Tensor], like: Sequence[torch.Tensor] | None = None
+    ) -> list[torch.Tensor]:
+        """Copies on the CPU of rank 0; others keep nothing.
 
-        Of a divided tensor the whole one: of a parameter, and of what has parts like it.
+        Of a divided tensor the whole one: of a parameter, and of what has parts `like` it.
         """
+        owners = like if like is not None else [None] * len(values)
+        return [self._gathered(*each) for each in zip(values, owners, strict=True)]
+
+    def _gathered(self, value: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
         own = self.own(value if like is None else like)
         whole = self._whole.get(id(own))
         if whole is None or own.shape != (own if like is None else value).shape:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from autotrain.events import Evaluated, Step
 from autotrain.schema import Number, Whole
@@ -49,6 +49,11 @@ class History:
     loss_sum: Number = 0.0
     weight_sum: Number = 0.0
     told: list[str] = field(default_factory=list)
+
+    def copied(self) -> dict[str, Any]:
+        """As plain data that shares no list with it."""
+        own = {k: [*held] if isinstance(held, list) else held for k, held in vars(self).items()}
+        return {**own, "measured": {name: [*held] for name, held in self.measured.items()}}
 
     def log(self, point: Step, window: int, first: Iterable[float]) -> None:
         """Take a log point in, of `window` steps. What is not finite is healing's business; a step
