@@ -83,9 +83,9 @@ def test_a_suspended_run_goes_on_as_if_it_had_not_been(
 ):
     """Also where it was in the middle of a save, and where its workers stand still with it."""
     hashes, seconds = unharmed
-    for number in range(max(times // 200, 1)):
+    for number in range(max(times // 300, 1)):
         directory = tmp_path / str(number)
-        pause = 10.0 if times >= 200 else 1.0
+        pause = 60.0 if times >= 300 else 1.0
         asked = {"samples": {"pauses": dice.randrange(60), "seconds": pause}}
         if not way["workers"]:
             asked = {"signals": [(dice.uniform(0.1, 0.9) * seconds, int(signal.SIGSTOP), True),
