@@ -34,6 +34,7 @@ from autotrain.blocks.spoken import Spectra
 from autotrain.blocks.transcripts import (
     Sides,
     clips_up_to,
+    insist_on_both,
     long_enough,
     readable_texts,
     sides,
@@ -284,7 +285,7 @@ def usable(parts: Sides, units: Units, seconds: dict[Clip, float], speed: float)
     left = {clip: -(-frames_of(each / speed) // 4) for clip, each in seconds.items()}
     clips = within_units([*{clip: None for part in parts for clip in part}], units)
     kept = {*long_enough(clips, units, left.__getitem__)}
-    return Sides(*([clip for clip in part if clip in kept] for part in parts))
+    return insist_on_both(Sides(*([clip for clip in part if clip in kept] for part in parts)))
 
 
 def statistics(clips: list[Clip]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,9 @@ import soundfile
 from autotrain.blocks.corpus import SHIPPED
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.transcripts import (
+    Sides,
     clips_up_to,
+    insist_on_both,
     long_enough,
     readable_texts,
     sides,
@@ -86,6 +88,24 @@ def test_without_a_validation_split_no_sentence_is_on_both_sides():
     assert not {clip.text for clip in train} & {clip.text for clip in valid}
     assert sides(list(reversed(given)), 0.25).valid == list(reversed(valid))
     assert len(sides(clips("", "", "", ""), 0.25).valid) == 1
+
+
+def test_of_one_sentence_clips_are_held_out_and_that_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        train, valid, _ = sides(clips(*["yes"] * 10), 0.2)
+    assert (len(train), len(valid)) == (8, 2)
+    assert "all clips say the same" in caplog.text
+    with pytest.raises(AutotrainError, match=r"wavs/0\.wav: one clip, 2 are the least"):
+        sides(clips("yes"), 0.2)
+
+
+def test_a_side_that_lost_all_its_clips_is_refused():
+    whole = sides(clips(*"abcdefgh"), 0.25)
+    assert insist_on_both(whole) is whole
+    with pytest.raises(AutotrainError, match="no clip is left to validate on"):
+        insist_on_both(whole._replace(valid=[]))
+    with pytest.raises(AutotrainError, match="no clip is left to train on"):
+        insist_on_both(Sides([], whole.valid, []))
 
 
 def test_a_corpus_without_training_clips_is_refused():
