@@ -182,13 +182,11 @@ def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tup
         check_text(row.path, row.glosses, halved(seen[row.path].frames))
 
     rows = keep_readable(rows, header, "feature files")
-    width = Counter(seen[row.path].width for row in rows).most_common(1)[0][0]
-    shape = next(
-        tuple(load_features(row.path).shape[1:]) for row in rows if seen[row.path].width == width
-    )
+    shape = Counter(tuple(seen[row.path].shape) for row in rows).most_common(1)[0][0]
+    few = sum(each.bytes for each in seen.values()) <= CHECKED_BYTES
 
     def whole(row: Features) -> None:
-        if seen[row.path].width != width or sum(s.bytes for s in seen.values()) <= CHECKED_BYTES:
+        if few or tuple(seen[row.path].shape) != shape:
             load_features(row.path, shape)
 
     rows = keep_readable(rows, whole, "feature files")

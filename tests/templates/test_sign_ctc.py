@@ -289,6 +289,21 @@ def test_one_bad_sentence_of_each_kind_is_named_and_skipped(signs, copied, caplo
         assert [path.name in line and problem in line for line in said] == [True], problem
 
 
+@pytest.mark.parametrize("spoiled", ["not finite", "most have 51 x 2"])
+def test_the_first_file_alone_does_not_say_what_a_frame_holds(spoiled, copied, caplog):
+    """Not by its numbers, and not by having as many of them in another order."""
+    path = feature_table(copied)[0].path
+    points = np.load(path)["landmarks"]
+    flat = points.reshape(len(points), -1)
+    np.savez(path, landmarks=points * np.nan if spoiled == "not finite" else flat)
+    with caplog.at_level(logging.WARNING):
+        task = load(copied, width=16)
+    assert len(sentences(task)) + len(task.valid) + len(task.test) == 29
+    (said,) = (r.getMessage() for r in caplog.records if "skipped" in r.getMessage())
+    assert path.name in said
+    assert spoiled in said
+
+
 def test_over_a_tenth_of_bad_sentences_is_refused(copied):
     for row in feature_table(copied)[:4]:
         row.path.write_bytes(b"nothing of use")
