@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
-from autotrain.blocks.normalising import normalised
+from autotrain.blocks.normalising import language_of, normalised
 from autotrain.blocks.samples import keep_readable, split_by_name
 from autotrain.blocks.units import Units
 from autotrain.errors import AutotrainError
@@ -26,11 +27,14 @@ class Sides(NamedTuple):
     test: list[Clip]
 
 
-def readable_texts(
-    clips: Sequence[Clip], normalise: Callable[[str], str] = normalised, least: int = 2
-) -> list[Clip]:
+def readable_texts(clips: Sequence[Clip], language: str = "", least: int = 2) -> list[Clip]:
     """The clips with their texts normalised; those whose text is empty, or cannot be read as it
-    is written, are named and skipped. Raises AutotrainError where over a tenth is."""
+    is written, are named and skipped. Raises AutotrainError where over a tenth is.
+
+    `language`: their code; empty: told by the texts, see `language_of`.
+    """
+    spoken = language or language_of(clip.text for clip in clips)
+    normalise = functools.partial(normalised, language=spoken)
     texts: dict[Clip, str] = {}
 
     def check(clip: Clip) -> None:
@@ -42,6 +46,13 @@ def readable_texts(
             raise AutotrainError(f"{clip.path}: no transcript" + (" but signs" * bool(clip.text)))
 
     kept = keep_readable(clips, check, "transcripts", least)
+    numbers = sum(any(map(str.isdecimal, texts[clip])) for clip in kept)
+    if numbers:
+        _log.warning(
+            "%d of %d transcripts have numbers in digits, which are learned as they are written: "
+            "write them as they are spoken (of English, that is done where the language is `en`)",
+            numbers, len(kept),
+        )  # fmt: skip
     return [replace(clip, text=texts[clip]) for clip in kept]
 
 

@@ -39,8 +39,17 @@ def test_texts_are_normalised_and_those_without_words_named_and_skipped(caplog):
 
 def test_a_text_that_cannot_be_read_is_named_with_its_file(caplog):
     with caplog.at_level(logging.WARNING):
-        assert len(readable_texts(clips(*["yes"] * 20, "in the 1990s"))) == 20
+        assert len(readable_texts(clips(*["to the sea"] * 20, "in the 1990s"))) == 20
     assert "wavs/20.wav: numbers that are not spelled out: '1990s'" in caplog.text
+
+
+def test_numbers_of_a_language_without_words_here_stay_and_that_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        kept = readable_texts(clips("um 7 Uhr", "es ist spät", "Straße"))
+        assert readable_texts(clips("um 7 Uhr", "7"), "en")[0].text == "um seven uhr"
+    assert [clip.text for clip in kept] == ["um 7 uhr", "es ist spät", "straße"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("1 of 3 transcripts have numbers in digits")
 
 
 def test_letters_outside_the_units_are_named_with_the_file(caplog):
