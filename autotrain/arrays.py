@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,12 +24,17 @@ BOMB_RATIO, BOMB_BYTES = 200, 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """The feature array of one file: [frames, width]; `name` is its key in the .npz."""
+    """The feature array of one file: [frames, *shape]; `name` is its key in the .npz."""
 
     name: str
     frames: int
-    width: int
+    shape: Sequence[int]
     bytes: int
+
+    @property
+    def width(self) -> int:
+        """Numbers of a frame."""
+        return math.prod(self.shape)
 
 
 def look_at_features(path: Path, decode: bool) -> Frames:
@@ -45,7 +51,7 @@ def look_at_features(path: Path, decode: bool) -> Frames:
             headers = {m.filename.removesuffix(".npy"): _header(archive, m) for m in members}
             name = _features_of({key: shape for key, (shape, _) in headers.items()})
             shape, kind = headers[name]
-            found = Frames(name, shape[0], math.prod(shape[1:]), math.prod(shape) * kind.itemsize)
+            found = Frames(name, shape[0], shape[1:], math.prod(shape) * kind.itemsize)
             if found.bytes > ARRAY_LIMIT_BYTES:
                 raise UnreadableError(f"its array `{name}` takes {bytes_text(found.bytes)}")
             if found.bytes > max(BOMB_RATIO * path.stat().st_size, BOMB_BYTES):

@@ -19,6 +19,7 @@ from autotrain.media import UnreadableError, blocks, open_clip
 from autotrain.units import bytes_text
 
 SILENCE_DB = -80.0  # a clip whose highest peak is below this, re full scale, holds nothing
+LOUDEST = 10.0  # of full scale; beyond are whole numbers that were written as floats
 VALUE_LIMIT = 1 << 28  # of a clip, over all channels: 93 minutes of one channel at 48 kHz
 FILTER_LIMIT = 1 << 24  # elements: 64 MiB
 
@@ -39,7 +40,7 @@ def load_clip(path: Path, rate: int, max_seconds: float | None = None) -> torch.
 
     Reads the first `max_seconds` only. Another rate is resampled, said once per rate. Raises
     AutotrainError, naming the file, where it is unreadable, shorter than it says, too long for
-    one sample, not finite or silent.
+    one sample, not finite, silent or far over full scale.
     """
     try:
         with open_clip(path) as clip:
@@ -56,6 +57,8 @@ def load_clip(path: Path, rate: int, max_seconds: float | None = None) -> torch.
         raise AutotrainError(f"{path}: holds samples that are not finite")
     if mono.abs().max() < 10 ** (SILENCE_DB / 20):
         raise AutotrainError(f"{path}: silent, its peak is below {SILENCE_DB:g} dB")
+    if mono.abs().max() > LOUDEST:
+        raise AutotrainError(f"{path}: peaks at {mono.abs().max():g}, where full scale is 1")
     if own_rate != rate:
         _say_resampled(own_rate, rate)
         mono = resample(mono, own_rate, rate)

@@ -36,6 +36,15 @@ def insist_on_samples(names: Sequence[str], labels: Sequence[int]) -> None:
         )
 
 
+def insist_on_validation(valid: Sequence[object]) -> None:
+    """Raise AutotrainError where no image is there to validate on."""
+    if not valid:
+        raise AutotrainError(
+            "no image is left to validate on",
+            "add images: one of each class is for training; or a folder `valid` beside `train`",
+        )
+
+
 def say_empty_folders(classes: Mapping[str, Sequence[Path]]) -> None:
     """Name the folders beside those of the classes that hold no image: they are no class."""
     name, first = next((name, paths[0]) for name, paths in classes.items() if paths)

@@ -29,11 +29,20 @@ def mel_cepstra(mels: torch.Tensor, count: int = COEFFICIENTS) -> torch.Tensor:
 
 def mel_cepstral_distortion(said: torch.Tensor, meant: torch.Tensor) -> tuple[float, int]:
     """(dB along the cheapest path, its pairs) between log-mel spectra [frames, bands] of any two
-    lengths: sums for `measure`. (0, 0) where one has no frame."""
-    if not len(said) or not len(meant):
+    lengths: sums for `measure`.
+
+    One without frames counts as a frame of silence, whose spectrum is flat: else a model that says
+    nothing of what is hard would be the better for it. (0, 0) where neither has any.
+    """
+    if not len(said) and not len(meant):
         return 0.0, 0
-    first, second = (mel_cepstra(mels.detach().cpu().double()) for mels in (said, meant))
+    first, second = (mel_cepstra(_heard(mels)) for mels in (said, meant))
     return cheapest_path(torch.cdist(first, second).numpy() * DECIBELS)
+
+
+def _heard(mels: torch.Tensor) -> torch.Tensor:
+    some = mels if len(mels) else mels.new_zeros(1, mels.shape[-1])
+    return some.detach().cpu().double()
 
 
 def cheapest_path(costs: Array) -> tuple[float, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import jiwer
@@ -13,12 +15,23 @@ __all__ = ["BANDS", "Band", "band", "character_errors", "recognised", "word_erro
 
 Text = str | Sequence[str]
 
+# Scripts without spaces between words: Thai, Lao, Burmese, Khmer; kana and Han. Of the first a mark
+# belongs to the letter before it.
+_MARKED = "".join(
+    chr(code)
+    for first, last in ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
+    for code in range(first, last + 1)
+    if unicodedata.category(chr(code)) == "Lo"
+)
+_HAN = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_NEXT_WORD = re.compile(f"(?=[{_MARKED}{_HAN}])|(?<=[{_HAN}])")
+
 
 def word_errors(references: Sequence[Text], hypotheses: Sequence[Text]) -> tuple[int, int]:
     """(substitutions, deletions and insertions; words of the references): a figure of `measure`.
 
-    A text is a string, of words between spaces, or its words (glosses) one by one. Of an empty
-    reference every word of the hypothesis is an error, and there is none to divide by.
+    A text is a string, see `words_of`, or its words (glosses) one by one. Of an empty reference
+    every word of the hypothesis is an error, and there is none to divide by.
     """
     return _errors([_words(t) for t in references], [_words(t) for t in hypotheses])
 
@@ -28,8 +41,14 @@ def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tu
     return _errors([[*t.strip()] for t in references], [[*t.strip()] for t in hypotheses])
 
 
+def words_of(text: str) -> list[str]:
+    """The words between spaces. Where a script has none, each character counts as a word, as is
+    usual for Chinese: else a wrong character would make a whole sentence wrong."""
+    return _NEXT_WORD.sub(" ", text).split()
+
+
 def _words(text: Text) -> list[str]:
-    return text.split() if isinstance(text, str) else [*text]
+    return words_of(text) if isinstance(text, str) else [*text]
 
 
 def _errors(references: list[list[str]], hypotheses: list[list[str]]) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from autotrain.errors import AutotrainError
 from autotrain.files import open_regular
 from autotrain.media import UnreadableError
 
+UNLIKE = 1000.0  # times as large as the median: pixels beside shares of a picture
+
 
 def look_at(path: Path) -> Frames:
     """Frames, width and bytes of the features of an .npz, by its headers.
@@ -28,7 +30,8 @@ def load_features(path: Path, shape: tuple[int, ...] | None = None) -> torch.Ten
     """The features of an .npz as float32 [frames, ...]: the array of a usual name, or the largest.
 
     `shape`: what each frame must have. Raises AutotrainError, naming the file, where it is
-    unreadable, of another shape, or holds values that are not finite.
+    unreadable, of another shape, or holds values that are not finite, or one value only: nothing
+    was seen.
     """
     try:
         found = look_at_features(path, decode=True)
@@ -44,7 +47,20 @@ def load_features(path: Path, shape: tuple[int, ...] | None = None) -> torch.Ten
         )
     if not bool(values.isfinite().all()):
         raise AutotrainError(f"{path}: its array `{found.name}` holds values beyond float32")
+    if bool((values == values.flatten()[0]).all()):
+        raise AutotrainError(
+            f"{path}: nothing was seen: all its values are {values.flatten()[0]:g}"
+        )
     return values
+
+
+def check_scale(path: Path, largest: float, usual: float) -> None:
+    """Raises AutotrainError where a file's largest value is of other units than is usual: one such
+    file would make all others look alike, as their spread is measured."""
+    if not usual / UNLIKE <= largest <= usual * UNLIKE:
+        raise AutotrainError(
+            f"{path}: values up to {largest:.3g}, where most have up to {usual:.3g}"
+        )
 
 
 def _precise(values: np.ndarray) -> torch.Tensor:

@@ -52,9 +52,14 @@ def split_by_name(names: Sequence[str], valid_share: float) -> tuple[list[int], 
 
     At least one of two or more samples is on each side; a single one is for training.
     """
-    order = sorted(range(len(names)), key=lambda i: (hashlib.sha256(names[i].encode()).digest(), i))
+    order = sorted(range(len(names)), key=lambda i: (_hashed(names[i]), i))
     held = min(max(round(len(names) * valid_share), 1), len(names) - 1) if names else 0
     return sorted(order[held:]), sorted(order[:held])
+
+
+def _hashed(name: str) -> bytes:
+    """Of any name that a file may have: one that is not UTF-8 has its bytes as surrogates."""
+    return hashlib.sha256(name.encode(errors="surrogatepass")).digest()
 
 
 class Loaded(Generic[Item]):

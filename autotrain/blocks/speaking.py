@@ -21,22 +21,23 @@ ELSE = "en-us"  # by which espeak-ng reads where it has no voice of a speaker's 
 RANGES = {"speed": (0.25, 4.0), "pitch": (-24.0, 24.0), "energy": (0.1, 10.0)}
 
 _WISHES = re.compile(r"\s*\[([^\[\]]*)\]")
-_SENTENCE_ENDS = re.compile(r"(?<=[.!?;])\s+")
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?;।॥؟۔])\s+|(?<=[。！？；])")
 
 
 class Wish(NamedTuple):
     """What is to be said, and how: `voice` empty: any; `speed` times as fast, `pitch` so many
-    semitones higher, `energy` times as loud."""
+    semitones higher, `energy` times as loud; `language`, by whose espeak-ng voice it is read."""
 
     text: str
     voice: str = ""
     speed: float = 1.0
     pitch: float = 0.0
     energy: float = 1.0
+    language: str = ""
 
 
 def read_wish(given: str) -> Wish:
-    """`[voice=en-us+f2 speed=1.2 pitch=-3 energy=0.8] The text.`, or just the text.
+    """`[voice=anna language=de speed=1.2 pitch=-3 energy=0.8] Der Text.`, or just the text.
 
     Raises AutotrainError, naming it, for a wish that is not known or out of its range, and where
     there is no text.
@@ -48,12 +49,14 @@ def read_wish(given: str) -> Wish:
     wish = Wish(text)
     for each in found.group(1).split() if found else ():
         name, _, value = each.partition("=")
-        if name == "voice" and value:
-            wish = wish._replace(voice=value)
+        if name in ("voice", "language") and value:
+            wish = Wish(**{**wish._asdict(), name: value})
         elif name in RANGES:
             wish = Wish(**{**wish._asdict(), name: _number(name, value)})
         else:
-            raise AutotrainError(f"[{each}] is no wish", "voice=, speed=, pitch= or energy=")
+            raise AutotrainError(
+                f"[{each}] is no wish", "voice=, language=, speed=, pitch= or energy="
+            )
     return wish
 
 
@@ -108,10 +111,13 @@ class Speaker(Protocol):
 
 
 class Speaking:
-    """A task's `predict`: a text, and how it is wished to be, becomes a WAV."""
+    """A task's `predict`: a text, and how it is wished to be, becomes a WAV.
 
-    def __init__(self, mels: Mels, sound: Vocoder) -> None:
-        self.mels, self.sound = mels, sound
+    `language`: the espeak-ng voice by which a speaker reads whose name is no such voice.
+    """
+
+    def __init__(self, mels: Mels, sound: Vocoder, language: str = "") -> None:
+        self.mels, self.sound, self.language = mels, sound, language
 
     @torch.no_grad()
     def predict(self, model: Speaker, given: str, out: Path) -> dict[str, Any]:
@@ -122,9 +128,10 @@ class Speaking:
         voice = wish.voice or names[0]
         if voice not in names:
             raise AutotrainError(f"no voice {voice!r} was trained", f"one of: {', '.join(names)}")
+        by = [wish.language] if wish.language else [voice, self.language or ELSE]
         said, spectra = [], []
         for sentence in sentences_of(wish.text):
-            said.append(" ".join(phonemes_of(sentence, (voice, ELSE))))
+            said.append(" ".join(phonemes_of(sentence, by)))
             spectra.append(_spoken(model, said[-1], names.index(voice), wish))
         path = out / "speech.wav"
         seconds = write_wav(path, self.sound(torch.cat(spectra)), self.mels.rate)
@@ -139,7 +146,13 @@ class Speaking:
 def _spoken(model: Speaker, phonemes: str, voice: int, wish: Wish) -> torch.Tensor:
     """Log-mel spectra [frames, bands] of a sentence, in fp32 on the CPU."""
     place = model.speakers.table.device
-    numbers = torch.tensor([model.units.units.encode(phonemes)], device=place)
+    try:
+        numbers = torch.tensor([model.units.units.encode(phonemes)], device=place)
+    except AutotrainError as error:
+        raise AutotrainError(
+            f"no training clip has phonemes of this text: {error.message}",
+            "is it of another language? `[language=de] ...`, or task.options.language",
+        ) from None
     count = torch.tensor([numbers.shape[1]], device=place)
     mels, durations = model.speak(numbers, count, torch.tensor([voice], device=place), wish)
     if not int(durations.sum()):

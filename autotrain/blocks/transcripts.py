@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
-from autotrain.blocks.normalising import normalised
+from autotrain.blocks.normalising import language_of, normalised
 from autotrain.blocks.samples import keep_readable, split_by_name
 from autotrain.blocks.units import Units
 from autotrain.errors import AutotrainError
@@ -26,11 +27,14 @@ class Sides(NamedTuple):
     test: list[Clip]
 
 
-def readable_texts(
-    clips: Sequence[Clip], normalise: Callable[[str], str] = normalised, least: int = 2
-) -> list[Clip]:
+def readable_texts(clips: Sequence[Clip], language: str = "", least: int = 2) -> list[Clip]:
     """The clips with their texts normalised; those whose text is empty, or cannot be read as it
-    is written, are named and skipped. Raises AutotrainError where over a tenth is."""
+    is written, are named and skipped. Raises AutotrainError where over a tenth is.
+
+    `language`: their code; empty: told by the texts, see `language_of`.
+    """
+    spoken = language or language_of(clip.text for clip in clips)
+    normalise = functools.partial(normalised, language=spoken)
     texts: dict[Clip, str] = {}
 
     def check(clip: Clip) -> None:
@@ -42,6 +46,13 @@ def readable_texts(
             raise AutotrainError(f"{clip.path}: no transcript" + (" but signs" * bool(clip.text)))
 
     kept = keep_readable(clips, check, "transcripts", least)
+    numbers = sum(any(map(str.isdecimal, texts[clip])) for clip in kept)
+    if numbers:
+        _log.warning(
+            "%d of %d transcripts have numbers in digits, which are learned as they are written: "
+            "write them as they are spoken (of English, that is done where the language is `en`)",
+            numbers, len(kept),
+        )  # fmt: skip
     return [replace(clip, text=texts[clip]) for clip in kept]
 
 
@@ -95,12 +106,21 @@ def long_enough(
     return keep_readable(clips, check, "clips", least)
 
 
-def sides(clips: Sequence[Clip], valid_share: float) -> Sides:
+def said_in(clip: Clip) -> str:
+    """What a clip is held out by: its words, or its name where nothing says them."""
+    return clip.text or clip.path.name
+
+
+def sides(
+    clips: Sequence[Clip], valid_share: float, alike: Callable[[Clip], str] = said_in
+) -> Sides:
     """Clips by the split that their layout names; where it names no validation, a share is held
     out by a hash of the words, so that no sentence is on both sides.
 
-    Clips without a split beside clips with one are left out, and counted aloud: Common Voice has
-    those, and their sentences may be in the test.
+    `alike`: clips of the same answer stay together. Where all of them do, clips are held out by
+    their names, and that is said. Clips without a split beside clips with one are left out, and
+    counted aloud: Common Voice has those, and their sentences may be in the test. Raises
+    AutotrainError where one clip is all there is to train and validate on.
     """
     named = {split: [c for c in clips if c.split == split] for split in ("train", "valid", "test")}
     rest = [clip for clip in clips if not clip.split]
@@ -111,8 +131,30 @@ def sides(clips: Sequence[Clip], valid_share: float) -> Sides:
         raise AutotrainError(f"none of {len(clips)} clips is for training", "name a split `train`")
     if named["valid"]:
         return Sides(train, named["valid"], named["test"])
-    texts = sorted({clip.text or clip.path.name for clip in train})
-    held = {texts[i] for i in split_by_name(texts, valid_share)[1]}
-    valid = [clip for clip in train if (clip.text or clip.path.name) in held]
-    kept = [clip for clip in train if (clip.text or clip.path.name) not in held]
-    return Sides(kept, valid, named["test"])
+    return Sides(*_held_out(train, valid_share, alike), named["test"])
+
+
+def _held_out(
+    clips: list[Clip], share: float, alike: Callable[[Clip], str]
+) -> tuple[list[Clip], list[Clip]]:
+    if len(clips) < 2:
+        raise AutotrainError(f"{clips[0].path}: one clip, 2 are the least to train on", "add clips")
+    keys = sorted({alike(clip) for clip in clips})
+    if len(keys) < 2:
+        _log.warning("all clips say the same: the figures say nothing of other words")
+        kept, held = split_by_name([clip.path.name for clip in clips], share)
+        return [clips[i] for i in kept], [clips[i] for i in held]
+    chosen = {keys[i] for i in split_by_name(keys, share)[1]}
+    train = [clip for clip in clips if alike(clip) not in chosen]
+    return train, [clip for clip in clips if alike(clip) in chosen]
+
+
+def insist_on_both(parts: Sides) -> Sides:
+    """The same. Raises AutotrainError where nothing is left to train on, or to validate on."""
+    for what, clips in (("train", parts.train), ("validate", parts.valid)):
+        if not clips:
+            raise AutotrainError(
+                f"no clip is left to {what} on: all were skipped",
+                "see above for why of each; correct them, or hold out a larger share",
+            )
+    return parts

@@ -83,7 +83,9 @@ class Findings:
 
     def refuse_absent(self, present: int) -> None:
         """Raises AutotrainError where over a tenth of the listed files are missing or empty."""
-        self._refuse(self.absent, present + len(self.absent), "listed", "are missing or empty")
+        self._refuse(
+            self.absent, present + len(self.absent), "listed", "are missing, empty or named twice"
+        )
 
     def refuse_unreadable(self, sampled: int) -> None:
         """Raises AutotrainError where over a tenth of the sampled files cannot be read."""

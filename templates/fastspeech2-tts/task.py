@@ -192,6 +192,7 @@ def task(
     vocoder: str = "",
     max_seconds: float = 20.0,
     valid_share: float = 0.05,
+    language: str = "",
 ) -> Task:
     """`data`: a corpus with phonemes beside each clip (autotrain.blocks.alignments).
 
@@ -201,6 +202,8 @@ def task(
     - `vocoder`: an .onnx file of your own, [1, bands, frames] -> samples; none: Griffin-Lim.
     - `max_seconds`: longer clips are left out. `valid_share` of the sentences is held out where
       the corpus names no split.
+    - `language`: espeak-ng's voice (`de`, `fa`) by which `predict` reads a text, where a speaker's
+      name is none; empty: `en-us`.
     """
     all_between([
         ("width", width, 8, 4096), ("heads", heads, 1, 64), ("inner", inner, 8, 16_384),
@@ -236,5 +239,5 @@ def task(
         measure=learning.measure,
         length=lengths.__getitem__,
         monitor="mcd",
-        predict=Speaking(mels, made_sound(vocoder, mels)).predict,
+        predict=Speaking(mels, made_sound(vocoder, mels), language).predict,
     )

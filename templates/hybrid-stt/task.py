@@ -34,6 +34,7 @@ from autotrain.blocks.spoken import Spectra
 from autotrain.blocks.transcripts import (
     Sides,
     clips_up_to,
+    insist_on_both,
     long_enough,
     readable_texts,
     sides,
@@ -264,10 +265,10 @@ class Recognition:
         return {"transcript": " ".join(without_loops(text.split()))}
 
 
-def readable(data: Path, max_seconds: float) -> dict[Clip, float]:
+def readable(data: Path, max_seconds: float, language: str) -> dict[Clip, float]:
     """The clips of a corpus that can be learned from, and their seconds; others are named and
     skipped: without a sound or a transcript that can be read, or too long."""
-    seconds = clips_up_to(max_seconds, readable_texts(speech_clips(data)))
+    seconds = clips_up_to(max_seconds, readable_texts(speech_clips(data), language))
     if sum(seconds.values()) > CHECKED_SECONDS:
         return seconds
     clips = keep_readable([*seconds], lambda clip: load_clip(clip.path, MELS.rate), "clips")
@@ -284,7 +285,7 @@ def usable(parts: Sides, units: Units, seconds: dict[Clip, float], speed: float)
     left = {clip: -(-frames_of(each / speed) // 4) for clip, each in seconds.items()}
     clips = within_units([*{clip: None for part in parts for clip in part}], units)
     kept = {*long_enough(clips, units, left.__getitem__)}
-    return Sides(*([clip for clip in part if clip in kept] for part in parts))
+    return insist_on_both(Sides(*([clip for clip in part if clip in kept] for part in parts)))
 
 
 def statistics(clips: list[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -320,6 +321,7 @@ def task(
     repetition: float = 1.2,
     valid_share: float = 0.05,
     max_seconds: float = 30.0,
+    language: str = "",
     by_heart: bool = False,
 ) -> Task:
     """`data`: clips with transcripts, in LJSpeech's, LibriSpeech's or Common Voice's layout.
@@ -335,6 +337,8 @@ def task(
       `length_power` and `repetition` are the search's own.
     - `valid_share` of the sentences is held out where the corpus names no split.
     - `max_seconds`: longer clips are left out.
+    - `language` of the transcripts, a code such as `de`; empty: English and Turkish are told by the
+      words. In English, numbers become words; others have their own small letters.
     - `by_heart`: validate on the training clips: a check, not a training.
     """
     one_of("goal", goal, GOALS)
@@ -348,7 +352,7 @@ def task(
         ("repetition", repetition, 1, 10), ("valid_share", valid_share, 0.01, 0.9),
         ("max_seconds", max_seconds, 0.5, 3600),
     ])  # fmt: skip
-    seconds = readable(needed(data, "a corpus of clips with transcripts"), max_seconds)
+    seconds = readable(needed(data, "a corpus of clips with transcripts"), max_seconds, language)
     parts = Sides([*seconds], [*seconds], []) if by_heart else sides([*seconds], valid_share)
     table = pieces([clip.text for clip in parts.train], units)
     speeds = SPEEDS if augment else (1.0,)

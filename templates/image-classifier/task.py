@@ -16,7 +16,12 @@ from torchvision.models import efficientnet_b0
 from torchvision.transforms import InterpolationMode, v2
 
 from autotrain import Task
-from autotrain.blocks.classes import balanced_weights, insist_on_samples, say_empty_folders
+from autotrain.blocks.classes import (
+    balanced_weights,
+    insist_on_samples,
+    insist_on_validation,
+    say_empty_folders,
+)
 from autotrain.blocks.images import (
     ImageSet,
     common_size,
@@ -123,16 +128,25 @@ def stratified(items: list[Labelled], share: float) -> tuple[list[Labelled], lis
     return train, valid
 
 
-def readable(items: list[Labelled], sizes: dict[Path, tuple[int, int]]) -> list[Labelled]:
-    """The images that can be read; fills `sizes` with their width and height."""
+Sizes = dict[Path, tuple[int, int]]
+
+
+def readable(sides: dict[str, list[Labelled]]) -> tuple[dict[str, list[Labelled]], Sizes]:
+    """The images of each side that can be read, and the width and height of all.
+
+    The share that may be damaged is of all sides together: one picture of a small test is not
+    over a tenth of the data.
+    """
+    sizes: Sizes = {}
 
     def header(item: Labelled) -> None:
         sizes[item[0]] = image_size(item[0])
 
-    kept = keep_readable(items, header, "images")
-    if sum(width * height for width, height in sizes.values()) > CHECKED_PIXELS:
-        return kept
-    return keep_readable(kept, lambda item: load_image(item[0], 32), "images")
+    kept = keep_readable([item for side in sides.values() for item in side], header, "images")
+    if sum(width * height for width, height in sizes.values()) <= CHECKED_PIXELS:
+        kept = keep_readable(kept, lambda item: load_image(item[0], 32), "images")
+    good = {*kept}
+    return {name: [item for item in side if item in good] for name, side in sides.items()}, sizes
 
 
 def answer(model: nn.Module, given: str, out: Path, *, names, side, channels, prepared) -> dict:
@@ -190,18 +204,19 @@ def task(
     classes = splits["train"] if "train" in splits else splits["all"]
     names = several_classes(classes)
     say_empty_folders(classes)
-    sizes: dict[Path, tuple[int, int]] = {}
-    items = readable(labelled(classes, names), sizes)
+    parts, sizes = readable({side: labelled(found, names) for side, found in splits.items()})
+    tested = parts.get("test", [])
     if by_heart:
-        train = valid = items
-    elif "valid" in splits:
-        train, valid = items, readable(labelled(splits["valid"], names), sizes)
+        train = valid = parts.get("train") or parts["all"]
+    elif "valid" in parts:
+        train, valid = parts["train"], parts["valid"]
     else:
-        train, valid = stratified(items, valid_share)
-    tested = readable(labelled(splits["test"], names), {}) if "test" in splits else None
+        train, valid = stratified(parts["all"], valid_share)
     labels = [label for _, label in train]
     insist_on_samples(names, labels)
-    side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
+    insist_on_validation(valid)
+    known = [sizes[path] for path, _ in train + valid]
+    side = max(size or common_size(known, 32, 224), SMALLEST[arch])
     steps = prepare(channels)
     plain = v2.Compose(steps)
     varied = v2.Compose([*chance(flip, augmentation), *steps]) if augment else plain
@@ -221,7 +236,7 @@ def task(
         model=build,
         train=Mixed(pictures, len(names), mixup) if mixup else pictures,
         valid=ImageSet(valid, side, channels, plain),
-        test=None if tested is None else ImageSet(tested, side, channels, plain),
+        test=ImageSet(tested, side, channels, plain) if tested else None,
         label_smoothing=label_smoothing,
         class_weights=balanced_weights(labels, len(names)) if class_weights == "balanced" else None,
         classes=names,

@@ -10,6 +10,7 @@ import logging
 import math
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from autotrain.blocks.convolutions import Convolution, InvertedResidual, halved,
 from autotrain.blocks.ctc import beam_search, check_text, greedy
 from autotrain.blocks.distilling import Posteriors, distilled
 from autotrain.blocks.error_rates import recognised
-from autotrain.blocks.features import load_features, look_at, normalised_landmarks
+from autotrain.blocks.features import check_scale, load_features, look_at, normalised_landmarks
 from autotrain.blocks.landmarks import (
     are_landmarks,
     are_numbered,
@@ -172,8 +173,8 @@ class Varied:
 def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tuple[int, ...]]:
     """The sentences one can train on, their frames, and the shape of a frame that most have.
 
-    The others are named and skipped: unreadable, of another width, not finite, without glosses,
-    or with more of them than CTC has frames for.
+    The others are named and skipped: unreadable, of another width or scale, not finite, without
+    glosses, or with more of them than CTC has frames for.
     """
     seen = {}
 
@@ -182,16 +183,20 @@ def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tup
         check_text(row.path, row.glosses, halved(seen[row.path].frames))
 
     rows = keep_readable(rows, header, "feature files")
-    width = Counter(seen[row.path].width for row in rows).most_common(1)[0][0]
-    shape = next(
-        tuple(load_features(row.path).shape[1:]) for row in rows if seen[row.path].width == width
-    )
+    shape = Counter(tuple(seen[row.path].shape) for row in rows).most_common(1)[0][0]
+    few = sum(each.bytes for each in seen.values()) <= CHECKED_BYTES
+    largest = {}
 
     def whole(row: Features) -> None:
-        if seen[row.path].width != width or sum(s.bytes for s in seen.values()) <= CHECKED_BYTES:
-            load_features(row.path, shape)
+        if few or tuple(seen[row.path].shape) != shape:
+            largest[row.path] = float(load_features(row.path, shape).abs().max())
 
     rows = keep_readable(rows, whole, "feature files")
+    if few and not are_landmarks(shape):  # those are measured in their own spread
+        usual = median(largest[row.path] for row in rows)
+        rows = keep_readable(
+            rows, lambda row: check_scale(row.path, largest[row.path], usual), "feature files"
+        )
     return rows, {row.path: seen[row.path].frames for row in rows}, shape
 
 

@@ -23,7 +23,8 @@ from autotrain.blocks.audio import (
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import all_between
-from autotrain.blocks.samples import Loaded, keep_readable, split_by_name
+from autotrain.blocks.samples import Loaded, keep_readable
+from autotrain.blocks.transcripts import sides
 
 RATE = 16_000  # hertz; clips of another rate are resampled
 HOP = 320  # samples between frames: 20 ms
@@ -105,7 +106,7 @@ def spectrum(clip: Clip, max_seconds: float) -> torch.Tensor:
     return log_spectrum(samples, n_fft=N_FFT, window=WINDOW, hop=HOP, floor_db=FLOOR_DB)
 
 
-def readable_clips(data: Path, max_seconds: float) -> tuple[list[Clip], list[float]]:
+def readable_clips(data: Path, max_seconds: float) -> dict[Clip, float]:
     """The clips of a folder that can be read, and the seconds of each that are used."""
     seconds: dict[Path, float] = {}
 
@@ -115,7 +116,12 @@ def readable_clips(data: Path, max_seconds: float) -> tuple[list[Clip], list[flo
     clips = keep_readable(speech_clips(data), header, "clips")
     if sum(seconds.values()) <= CHECKED_SECONDS:
         clips = keep_readable(clips, lambda c: load_clip(c.path, RATE, max_seconds), "clips")
-    return clips, [seconds[clip.path] for clip in clips]
+    return {clip: seconds[clip.path] for clip in clips}
+
+
+def place(clip: Clip) -> str:
+    """The clip's name and its folder's: what it is held out by."""
+    return "/".join(clip.path.parts[-2:])
 
 
 def level_and_spread(spectra: Spectra) -> tuple[float, float]:
@@ -219,24 +225,24 @@ def task(
     """`data`: a folder of clips in any layout of autotrain.blocks.layouts (None: those shipped).
 
     `latent`: numbers per frame. `width` of the LSTMs: 434 gives 5.8 M parameters. `dropout`
-    between LSTM layers. `valid_share` of the clips is held out. Of each clip the first
-    `max_seconds` are used.
+    between LSTM layers. `valid_share` of the clips is held out where the layout names no
+    validation. Of each clip the first `max_seconds` are used.
     """
     all_between([
         ("latent", latent, 1, 4096), ("width", width, 1, 8192), ("dropout", dropout, 0, 0.95),
         ("valid_share", valid_share, 0.01, 0.9), ("max_seconds", max_seconds, 0.1, 3600),
     ])  # fmt: skip
     folder = data or Path(__file__).parent / "clips"
-    clips, seconds = readable_clips(folder, max_seconds)
-    names = ["/".join(clip.path.parts[-2:]) for clip in clips]
-    train, valid = split_by_name(names, valid_share)
-    spectra = Spectra([clips[i] for i in train], max_seconds)
-    frames = [seconds[i] * RATE / HOP for i in train]
+    seconds = readable_clips(folder, max_seconds)
+    parts = sides([*seconds], valid_share, place)
+    frames = [seconds[clip] * RATE / HOP for clip in parts.train]
+    spectra, valid, test = (Spectra(part, max_seconds) for part in parts)
     level, spread = level_and_spread(spectra)
     return Task(
         model=lambda: Autoencoder(level, spread, latent, width, dropout),
         train=spectra,
-        valid=Spectra([clips[i] for i in valid], max_seconds),
+        valid=valid,
+        test=test if len(test) else None,
         collate=pad,
         loss=loss,
         measure=measure,

@@ -65,6 +65,15 @@ def test_a_clip_that_holds_nothing_is_refused_by_name(tmp_path, samples, says):
         audio.load_clip(path, 16_000)
 
 
+def test_whole_numbers_written_as_floats_are_refused_by_name(tmp_path):
+    for peak, name in ((1.5, "loud.wav"), (20_000.0, "bad.wav")):
+        samples = sine(peak=peak).numpy()
+        soundfile.write(tmp_path / name, samples, 16_000, subtype="FLOAT")
+    assert float(audio.load_clip(tmp_path / "loud.wav", 16_000).max()) > 1.4
+    with pytest.raises(AutotrainError, match=r"bad.wav: peaks at [\d.]+, where full scale is 1"):
+        audio.load_clip(tmp_path / "bad.wav", 16_000)
+
+
 def test_samples_that_are_not_finite_are_refused_by_name(tmp_path):
     path = tmp_path / "bad.wav"
     soundfile.write(path, torch.full((100,), math.nan).numpy(), 16_000, subtype="FLOAT")

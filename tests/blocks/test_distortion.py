@@ -60,5 +60,11 @@ def test_neither_loudness_nor_tempo_counts():
     assert total == pytest.approx(0, abs=1e-3)
 
 
-def test_without_a_frame_there_is_nothing_to_compare():
-    assert mel_cepstral_distortion(torch.zeros(0, 80), torch.zeros(3, 80)) == (0.0, 0)
+def test_to_say_nothing_is_as_far_off_as_silence_is():
+    meant, nothing, silence = torch.randn(3, 80), torch.zeros(0, 80), torch.full((1, 80), -11.5)
+    total, pairs = mel_cepstral_distortion(nothing, meant)
+    assert (total, pairs) == pytest.approx(mel_cepstral_distortion(silence, meant), rel=1e-4)
+    assert total > 0
+    assert pairs == 3
+    assert mel_cepstral_distortion(meant, nothing) == pytest.approx((total, pairs))
+    assert mel_cepstral_distortion(nothing, nothing) == (0.0, 0)

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotrain.blocks.error_rates import BANDS, band, character_errors, recognised, word_errors
+from autotrain.blocks.error_rates import (
+    BANDS,
+    band,
+    character_errors,
+    recognised,
+    word_errors,
+    words_of,
+)
 
 TEXT = st.lists(st.sampled_from(["a", "b", "see you", "", "é"]), max_size=6)
 
@@ -34,6 +41,25 @@ def test_a_string_is_its_words_and_a_character_error_counts_spaces():
     assert word_errors(["the  cat sat"], ["the cat sat down"]) == (1, 3)
     assert word_errors(["the cat"], [["the", "cat"]]) == (0, 2)
     assert character_errors([" ab c "], ["abc"]) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("می\u200cخواهم به خانه", ["می\u200cخواهم", "به", "خانه"]),
+        ("क्\u200dया आप", ["क्\u200dया", "आप"]),
+        ("안녕 세상", ["안녕", "세상"]),
+        ("我有3本 iphone書", ["我", "有", "3", "本", "iphone", "書"]),
+        ("コーヒー", ["コ", "ー", "ヒ", "ー"]),
+        ("สวัสดี", ["ส", "วั", "ส", "ดี"]),
+    ],
+)
+def test_a_character_is_a_word_where_a_script_has_no_spaces(text, words):
+    assert words_of(text) == words
+
+
+def test_one_wrong_character_of_chinese_is_not_a_wrong_sentence():
+    assert word_errors(["今天天气很好"], ["今天天汽很好"]) == (1, 6)
 
 
 def test_all_that_is_said_of_nothing_is_an_error():

@@ -14,8 +14,10 @@ from autotrain.blocks.layouts import (
     image_splits,
     speech_clips,
 )
+from autotrain.blocks.layouts.features import signing_in
 from autotrain.blocks.layouts.listing import list_files
 from autotrain.blocks.layouts.rows import delimiter_of, read_rows
+from autotrain.blocks.layouts.speech import speech_in
 from autotrain.errors import AutotrainError
 
 
@@ -250,6 +252,80 @@ def test_librispeechs_folders_are_splits(tmp_path):
         put(tmp_path, f"{folder}/84/12/84-12.trans.txt", content="84-12-0000 YES\n")
     found = {clip.path.parts[-4]: clip.split for clip in speech_clips(tmp_path)}
     assert found == {"train-clean-100": "train", "dev-other": "valid", "test-clean": "test"}
+
+
+@pytest.mark.parametrize("corpus", ["LJSpeech-1.1", "cv-corpus-17.0/fa"])
+def test_a_corpus_in_the_folder_it_was_unpacked_into_keeps_its_table(corpus, tmp_path):
+    put(tmp_path, f"{corpus}/wavs/a1.wav", f"{corpus}/clips/a1.wav", f"{corpus}/clips/a2.wav")
+    if "cv" in corpus:
+        put(tmp_path, f"{corpus}/train.tsv", content="path\tsentence\na1\tone\n")
+        put(tmp_path, f"{corpus}/dev.tsv", content="path\tsentence\na2\ttwo\n")
+        found = [("clips/a1.wav", "one", "train"), ("clips/a2.wav", "two", "valid")]
+    else:
+        put(tmp_path, f"{corpus}/metadata.csv", content="a1|One|one\n")
+        found = [("wavs/a1.wav", "one", "")]
+    clips = speech_clips(tmp_path)
+    assert [(c.path, c.text, c.split) for c in clips] == [
+        (tmp_path / corpus / name, text, split) for name, text, split in found
+    ]
+
+
+def test_a_clip_that_is_named_twice_is_there_once(tmp_path):
+    """Else it may be trained on and validated on; of rows that differ the first counts."""
+    put(tmp_path, *(f"wavs/{i}.wav" for i in range(10)))
+    rows = [f"{i}|text {i}\n" for i in range(10)]
+    put(tmp_path, "metadata.csv", content="".join([*rows, rows[3], "4.wav|other\n"]))
+    speech = speech_in(list_files(tmp_path))
+    assert [clip.text for clip in speech.clips] == [f"text {i}" for i in range(10)]
+    (again,) = speech.absent
+    assert (again.name, again.problem) == (
+        "wavs/4.wav", "named twice, by metadata.csv:5 and metadata.csv:12",
+    )  # fmt: skip
+    others = [f"{i}|other {i}\n" for i in range(10)]
+    put(tmp_path, "metadata.csv", content="".join([*rows, *others]))
+    with pytest.raises(AutotrainError, match=r"10 of 20 files are missing, empty or named twice"):
+        speech_clips(tmp_path)
+
+
+def test_a_clip_in_two_split_tables_is_on_one_side(tmp_path):
+    put(tmp_path, *(f"clips/{i}.mp3" for i in range(12)))
+    head = "path\tsentence\n"
+    train = head + "".join(f"{i}.mp3\tt{i}\n" for i in range(12))
+    put(tmp_path, "train.tsv", content=train)
+    put(tmp_path, "dev.tsv", content=head + "5.mp3\tt5\n")
+    clips = speech_clips(tmp_path)
+    assert len(clips) == len({clip.path for clip in clips}) == 12
+
+
+def test_features_that_are_named_twice_are_there_once(tmp_path):
+    put(tmp_path, *(f"{i}.npz" for i in range(10)))
+    rows = [f"{i},A B\n" for i in range(10)]
+    put(tmp_path, "glosses.csv", content="".join(["file,glosses\n", *rows, rows[0], "1,C\n"]))
+    signing = signing_in(list_files(tmp_path))
+    assert len(signing.rows) == 10
+    (again,) = signing.absent
+    assert again.problem == "named twice, by glosses.csv:3 and glosses.csv:13"
+
+
+def test_a_name_is_the_same_in_either_form_of_unicode(tmp_path):
+    put(tmp_path, "wavs/cafe\u0301.wav")
+    put(tmp_path, "metadata.csv", content="caf\u00e9|x\n")
+    assert [clip.text for clip in speech_clips(tmp_path)] == ["x"]
+
+
+def test_librispeechs_names_may_end_with_a_tab(tmp_path):
+    put(tmp_path, "a/1-2-3.flac")
+    put(tmp_path, "a/1-2.trans.txt", content="\ufeff1-2-3\tTWO WORDS\r\n\r\n")
+    assert [clip.text for clip in speech_clips(tmp_path)] == ["TWO WORDS"]
+
+
+def test_another_table_that_cannot_be_read_is_no_table_of_glosses(tmp_path):
+    put(tmp_path, "1.npz")
+    (tmp_path / "a notes.csv").write_bytes("h\xf6he,x\n1,2\n".encode("latin-1"))
+    with pytest.raises(AutotrainError, match=r"a notes\.csv:1: not UTF-8"):
+        feature_table(tmp_path)
+    put(tmp_path, "glosses.csv", content="file,glosses\n1,A\n")
+    assert [row.glosses for row in feature_table(tmp_path)] == [("A",)]
 
 
 def test_bare_clips_have_no_text(tmp_path):

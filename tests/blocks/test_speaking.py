@@ -15,6 +15,7 @@ def test_a_text_may_say_how_it_is_to_be_spoken():
     assert read_wish(" Good day. ") == Wish("Good day.")
     given = "[voice=en-us+f2 speed=1.5 pitch=-3 energy=0.5] Good day."
     assert read_wish(given) == Wish("Good day.", "en-us+f2", 1.5, -3.0, 0.5)
+    assert read_wish("[language=de] Guten Tag.") == Wish("Guten Tag.", language="de")
     assert read_wish("[] Good [day].") == Wish("Good [day].")
 
 
@@ -44,6 +45,9 @@ def test_sentences_are_spoken_one_at_a_time():
     assert sentences_of("Who? Me; 3.5 m. Yes!") == ["Who?", "Me;", "3.5 m.", "Yes!"]
     assert sentences_of("Yes! ...") == ["Yes!"]
     assert sentences_of("...") == ["..."]
+    assert sentences_of("वह गया। मैं हूँ॥") == ["वह गया।", "मैं हूँ॥"]
+    assert sentences_of("你好。今天很好！") == ["你好。", "今天很好！"]
+    assert sentences_of("چطوری؟ خوبم.") == ["چطوری؟", "خوبم."]
 
 
 @needs_espeak

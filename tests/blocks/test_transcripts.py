@@ -9,7 +9,9 @@ import soundfile
 from autotrain.blocks.corpus import SHIPPED
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.transcripts import (
+    Sides,
     clips_up_to,
+    insist_on_both,
     long_enough,
     readable_texts,
     sides,
@@ -37,8 +39,17 @@ def test_texts_are_normalised_and_those_without_words_named_and_skipped(caplog):
 
 def test_a_text_that_cannot_be_read_is_named_with_its_file(caplog):
     with caplog.at_level(logging.WARNING):
-        assert len(readable_texts(clips(*["yes"] * 20, "in the 1990s"))) == 20
+        assert len(readable_texts(clips(*["to the sea"] * 20, "in the 1990s"))) == 20
     assert "wavs/20.wav: numbers that are not spelled out: '1990s'" in caplog.text
+
+
+def test_numbers_of_a_language_without_words_here_stay_and_that_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        kept = readable_texts(clips("um 7 Uhr", "es ist spät", "Straße"))
+        assert readable_texts(clips("um 7 Uhr", "7"), "en")[0].text == "um seven uhr"
+    assert [clip.text for clip in kept] == ["um 7 uhr", "es ist spät", "straße"]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith("1 of 3 transcripts have numbers in digits")
 
 
 def test_letters_outside_the_units_are_named_with_the_file(caplog):
@@ -86,6 +97,24 @@ def test_without_a_validation_split_no_sentence_is_on_both_sides():
     assert not {clip.text for clip in train} & {clip.text for clip in valid}
     assert sides(list(reversed(given)), 0.25).valid == list(reversed(valid))
     assert len(sides(clips("", "", "", ""), 0.25).valid) == 1
+
+
+def test_of_one_sentence_clips_are_held_out_and_that_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        train, valid, _ = sides(clips(*["yes"] * 10), 0.2)
+    assert (len(train), len(valid)) == (8, 2)
+    assert "all clips say the same" in caplog.text
+    with pytest.raises(AutotrainError, match=r"wavs/0\.wav: one clip, 2 are the least"):
+        sides(clips("yes"), 0.2)
+
+
+def test_a_side_that_lost_all_its_clips_is_refused():
+    whole = sides(clips(*"abcdefgh"), 0.25)
+    assert insist_on_both(whole) is whole
+    with pytest.raises(AutotrainError, match="no clip is left to validate on"):
+        insist_on_both(whole._replace(valid=[]))
+    with pytest.raises(AutotrainError, match="no clip is left to train on"):
+        insist_on_both(Sides([], whole.valid, []))
 
 
 def test_a_corpus_without_training_clips_is_refused():

@@ -175,7 +175,7 @@ def test_csv_rows_are_counted_with_quoted_line_ends(tmp_path):
     [
         ("a,b\n1\n", r"rows\.csv:2: 1 columns where the header has 2"),
         ("a,b\n", "a table without rows"),
-        ("", r"all 1 listed tables are missing or empty: rows\.csv \(an empty file\)"),
+        ("", r"all 1 listed tables are missing, empty or named twice: rows\.csv \(an empty file\)"),
     ],
 )
 def test_a_bad_csv_is_named(tmp_path, content, message):
@@ -234,7 +234,8 @@ def test_empty_files_are_skipped_up_to_a_tenth_of_all_then_refused(tmp_path):
     for i in range(4):
         (tmp_path / f"b/{i}.png").write_bytes(b"")
     with pytest.raises(
-        AutotrainError, match=r"5 of 20 listed images are missing or empty: .*, \.\.\.\n"
+        AutotrainError,
+        match=r"5 of 20 listed images are missing, empty or named twice: .*, \.\.\.\n",
     ):
         probe_dataset(tmp_path)
 
@@ -253,7 +254,9 @@ def test_clips_that_a_table_names_and_that_are_missing_are_named_then_refused(tm
     (tmp_path / "metadata.csv").write_text(rows + "gone|x\n")
     assert problems(probe_dataset(tmp_path)) == {"gone": "missing; metadata.csv:11 names it"}
     (tmp_path / "metadata.csv").write_text(rows + "gone|x\nlost|x\n")
-    with pytest.raises(AutotrainError, match="2 of 12 listed clips are missing or empty: gone"):
+    with pytest.raises(
+        AutotrainError, match="2 of 12 listed clips are missing, empty or named twice: gone"
+    ):
         probe_dataset(tmp_path)
 
 

@@ -251,6 +251,22 @@ def test_texts_that_cannot_be_spoken_are_refused_by_what_they_have(task, model, 
     assert not list(tmp_path.iterdir())
 
 
+@needs_espeak
+def test_a_speaker_of_another_language_reads_by_its_voice(copied, tmp_path):
+    table(copied, lambda _, cells: [*cells[:3], "anna", *cells[4:]])
+    german = load(copied, language="de")
+    model = talks(german.model().eval())
+    with pytest.raises(
+        AutotrainError, match=r"no training clip has phonemes .* symbols: "
+    ) as found:
+        german.predict(model, "Zwölf Boxkämpfer jagen Eva über den Deich.", tmp_path)
+    assert "language" in found.value.hint
+    said = german.predict(model, "[language=en-us] Six horses.", tmp_path)
+    assert (said["voice"], said["phonemes"].split()[:4]) == ("anna", ["_", "s", "I", "k"])
+    heard = load(copied).predict(model, "Six horses.", tmp_path)
+    assert heard["phonemes"] == said["phonemes"]
+
+
 def test_a_checkpoint_of_other_phonemes_or_speakers_is_refused(copied, model):
     table(copied, lambda _, cells: [*cells[:3], "me", *cells[4:]])
     other = load(copied).model()

@@ -113,6 +113,29 @@ def test_a_stage_goes_on_from_all_that_the_one_before_has_learned(few):
     assert models[2].keys() == models[3].keys()
 
 
+@pytest.mark.parametrize(
+    ("text", "written", "words"),
+    [
+        ("به خانه می\u200cروم.", "به خانه می\u200cروم", 3),
+        ("क्\u200dया घर है?", "क्\u200dया घर है", 3),
+        ("Der Fluß heißt Öl.", "der fluß heißt öl", 4),
+        ("Işık, KIRMIZI!", "ışık kırmızı", 2),
+        ("老师今天很高兴。", "老师今天很高兴", 7),
+    ],
+    ids=["fa", "hi", "de", "tr", "zh"],
+)
+def test_it_learns_from_transcripts_in_any_script(text, written, words, few, tmp_path):
+    shutil.copytree(few, tmp_path / "few")
+    rewritten(tmp_path / "few", lambda row: [row[0], text, text])
+    task = known(tmp_path / "few")
+    batch = task.collate([task.train[i] for i in range(3)])
+    units = read_units(task.model().state_dict()["units.table"])
+    assert units.decode(batch.units[0].tolist()) == written
+    assert task.measure(task.model().eval(), batch)["wer"][1] == 3 * words
+    found = losses(task, torch.optim.AdamW, samples=3, steps=8, lr=4e-3)
+    assert found[-1] < found[0]
+
+
 def test_a_checkpoint_holds_the_units_it_writes(few):
     table = known(few).model().state_dict()["units.table"]
     text = speech_clips(few)[0].text.lower().rstrip(".!?")

@@ -293,3 +293,31 @@ def test_the_glyphs_are_29_classes_the_same_each_time_with_fonts_apart(tmp_path)
     assert (len(task.train), len(task.valid), len(task.test)) == (116, 29, 29)
     assert task.classes == sorted(make.LETTERS)
     assert task.train[0][0].shape == (3, 64, 64)
+
+
+def test_a_test_of_one_picture_is_a_test(tmp_path):
+    for split, each in (("train", 6), ("valid", 3)):
+        write(tmp_path / split, each=each)
+    write(tmp_path / "test", classes="a", each=1)
+    assert len(load(tmp_path).test) == 1
+    (tmp_path / "test/a/00.png").write_text("no image")
+    assert load(tmp_path).test is None
+
+
+def test_what_may_be_damaged_is_a_share_of_all_the_data(tmp_path, caplog):
+    for split, each in (("train", 6), ("valid", 3), ("test", 2)):
+        write(tmp_path / split, each=each)
+    (tmp_path / "test/a/00.png").write_text("no image")
+    with caplog.at_level(logging.WARNING):
+        assert len(load(tmp_path).test) == 5
+    assert "test/a/00.png" in caplog.text
+
+
+def test_where_each_class_has_one_picture_there_is_none_to_validate_on(tmp_path):
+    with pytest.raises(AutotrainError, match="no image is left to validate on"):
+        load(write(tmp_path / "single", each=1))
+    write(tmp_path / "train", each=12)
+    write(tmp_path / "valid", classes="a", each=1)
+    (tmp_path / "valid/a/00.png").write_text("no image")
+    with pytest.raises(AutotrainError, match="no image is left to validate on"):
+        load(tmp_path)

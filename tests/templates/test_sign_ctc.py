@@ -272,6 +272,7 @@ def test_one_bad_sentence_of_each_kind_is_named_and_skipped(signs, copied, caplo
         "not finite": lambda: np.savez(path, landmarks=np.where(points > 0.5, np.nan, points)),
         "not an .npz": lambda: path.write_bytes(b"nothing of use"),
         "an empty text": lambda: glosses(""),
+        "nothing was seen: all its values are 0": lambda: np.savez(path, landmarks=points * 0),
         "most have 51 x 2": lambda: np.savez(path, landmarks=points[:, :30]),
         "21 tokens need 41 frames of CTC, and it has 20": lambda: glosses("GO " * 21),
     }
@@ -287,6 +288,21 @@ def test_one_bad_sentence_of_each_kind_is_named_and_skipped(signs, copied, caplo
         assert len(task.train) == 19
         said = [r.getMessage() for r in caplog.records if "skipped" in r.getMessage()]
         assert [path.name in line and problem in line for line in said] == [True], problem
+
+
+@pytest.mark.parametrize("spoiled", ["not finite", "most have 51 x 2"])
+def test_the_first_file_alone_does_not_say_what_a_frame_holds(spoiled, copied, caplog):
+    """Not by its numbers, and not by having as many of them in another order."""
+    path = feature_table(copied)[0].path
+    points = np.load(path)["landmarks"]
+    flat = points.reshape(len(points), -1)
+    np.savez(path, landmarks=points * np.nan if spoiled == "not finite" else flat)
+    with caplog.at_level(logging.WARNING):
+        task = load(copied, width=16)
+    assert len(sentences(task)) + len(task.valid) + len(task.test) == 29
+    (said,) = (r.getMessage() for r in caplog.records if "skipped" in r.getMessage())
+    assert path.name in said
+    assert spoiled in said
 
 
 def test_over_a_tenth_of_bad_sentences_is_refused(copied):
@@ -337,6 +353,20 @@ def test_other_features_than_landmarks_train_too(tmp_path):
     torch.manual_seed(0)
     made = task.loss(task.model(), task.collate([task.train[i] for i in range(3)]))
     assert bool(made.total.isfinite())
+
+
+def test_a_sentence_of_other_units_is_named_and_does_not_say_what_is_usual(tmp_path, caplog):
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        scale = 1e6 if number == 0 else 1.0
+        np.savez(tmp_path / f"{number}.npz", x=scale * draw.normal(size=(30, 40)))
+    rows = "".join(f"{number},A B\n" for number in range(12))
+    (tmp_path / "glosses.csv").write_text("file,glosses\n" + rows)
+    with caplog.at_level(logging.WARNING):
+        task = load(tmp_path, width=16)
+    assert len(sentences(task)) + len(task.valid) == 11
+    assert "0.npz: values up to" in caplog.text
+    assert 0.5 < float(task.model().spread.mean()) < 2
 
 
 def test_wrong_options_and_no_data_are_refused_by_name(signs):

@@ -70,6 +70,50 @@ def test_clips_are_split_16_to_4_the_same_every_time(small):
     assert not set(paths[0]) & set(paths[1])
 
 
+def in_librispeech(folder, names):
+    for place, clip in zip(3 * ["train-clean-5", "train-clean-5", "dev-clean", "test-clean"], names,
+                           strict=True):  # fmt: skip
+        (folder / place / "7" / "1").mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, folder / place / "7" / "1")
+        with open(folder / place / "7" / "1" / "7-1.trans.txt", "a", encoding="utf-8") as table:
+            table.write(f"{clip.path.stem} WORDS\n")
+
+
+def in_ljspeech(folder, names):
+    sides = 3 * ["train", "train", "dev", "test"]
+    rows = [f"{c.path.stem}|x|x|me|{side}" for c, side in zip(names, sides, strict=True)]
+    (folder / "wavs").mkdir(parents=True)
+    (folder / "metadata.csv").write_text("\n".join(rows))
+    for clip in names:
+        shutil.copy(clip.path, folder / "wavs")
+
+
+def in_common_voice(folder, names):
+    (folder / "clips").mkdir(parents=True)
+    for table, some in (("train", names[0::4] + names[1::4]), ("dev", names[2::4]),
+                        ("test", names[3::4])):  # fmt: skip
+        rows = ["path\tsentence", *(f"{clip.path.name}\tx" for clip in some)]
+        (folder / f"{table}.tsv").write_text("\n".join(rows))
+    for clip in names:
+        shutil.copy(clip.path, folder / "clips")
+
+
+@pytest.mark.parametrize("layout", [in_librispeech, in_ljspeech, in_common_voice])
+def test_a_corpus_own_split_is_kept_to(layout, tmp_path):
+    clips = speech_clips(CLIPS)[:12]
+    layout(tmp_path / "corpus", clips)
+    task = load(tmp_path / "corpus", width=24)
+    parts = [[c.path.name for c in each.loaded.items] for each in (task.train, task.valid)]
+    names = [clip.path.name for clip in clips]
+    assert sorted(parts[0]) == sorted(names[0::4] + names[1::4])
+    assert sorted(parts[1]) == names[2::4]
+    assert sorted(clip.path.name for clip in task.test.loaded.items) == names[3::4]
+
+
+def test_without_a_test_split_there_is_none(small):
+    assert small.test is None
+
+
 def test_lengths_are_the_frames_of_each_clip(small):
     for index in range(len(small.train)):
         assert small.train[index].shape[1] == 441

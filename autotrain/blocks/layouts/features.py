@@ -35,7 +35,8 @@ class Features:
 
 @dataclass(frozen=True)
 class Signing:
-    """The feature files of a folder as its table lists them, and those missing or empty."""
+    """The feature files of a folder as its table lists them, and those missing, empty or
+    named twice."""
 
     table: str
     rows: tuple[Features, ...]
@@ -46,8 +47,8 @@ def feature_table(root: Path) -> list[Features]:
     """The rows of the .csv or .tsv with columns `file, glosses[, signer, split]`, in its order.
 
     Glosses are separated by spaces. Raises AutotrainError for a malformed line, where there is
-    no such table or file, and where over a tenth of the files it names are missing or empty
-    (fewer are left out; the probe names them).
+    no such table or file, and where over a tenth of the files it names are missing, empty or named
+    twice with other glosses (fewer are left out; the probe names them).
     """
     signing = signing_in(list_files(root))
     refuse_absent(root, signing.absent, len(signing.rows) + len(signing.absent))
@@ -55,13 +56,19 @@ def feature_table(root: Path) -> list[Features]:
 
 
 def gloss_table(listing: Listing) -> str | None:
-    """The name of the first table at the top that has a file and a gloss column."""
-    for file in listing.having(TEXT_TABLES):
-        if "/" in file.name:
+    """The name of the first table at the top that has a file and a gloss column; others may be of
+    any kind. Raises AutotrainError where there is none but one that cannot be read."""
+    unread = None
+    for file in listing.in_top(TEXT_TABLES):
+        try:
+            header, _ = read_table(listing.path(file.name))
+        except AutotrainError as error:
+            unread = unread or error
             continue
-        header, _ = read_table(listing.path(file.name))
         if column(header, *FILE_COLUMNS) is not None and column(header, *GLOSS_COLUMNS) is not None:
             return file.name
+    if unread is not None:
+        raise unread
     return None
 
 
@@ -86,16 +93,14 @@ def signing_in(listing: Listing) -> Signing:
         name = cells[file].strip()
         if not name:
             raise malformed(path, number, f"no {header[file]}")
-        found = index.find(name)
-        if found is None:
-            absent.append(Absent(name, f"missing; {table}:{number} names it"))
-            continue
-        if not found.size:
-            absent.append(Absent(found.name, "an empty file"))
-            continue
         who = "" if signer is None else cells[signer].strip()
         part = "" if split is None else cells[split].strip().lower()
-        rows.append(Features(listing.path(found.name), tuple(cells[gloss].split()), who, part))
+        said = (tuple(cells[gloss].split()), who, part)
+        found = index.take(name, f"{table}:{number}", said)
+        if isinstance(found, Absent):
+            absent.append(found)
+        elif found is not None:
+            rows.append(Features(listing.path(found.name), *said))
     if not rows and not absent:
         raise AutotrainError(f"{path}: lists no feature files", "add a row for each .npz file")
     return Signing(table, tuple(rows), tuple(absent))

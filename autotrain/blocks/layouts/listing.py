@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,16 @@ class Listing:
     def path(self, name: str) -> Path:
         """The full path of a listed name."""
         return self.root / name
+
+    def top(self) -> str:
+        """The folder below the root that holds all files: a corpus is often unpacked into one."""
+        folders = {file.name.rpartition("/")[0] for file in self.files}
+        return os.path.commonpath(folders).replace(os.sep, "/") if all(folders) else ""
+
+    def in_top(self, suffixes: Iterable[str]) -> list[File]:
+        """The files with one of these suffixes that lie in `top()`, not in a folder below."""
+        top = self.top()
+        return [file for file in self.having(suffixes) if file.name.rpartition("/")[0] == top]
 
     def suffix_text(self) -> str:
         """`12 .wav, 3 .txt and 2 without suffix`: the most frequent first."""
@@ -141,10 +152,19 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
     return status
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A file of the data that cannot be there for training: missing, empty, or there already."""
+
+    name: str
+    problem: str
+
+
 class Index:
     """Finds the listed file that a table means: `001`, `001.wav` or `clips/001.wav`.
 
-    Only listed files are ever found, so `../secret` and absolute paths are missing files.
+    Only listed files are ever found, so `../secret` and absolute paths are missing files. Names
+    are compared in Unicode's NFC: a Mac writes those of files in another form than texts have.
     """
 
     def __init__(self, listing: Listing, suffixes: frozenset[str]) -> None:
@@ -152,10 +172,28 @@ class Index:
         self.by_stem: defaultdict[str, list[File]] = defaultdict(list)
         for file in listing.having(suffixes):
             self.by_stem[self._bare(file.name).rpartition("/")[2]].append(file)
+        self.taken: dict[str, tuple[str, Hashable]] = {}
 
     def _bare(self, name: str) -> str:
+        name = unicodedata.normalize("NFC", name)
         stem, suffix = os.path.splitext(name)
         return stem if suffix.lower() in self.suffixes else name
+
+    def take(self, name: str, where: str, said: Hashable, folder: str = "") -> File | Absent | None:
+        """The file that a row means, for no other row; None: the same was `said` of it before.
+
+        `where`: the row, for a person. Rows that say different things of one file would be on both
+        sides of a split: the first counts.
+        """
+        found = self.find(name, folder)
+        if found is None:
+            return Absent(name, f"missing; {where} names it")
+        if not found.size:
+            return Absent(found.name, "an empty file")
+        first, same = self.taken.setdefault(found.name, (where, said))
+        if first == where:
+            return found
+        return None if same == said else Absent(found.name, f"named twice, by {first} and {where}")
 
     def find(self, name: str, folder: str = "") -> File | None:
         """The file meant; `folder`, the exact suffix and a file with content are preferred."""
@@ -163,20 +201,12 @@ class Index:
         tail = "/" + self._bare(wanted)
         candidates = self.by_stem.get(tail.rpartition("/")[2], ())
         fitting = [file for file in candidates if ("/" + self._bare(file.name)).endswith(tail)]
-        exact = (wanted, f"{folder}/{wanted}")
+        exact, inside = (wanted, f"{folder}/{wanted}"), f"{folder}/"
         return min(
             fitting,
-            key=lambda f: (not f.size, f.name not in exact, f.name.split("/")[0] != folder, f.name),
+            key=lambda f: (not f.size, f.name not in exact, not f.name.startswith(inside), f.name),
             default=None,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """A file of the data that cannot be there for training: missing, or of zero bytes."""
-
-    name: str
-    problem: str
 
 
 def refuse_absent(root: Path, absent: Sequence[Absent], listed: int) -> None:
@@ -184,7 +214,7 @@ def refuse_absent(root: Path, absent: Sequence[Absent], listed: int) -> None:
     if absent and len(absent) > FAULTY_SHARE * listed:
         first = ", ".join(f"{a.name} ({a.problem})" for a in absent[:3])
         raise AutotrainError(
-            f"{root}: {len(absent)} of {listed} files are missing or empty: {first}"
+            f"{root}: {len(absent)} of {listed} files are missing, empty or named twice: {first}"
             + (", ..." if len(absent) > 3 else ""),
             f"restore them, or remove them from the table; up to {FAULTY_SHARE:.0%} are skipped",
         )

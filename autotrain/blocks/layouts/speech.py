@@ -9,6 +9,7 @@ from pathlib import Path
 
 from autotrain.blocks.layouts.listing import (
     AUDIO,
+    TEXT_TABLES,
     Absent,
     Index,
     Listing,
@@ -52,7 +53,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Speech:
-    """The clips of a folder as its layout lists them, and those that are missing or empty."""
+    """The clips of a folder as its layout lists them, and those missing, empty or named twice."""
 
     layout: str
     clips: tuple[Clip, ...]
@@ -82,8 +83,10 @@ def speech_clips(root: Path) -> list[Clip]:
       `train-clean-100` and `dev-clean` are splits.
     - any folder of .wav, .flac, .ogg, .opus or .mp3 files, without transcripts.
 
-    Raises AutotrainError for a malformed line, where there are no clips, and where over a tenth
-    of those listed are missing or empty (fewer are left out; the probe names them).
+    A table lies at the top, or in the one folder that holds all the rest. Raises AutotrainError for
+    a malformed line, where there are no clips, and where over a tenth
+    of those listed are missing, empty or named twice with other words (fewer are left out; the
+    probe names them).
     """
     speech = speech_in(list_files(root))
     refuse_absent(root, speech.absent, len(speech.clips) + len(speech.absent))
@@ -108,7 +111,8 @@ def speech_in(listing: Listing) -> Speech:
 
 def transcript_table(listing: Listing) -> tuple[str, Iterator[_Line]] | None:
     """The layout's name and its lines, not read yet; None where nothing holds transcripts."""
-    names = {file.name.lower(): file.name for file in listing.files if "/" not in file.name}
+    tables = listing.in_top(TEXT_TABLES)
+    names = {file.name.rpartition("/")[2].lower(): file.name for file in tables}
     for table in (names[known] for known in TABLES if known in names):
         if delimiter_of(listing.path(table)) == "|":
             return f"LJSpeech table {table}", _ljspeech(listing, table)
@@ -128,7 +132,7 @@ def transcript_table(listing: Listing) -> tuple[str, Iterator[_Line]] | None:
 def _split_tables(listing: Listing, tables: Sequence[str]) -> Iterator[_Line]:
     """One table a split, one after the other. Of `train.tsv` alone nothing says it is a split."""
     for table in tables:
-        named = split_named(table.partition(".")[0]) if len(tables) > 1 else ""
+        named = _split_of(table) if len(tables) > 1 else ""
         for line in _with_header(listing, table):
             yield replace(line, split=line.split or named)
 
@@ -137,9 +141,18 @@ def _splits(listing: Listing, tables: Sequence[str]) -> dict[str, str]:
     """The clips that these tables name, and what split that makes them."""
     splits: dict[str, str] = {}
     for table in tables:
-        named = split_named(table.partition(".")[0])
+        named = _split_of(table)
         splits |= {line.name: named for line in _with_header(listing, table)}
     return splits
+
+
+def _split_of(table: str) -> str:
+    return split_named(table.rpartition("/")[2].partition(".")[0])
+
+
+def _beside(table: str, folder: str) -> str:
+    """The folder of that name beside a table."""
+    return "/".join(filter(None, (table.rpartition("/")[0], folder)))
 
 
 def split_named(word: str) -> str:
@@ -149,7 +162,7 @@ def split_named(word: str) -> str:
 
 
 def _ljspeech(listing: Listing, table: str) -> Iterator[_Line]:
-    path = listing.path(table)
+    path, folder = listing.path(table), _beside(table, "wavs")
     for number, cells in read_rows(path, "|"):
         if not 2 <= len(cells) <= 5 or not cells[0].strip():
             raise malformed(path, number, "not `id|text|normalised text`")
@@ -159,7 +172,7 @@ def _ljspeech(listing: Listing, table: str) -> Iterator[_Line]:
         speaker = cells[3].strip() if len(cells) > 3 else ""
         split = _split(path, number, cells[4]) if len(cells) > 4 else ""
         text = normalised or cells[1].strip()
-        yield _Line(table, number, cells[0].strip(), text, speaker, "wavs", split)
+        yield _Line(table, number, cells[0].strip(), text, speaker, folder, split)
 
 
 def _split(path: Path, number: int, cell: str) -> str:
@@ -171,7 +184,7 @@ def _split(path: Path, number: int, cell: str) -> str:
 
 def _with_header(listing: Listing, table: str, parts: Sequence[str] = ()) -> Iterator[_Line]:
     """`parts`: tables that name the clips of one split each."""
-    path = listing.path(table)
+    path, folder = listing.path(table), _beside(table, "clips")
     splits = _splits(listing, parts)
     header, rows = read_table(path)
     file, text = column(header, *PATH_COLUMNS), column(header, *TEXT_COLUMNS)
@@ -183,7 +196,7 @@ def _with_header(listing: Listing, table: str, parts: Sequence[str] = ()) -> Ite
             raise malformed(path, number, f"no {header[file]}")
         name, who = cells[file].strip(), "" if speaker is None else cells[speaker].strip()
         side = splits.get(name, "") if split is None else _split(path, number, cells[split])
-        yield _Line(table, number, name, cells[text].strip(), who, "clips", side)
+        yield _Line(table, number, name, cells[text].strip(), who, folder, side)
 
 
 def _librispeech(listing: Listing) -> Iterator[_Line]:
@@ -193,11 +206,12 @@ def _librispeech(listing: Listing) -> Iterator[_Line]:
         folder = file.name.rpartition("/")[0]
         split = next(filter(None, map(split_named, folder.split("/"))), "")
         for number, line in enumerate(text_lines(listing.path(file.name)), start=1):
-            clip, _, text = line.strip().partition(" ")
+            clip, *rest = line.strip().split(maxsplit=1) or [""]
+            text = "".join(rest)
             if clip:
                 name = f"{folder}/{clip}" if folder else clip
                 speaker = clip.partition("-")[0] if "-" in clip else ""
-                yield _Line(file.name, number, name, text.strip(), speaker, folder, split)
+                yield _Line(file.name, number, name, text, speaker, folder, split)
 
 
 def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
@@ -205,13 +219,12 @@ def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
     clips: list[Clip] = []
     absent: list[Absent] = []
     for line in lines:
-        found = index.find(line.name, line.folder)
-        if found is None:
-            absent.append(Absent(line.name, f"missing; {line.table}:{line.number} names it"))
-        elif not found.size:
-            absent.append(Absent(found.name, "an empty file"))
-        else:
-            clips.append(Clip(listing.path(found.name), line.text, line.speaker, line.split))
+        said, where = (line.text, line.speaker, line.split), f"{line.table}:{line.number}"
+        found = index.take(line.name, where, said, line.folder)
+        if isinstance(found, Absent):
+            absent.append(found)
+        elif found is not None:
+            clips.append(Clip(listing.path(found.name), *said))
     if not clips and not absent:
         raise AutotrainError(f"{listing.root}: its {layout} lists no clips", "add lines to it")
     return Speech(layout, tuple(clips), tuple(absent), has_text=True)
