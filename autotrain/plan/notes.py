@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from autotrain.plan import execution, keeping, saving
+from autotrain.plan import execution, keeping, ram, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
@@ -132,14 +132,17 @@ def _about_recipes(sizing: Sizing) -> Iterator[str]:
 
 def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     device, dtype = sizing.device, ledger.value("precision.dtype")
-    budget = sizing.get("memory.budget_bytes")
+    budget, own = sizing.get("memory.budget_bytes"), sizing.budget()
     setup = sizing.planned()
-    high = sizing.device_peak(setup, sizing.time.workers()).high
-    if high > budget:
+    high = sizing.device_peak(setup, sizing.time.workers()).plus(sizing.kept_bytes()).high
+    if high > own:
+        world = sizing.processes()
+        each = f" for each of {world} processes, {bytes_text(budget)} in all" * (own < budget)
         yield (
             f"micro_batch {setup.micro_batch} may need {bytes_text(high)}, more than the budget of "
-            f"{bytes_text(budget)}"
+            f"{bytes_text(own)}{each}"
         )
+    yield from ram.remarks(sizing)
     if budget > device.free_bytes:
         yield (
             f"memory.budget_bytes is {bytes_text(budget)}; {bytes_text(device.free_bytes)} are "

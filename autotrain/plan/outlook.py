@@ -55,7 +55,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             f"{bytes_text(base)} of Python, torch and what the task loads + what malloc keeps for "
             f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
             f"save's copy{beside} + {sizing.time.workers()} loader workers x "
-            f"{bytes_text(sizing.worker_bytes())}"
+            f"{bytes_text(sizing.worker_bytes())}{_kept(kept)}"
         )
     else:
         own = sizing.reserved(setup).plus(kept).expected
@@ -84,6 +84,10 @@ def _memory(sizing: Sizing) -> list[_Line]:
         ),
         ("checkpoint_bytes", size, saved, "their sizes; float tensors are stored as they are"),
     ]
+
+
+def _kept(size: int) -> str:
+    return f" + {bytes_text(size)} of samples kept" if size else ""
 
 
 def _reserved_parts(sizing: Sizing, tensors: str) -> str:

@@ -27,6 +27,7 @@ from autotrain.plan import (
     outlook,
     pace,
     race,
+    ram,
     remedies,
     saving,
 )
@@ -65,6 +66,7 @@ def make_plan(
     """
     sizing = _sized_or_hint(hardware, model, goal)
     ledger = sizing.ledger
+    ram.check(sizing)
     feeding.loader(ledger, sizing)
     healing.decide(ledger, sizing)
     limit = inversion.limit(ledger, sizing)

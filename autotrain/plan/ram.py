@@ -1,0 +1,121 @@
+"""What a run takes of the machine's RAM where it trains on a GPU: nobody's budget, and yet finite.
+
+On a CPU all of it is in the predicted peak, which has a budget of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from autotrain.errors import DoesNotFitError
+from autotrain.plan import host, keeping
+from autotrain.plan.memory import affine
+from autotrain.schema import Prediction, whole
+from autotrain.units import GIB, MIB, bytes_text
+
+if TYPE_CHECKING:
+    from autotrain.plan.sizing import Sizing
+
+# Of what is free; the rest is for other programs and the system's cache of files.
+SHARE = 0.8
+# A CUDA context's part in RAM, and the libraries with it: github.com/pytorch/pytorch/issues/12873
+# has 1,122 MiB for a first tensor and 594 more for a first convolution, with all kernels loaded;
+# since torch 1.13 they are loaded as they are needed.
+CUDA = Prediction(low=250 * MIB, expected=GIB, high=2.5 * GIB)
+# Micro-batches that lie in page-locked memory: one on its way, one whose memory is not free yet.
+PINNED = 2
+
+
+def parts(sizing: Sizing, workers: int) -> dict[str, Prediction]:
+    """Bytes that the run's processes on this machine take, with so many loader workers each."""
+    model, world = sizing.model, local(sizing)
+    begun = host.base_bytes(model)
+    process = Prediction(low=0.9 * begun, expected=begun, high=1.1 * begun)
+    held = whole([process, CUDA]) if sizing.device.kind != "mps" else process
+    weights = world * (model.parameter_bytes + model.buffer_bytes)
+    batch = micro_batch_bytes(sizing)
+    found = {
+        "Python, torch and the driver": whole([held] * world),
+        "the weights before they move, or a save's copy": _of(max(weights, sizing.saved_bytes())),
+        "batches on their way": _of(world * PINNED * _rounded(batch)),
+    }
+    if workers:
+        each = sizing.worker_bytes() + prefetched(sizing) * batch
+        found[f"{world * workers} loader workers"] = _of(world * workers * each)
+    kept = keeping.counted_bytes(model, workers, sizing.hardware.ram_available_bytes)
+    kept += keeping.in_ram(sizing, workers)
+    if kept:
+        found["samples kept"] = _of(world * kept)
+    return found
+
+
+def taken(sizing: Sizing, workers: int) -> Prediction:
+    """All of it."""
+    return whole(list(parts(sizing, workers).values()))
+
+
+def room(sizing: Sizing, workers: int = 0) -> float:
+    """Bytes that are left to one process beside all that, however much it turns out to be."""
+    left = SHARE * sizing.hardware.ram_available_bytes - taken(sizing, workers).high
+    return left / local(sizing)
+
+
+def local(sizing: Sizing) -> int:
+    """Processes of the run on this machine: no more than it has GPUs; the rest is elsewhere."""
+    kind = sizing.device.kind
+    there = sum(device.kind == kind for device in sizing.hardware.devices)
+    return min(sizing.processes(), there) if kind != "cpu" else sizing.processes()
+
+
+def micro_batch_bytes(sizing: Sizing) -> float:
+    """Of the largest micro-batch, as it comes from the loader."""
+    setup = sizing.planned()
+    traces = sizing.at_length(setup.length).at(setup.dtype)
+    return affine(traces, lambda t: t.batch_bytes, setup.micro_batch)
+
+
+def prefetched(sizing: Sizing) -> int:
+    """Micro-batches that each loader worker has ready."""
+    return int(sizing.ledger.fixed("loader.prefetch") or 2)
+
+
+def check(sizing: Sizing) -> None:
+    """Raises DoesNotFitError where not even the process goes into the machine's RAM."""
+    if sizing.device.kind == "cpu":
+        return
+    least, has = taken(sizing, 0).low, sizing.hardware.ram_total_bytes
+    if least > has:
+        raise DoesNotFitError(
+            f"beside {sizing.device.name} the run needs at least {bytes_text(least)} of RAM "
+            f"({_told(parts(sizing, 0))}); {sizing.hardware.name} has {bytes_text(has)}",
+            "what would make it fit: a machine with more RAM, or a smaller model",
+        )
+
+
+def remarks(sizing: Sizing) -> Iterator[str]:
+    """What a person should know of a machine whose RAM may not do."""
+    if sizing.device.kind == "cpu":
+        return
+    workers, free = sizing.time.workers(), sizing.hardware.ram_available_bytes
+    takes = taken(sizing, workers)
+    if takes.high > free:
+        yield (
+            f"beside the GPU the run may take {bytes_text(takes.low)} to {bytes_text(takes.high)} "
+            f"of RAM ({_told(parts(sizing, workers))}), of which {bytes_text(free)} are free: the "
+            "system may end it for that"
+        )
+
+
+def _told(found: dict[str, Prediction]) -> str:
+    return " + ".join(f"{name} {bytes_text(size.expected)}" for name, size in found.items())
+
+
+def _of(size: float) -> Prediction:
+    return Prediction(low=size, expected=size, high=size)
+
+
+def _rounded(size: float) -> float:
+    """torch hands out page-locked memory by powers of two."""
+    return 2.0 ** math.ceil(math.log2(size)) if size > 1 else 0.0
