@@ -18,7 +18,7 @@ from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import parse_settings
-from autotrain.plan.choices import choose_device
+from autotrain.plan.choices import choose_device, reach
 from autotrain.plan.inversion import priced
 from autotrain.report.compare_text import Row, as_json, best, show
 from autotrain.schema import Goal, HardwareProfile, Plan, whole
@@ -121,7 +121,9 @@ def _rows(asked: list[Machine], source: Source, goals: list[Goal]) -> list[Row]:
         wishes = [_at_price(goal, machine.price) for goal in goals]
         row = Row(machine.called, hardware.name, "", None)
         try:
-            row = row._replace(device=choose_device(hardware, wishes[0]).name)
+            device = choose_device(hardware, wishes[0])
+            gpus = len(reach(hardware, device)) if device.kind != "cpu" else 0
+            row = row._replace(device=device.name, gpus=gpus)
         except AutotrainError as error:
             errors.append(error)
             rows.append(row._replace(why=error.message, remedy=error.hint))

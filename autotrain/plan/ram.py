@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from autotrain.errors import DoesNotFitError
 from autotrain.plan import host, keeping
+from autotrain.plan.choices import used
 from autotrain.plan.memory import affine
 from autotrain.schema import Prediction, whole
 from autotrain.units import GIB, MIB, bytes_text
@@ -64,9 +65,9 @@ def room(sizing: Sizing, workers: int = 0) -> float:
 
 def local(sizing: Sizing) -> int:
     """Processes of the run on this machine: no more than it has GPUs; the rest is elsewhere."""
-    kind = sizing.device.kind
-    there = sum(device.kind == kind for device in sizing.hardware.devices)
-    return min(sizing.processes(), there) if kind != "cpu" else sizing.processes()
+    if sizing.device.kind == "cpu":
+        return sizing.processes()
+    return len(used(sizing.ledger, sizing.hardware, sizing.device))
 
 
 def micro_batch_bytes(sizing: Sizing) -> float:
