@@ -142,8 +142,8 @@ def reach(hardware: HardwareProfile, device: Device) -> list[Device]:
     if device.kind in ("cpu", "mps"):
         return [device]
     found = (each for each in hardware.devices if each.kind == device.kind)
-    behind = (each for each in found if each.index >= device.index)
-    return sorted(behind, key=lambda each: each.index)
+    behind = (each for each in found if each.index > device.index)
+    return [device, *sorted(behind, key=lambda each: each.index)]
 
 
 def used(ledger: Ledger, hardware: HardwareProfile, device: Device) -> list[Device]:

@@ -15,7 +15,7 @@ KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, and how they start."""
-    cores = _cores(sizing)
+    cores = sizing.time.cores()
     on_cpu = sizing.device.kind == "cpu"
     model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
     # On a CPU a worker takes its core from the model.
@@ -67,7 +67,7 @@ def _feeding(sizing: Sizing, loading: float, model: float, share: float, most: i
         f"model takes {seconds_text(model)} for them"
     )
     handover = seconds_text(compute.HANDOVER_SECONDS)
-    if _cores(sizing) < 2:
+    if sizing.time.cores() < 2:
         return f"{said}; the only core is left to training"
     if loading < compute.HANDOVER_SECONDS:
         return f"{said}; a worker would take {handover} to hand them over, which is no gain"
@@ -86,7 +86,7 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
     # On a CPU a worker that hides the reading takes its core from the model.
     on_cpu = sizing.device.kind == "cpu"
-    felt = loading if on_cpu else compute.fed_seconds(model, loading, workers) - model
+    felt = loading if on_cpu else sizing.time.fed_seconds(model) - model
     part = f"under {KEPT_FROM:.0%} of the model's time"
     (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
     there = {
@@ -153,11 +153,6 @@ def _room_on_device(sizing: Sizing) -> tuple[float, str]:
         return _room_in_ram(sizing)
     room = sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
     return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
-
-
-def _cores(sizing: Sizing) -> int:
-    """Those that each of the run's processes on this machine may use."""
-    return max(sizing.hardware.cpu.cores // ram.local(sizing), 1)
 
 
 def _most_workers(sizing: Sizing, cores: int) -> int:

@@ -40,7 +40,7 @@ def parts(sizing: Sizing, workers: int) -> dict[str, Prediction]:
     found = {
         "Python, torch and the driver": whole([held] * world),
         "the weights before they move, or a save's copy": _of(max(weights, sizing.saved_bytes())),
-        "batches on their way": _of(world * PINNED * _rounded(batch)),
+        "batches on their way": _of(world * page_locked(batch)),
     }
     if workers:
         each = sizing.worker_bytes() + prefetched(sizing) * batch
@@ -90,8 +90,7 @@ def check(sizing: Sizing) -> None:
     if least > has:
         raise DoesNotFitError(
             f"beside {sizing.device.name} the run needs at least {bytes_text(least)} of RAM "
-            f"({_told(parts(sizing, 0))}); {sizing.hardware.name} has {bytes_text(has)}",
-            "what would make it fit: a machine with more RAM, or a smaller model",
+            f"({_told(parts(sizing, 0))}); {sizing.hardware.name} has {bytes_text(has)}"
         )
 
 
@@ -117,6 +116,6 @@ def _of(size: float) -> Prediction:
     return Prediction(low=size, expected=size, high=size)
 
 
-def _rounded(size: float) -> float:
-    """torch hands out page-locked memory by powers of two."""
-    return 2.0 ** math.ceil(math.log2(size)) if size > 1 else 0.0
+def page_locked(batch: float) -> float:
+    """Bytes for micro-batches of so many on their way; torch hands them out by powers of two."""
+    return PINNED * 2.0 ** math.ceil(math.log2(batch)) if batch > 1 else 0.0
