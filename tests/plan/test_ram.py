@@ -1,10 +1,12 @@
 """What a run takes of the RAM beside a GPU, and of a CPU's budget by what it keeps."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autotrain.errors import DoesNotFitError
 
-from .profiles import GIB, MIB, device, goal, machine, model, planned, reason
+from .profiles import GIB, MIB, between, device, goal, machine, model, planned, reason
 
 FED = {"sample_seconds": 0.1}
 
@@ -118,3 +120,17 @@ def test_a_micro_batch_beyond_each_processs_part_is_refused_with_its_figures():
     over = planned(of=of, wish=goal(**wish | {"batch__micro_batch": 18}, batch__world_size=4))
     told = "more than the budget of 1.6 GiB for each of 4 processes, 6.4 GiB in all"
     assert any(told in note for note in over.notes)
+
+
+@settings(max_examples=30)
+@given(st.floats(0.3, 64), st.floats(1, 20), between(MIB, 4 * GIB), st.floats(0, 0.5))
+def test_more_ram_is_never_worse(ram, times, weights, seconds):
+    """Nor does it say anything of the batch, which is in the GPU's memory."""
+    of = model(weights, sample_seconds=seconds)
+    try:
+        less = planned(gpu(ram * GIB), of)
+    except DoesNotFitError:
+        return
+    more = planned(gpu(times * ram * GIB), of)
+    assert more.loader.workers >= less.loader.workers
+    assert more.batch == less.batch
