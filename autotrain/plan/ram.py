@@ -13,7 +13,7 @@ from autotrain.errors import DoesNotFitError
 from autotrain.plan import host, keeping
 from autotrain.plan.choices import used
 from autotrain.plan.memory import affine
-from autotrain.schema import Prediction, whole
+from autotrain.schema import CUDA_LIKE, Prediction, whole
 from autotrain.units import GIB, MIB, bytes_text
 
 if TYPE_CHECKING:
@@ -31,25 +31,31 @@ PINNED = 2
 
 def parts(sizing: Sizing, workers: int) -> dict[str, Prediction]:
     """Bytes that the run's processes on this machine take, with so many loader workers each."""
+    world, batch = local(sizing), micro_batch_bytes(sizing)
+    pins = sizing.device.kind in CUDA_LIKE
+    found = standing(sizing)
+    found["batches on their way"] = _of(world * (page_locked(batch) if pins else batch))
+    if workers:
+        each = sizing.worker_bytes() + prefetched(sizing) * batch
+        found[f"{world * workers} loader workers"] = _of(world * workers * each)
+    free = sizing.hardware.ram_available_bytes
+    kept = keeping.counted_bytes(sizing.model, workers, free) + keeping.in_ram(sizing, workers)
+    if kept:
+        found["samples kept"] = _of(world * kept)
+    return found
+
+
+def standing(sizing: Sizing) -> dict[str, Prediction]:
+    """What of it does not depend on the batch, nor on who loads it."""
     model, world = sizing.model, local(sizing)
     begun = host.base_bytes(model)
     process = Prediction(low=0.9 * begun, expected=begun, high=1.1 * begun)
     held = whole([process, CUDA]) if sizing.device.kind != "mps" else process
     weights = world * (model.parameter_bytes + model.buffer_bytes)
-    batch = micro_batch_bytes(sizing)
-    found = {
+    return {
         "Python, torch and the driver": whole([held] * world),
         "the weights before they move, or a save's copy": _of(max(weights, sizing.saved_bytes())),
-        "batches on their way": _of(world * page_locked(batch)),
     }
-    if workers:
-        each = sizing.worker_bytes() + prefetched(sizing) * batch
-        found[f"{world * workers} loader workers"] = _of(world * workers * each)
-    kept = keeping.counted_bytes(model, workers, sizing.hardware.ram_available_bytes)
-    kept += keeping.in_ram(sizing, workers)
-    if kept:
-        found["samples kept"] = _of(world * kept)
-    return found
 
 
 def taken(sizing: Sizing, workers: int) -> Prediction:
@@ -86,11 +92,12 @@ def check(sizing: Sizing) -> None:
     """Raises DoesNotFitError where not even the process goes into the machine's RAM."""
     if sizing.device.kind == "cpu":
         return
-    least, has = taken(sizing, 0).low, sizing.hardware.ram_total_bytes
+    found, has = standing(sizing), sizing.hardware.ram_total_bytes
+    least = whole(list(found.values())).low
     if least > has:
         raise DoesNotFitError(
             f"beside {sizing.device.name} the run needs at least {bytes_text(least)} of RAM "
-            f"({_told(parts(sizing, 0))}); {sizing.hardware.name} has {bytes_text(has)}"
+            f"({_told(found)}); {sizing.hardware.name} has {bytes_text(has)}"
         )
 
 
