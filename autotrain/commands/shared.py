@@ -37,9 +37,7 @@ def shared(
     own_goals: list[Goal] = []
     found: list[Decision] = []
     left = 0.0
-    for name, goal, one, part in zip(
-        names, goals, made, sharing.shares(parts, limit.seconds), strict=True
-    ):
+    for name, goal, one, part in zip(names, goals, made, sharing.shares(parts, limit), strict=True):
         # Rounding is not to take the one epoch that there is room for.
         seconds = (part + left) * (1 + 1e-9)
         own = sharing.with_limits(goal, limit.of(seconds))

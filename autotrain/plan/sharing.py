@@ -5,6 +5,7 @@ Every stage gets in proportion to what it would take without a limit, and never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,15 @@ class Whole(NamedTuple):
         """The limits of a stage that may take so many of the seconds."""
         return {key: value * seconds / self.seconds for key, value in self.said.items()}
 
+    def flags(self, seconds: float) -> str:
+        """What to say for so many seconds instead, rounded up, of what is too little."""
+        within, found = self.said.get(WITHIN, math.inf), []
+        if within < seconds:
+            found.append(f"--within {spelled(seconds)}")
+        if SPEND in self.said and within > self.seconds:
+            found.append(f"--for {math.ceil(100 * self.of(seconds)[SPEND]) / 100:g}usd")
+        return " ".join(found)
+
 
 def limits(settings: Mapping[str, Any]) -> dict[str, float]:
     """Those that a person has set."""
@@ -51,13 +61,14 @@ def whole(said: dict[str, float], price: float | None, machine: str) -> Whole | 
     return Whole(seconds, said) if seconds < float("inf") else None
 
 
-def shares(parts: Sequence[Part], seconds: float) -> list[float]:
-    """What each may take of so many seconds.
+def shares(parts: Sequence[Part], limit: Whole) -> list[float]:
+    """Seconds of the whole that each may take.
 
     Raises DoesNotFitError where one epoch of each is too much.
     """
+    seconds = limit.seconds
     if sum(part.least for part in parts) > seconds:
-        raise _too_long(parts, seconds)
+        raise _too_long(parts, limit)
     short: set[int] = set()
     while True:
         rest = seconds - sum(parts[n].least for n in short)
@@ -75,12 +86,12 @@ def with_limits(goal: Goal, own: dict[str, float]) -> Goal:
     return goal.model_copy(update={"user": {**goal.user, **own}})
 
 
-def _too_long(parts: Sequence[Part], seconds: float) -> DoesNotFitError:
+def _too_long(parts: Sequence[Part], limit: Whole) -> DoesNotFitError:
     least = sum(part.least for part in parts)
     told = ", ".join(f"{part.name} {seconds_text(part.least)}" for part in parts)
     return DoesNotFitError(
         f"all stages are expected to take {seconds_text(least)} at least ({told}), with one epoch "
-        f"of each or as many as you set; {seconds_text(seconds)} are allowed",
-        f"what would make it fit: --within {spelled(least)}, or fewer stages, a smaller model or "
+        f"of each or as many as you set; {seconds_text(limit.seconds)} are allowed",
+        f"what would make it fit: {limit.flags(least)}, or fewer stages, a smaller model or "
         "input, or less data",
     )
