@@ -167,3 +167,6 @@ def test_a_model_and_its_loader_share_the_cores():
     assert compute.fed_seconds(0.010, 0.016, 1, cores=2, threads=1) == 0.016
     assert compute.fed_seconds(0.010, 0.016, 8, cores=2) == 0.010
     assert compute.fed_seconds(0.010, 0.160, 8, cores=2) == 0.080
+    plan = planned(wish=goal(loader__workers=3))
+    said = reason(plan, "predicted.step_seconds").formula
+    assert "beside it in 3 workers; on the same 4 cores both take " in said
