@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from autotrain.errors import AutotrainError
-from autotrain.planfile import near_name
+from autotrain.near import near_name
 
 KEY = "train.freeze"
 STATISTICS = ("running_mean", "running_var")

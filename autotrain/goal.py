@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from autotrain import files
 from autotrain.errors import UsageError
-from autotrain.planfile import faults, near_name
+from autotrain.near import near_key
+from autotrain.planfile import faults
 from autotrain.schema import (
     AUTO,
     PositiveFloat,
@@ -167,7 +168,7 @@ def _type(key: str) -> Any:
     if key in _FROM_ELSEWHERE:
         raise UsageError(f"{key}: is named on the command line, not set", hint=_KEYS)
     if key not in types:
-        raise UsageError(f"{key}: unknown key{near_name(key, sorted(types))}", hint=_KEYS)
+        raise UsageError(f"{key}: unknown key{near_key(key, types)}", hint=_KEYS)
     return types[key]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -14,9 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from autotrain import earlier, files
 from autotrain.errors import UsageError
+from autotrain.near import meant, near_key, near_name, same_word
 from autotrain.schema import (
     MOST_STAGES,
     PLAN_SCHEMA,
+    SETTING_SECTIONS,
     BatchSection,
     Plan,
     Record,
@@ -151,7 +152,7 @@ def _faults_of(stage: Stage, base: dict[str, Any]) -> list[str]:
     known = [*setting_types(), *(f"task.options.{name}" for name in _options(base))]
     for key in stage.off:
         if key not in known:
-            lines.append(f"off: {key!r} is no setting of the plan{near_name(key, known)}")
+            lines.append(f"off: {key!r} is no setting of the plan{near_key(key, known)}")
     try:
         Plan.model_validate(overlaid(base, stage.own, stage.off))
     except ValidationError as error:
@@ -228,20 +229,20 @@ def faults(error: ValidationError, record: type[Record]) -> list[str]:
     return [*lines, f"and {more:,} more faults"] if more > 0 else lines
 
 
-def near_name(wrong: str, known: list[str]) -> str:
-    """` (did you mean "...")`, or nothing."""
-    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _near(record: type[Record], where: tuple[int | str, ...]) -> str:
-    """A suggestion among the names that the section at fault knows."""
+    """A suggestion among the names that the section at fault knows; of a plan's setting, among
+    those of other sections too.
+    """
     here: Any = record
     for part in where[:-1]:
         field = getattr(here, "model_fields", {}).get(str(part))
         here = None if field is None else field.annotation
     known = [field.alias or name for name, field in getattr(here, "model_fields", {}).items()]
-    return near_name(str(where[-1]), known)
+    within = near_name(str(where[-1]), known)
+    if record is Plan and len(where) == 2 and where[0] in SETTING_SECTIONS:
+        key = ".".join(map(str, where))
+        return meant(same_word(key, setting_types())) or within or near_key(key, setting_types())
+    return within
 
 
 def _bucket_faults(cut: BatchSection) -> list[str]:

@@ -10,8 +10,8 @@ from pydantic import Field
 from autotrain import files
 from autotrain.errors import UsageError
 from autotrain.goal import check_settings, check_stages, read_record
+from autotrain.near import near_name
 from autotrain.plan.stages import adopted
-from autotrain.planfile import near_name
 from autotrain.schema import OptimizerName, Positive, Recipe, Record, Scalar, Sizes, StageWish
 
 _FOLDER = "recipes"

@@ -160,3 +160,12 @@ def test_more_stages_than_anybody_plans_are_refused(saved):
         path.read_text() + "".join(f'[[stage]]\nname = "s{number}"\n' for number in range(33))
     )
     assert faults(path)[0].startswith("stage: ")
+
+
+def test_a_key_in_the_wrong_section_is_told_where_it_stands(saved):
+    _, path = saved
+    edit(path, (r"^\[train\]", "[train]\npatience = 3\nlr = 0.1"))
+    assert faults(path) == [
+        "train.patience: unknown key (did you mean 'schedule.patience' or 'early_stop.patience'?)",
+        "train.lr: unknown key (did you mean 'optimizer.lr'?)",
+    ]

@@ -17,8 +17,9 @@ from typing import NamedTuple
 from autotrain.bench.spread import known
 from autotrain.plan import compute
 from autotrain.probe.child import Request
+from autotrain.probe.limits import usable_cores
 from autotrain.probe.turns import Taken, Took, Turn, Turns
-from autotrain.schema import LoaderSection, Variant
+from autotrain.schema import Plan, Variant
 
 PROCESSES, LEAST_ROUNDS = 5, 3
 # A turn takes as many steps as go into so many seconds.
@@ -35,14 +36,18 @@ class Way(NamedTuple):
     parts: int = 1
 
 
-def step_seconds(taken: Taken, loader: LoaderSection, parts: int) -> float:
+def step_seconds(taken: Taken, way: Way, plan: Plan, parts: int) -> float:
     """An optimizer step of so many such micro-batches, put together as a plan's prediction is.
 
-    Loading comes before the model, beside it where workers load, or is over where samples are kept.
+    Loading comes before the model, beside it where workers load, on a CPU by its cores, or is over
+    where samples are kept.
     """
-    fed = taken.micro
+    fed, loader = taken.micro, plan.loader
     if loader.keep != "device":
-        fed = compute.fed_seconds(taken.micro, taken.load, loader.workers)
+        threads = way.variant.threads if plan.device.kind == "cpu" else 0
+        fed = compute.fed_seconds(
+            taken.micro, taken.load, loader.workers, cores=usable_cores(), threads=threads
+        )
     return parts * fed + taken.update + compute.LOOP_SECONDS
 
 

@@ -14,11 +14,12 @@ from autotrain.commands import stages
 from autotrain.commands.decide import Case, Source
 from autotrain.commands.limits import dollars
 from autotrain.commands.plan import Wish, goal_of, hardware_of, say_left_out, source_of
+from autotrain.commands.shared import shared
 from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import parse_settings
-from autotrain.plan.choices import choose_device
+from autotrain.plan.choices import choose_device, reach
 from autotrain.plan.inversion import priced
 from autotrain.report.compare_text import Row, as_json, best, show
 from autotrain.schema import Goal, HardwareProfile, Plan, whole
@@ -45,7 +46,7 @@ def compare(wish: Wish, machines: str, *, json_asked: bool, calibrate: bool) -> 
         goal = goal_of(wish, source, settings, options, Path("plan.toml"))
         say_left_out(goal)
         several = Several(stages.asked(source, wish.recipe, wish.stages), options, own)
-        rows = _rows(asked, source, stages.goals(goal, several))
+        rows = _rows(asked, source, goal, several)
         if json_asked:
             print(json.dumps(as_json(rows), indent=1), file=out)
         else:
@@ -111,8 +112,9 @@ def _one(item: str, calibrate: bool) -> Machine:
     return Machine(called, hardware, price)
 
 
-def _rows(asked: list[Machine], source: Source, goals: list[Goal]) -> list[Row]:
+def _rows(asked: list[Machine], source: Source, goal: Goal, several: Several) -> list[Row]:
     """A row for each machine. What is wrong with the task, or with all of them, is raised."""
+    goals, names = stages.goals(goal, several), [stage.name for stage in several.stages]
     rows: list[Row] = []
     errors: list[AutotrainError] = []
     cases: list[Case | None] = [None] * len(goals)
@@ -121,17 +123,20 @@ def _rows(asked: list[Machine], source: Source, goals: list[Goal]) -> list[Row]:
         wishes = [_at_price(goal, machine.price) for goal in goals]
         row = Row(machine.called, hardware.name, "", None)
         try:
-            row = row._replace(device=choose_device(hardware, wishes[0]).name)
+            device = choose_device(hardware, wishes[0])
+            gpus = len(reach(hardware, device)) if device.kind != "cpu" else 0
+            row = row._replace(device=device.name, gpus=gpus)
         except AutotrainError as error:
             errors.append(error)
             rows.append(row._replace(why=error.message, remedy=error.hint))
             continue
         try:
-            plans = []
+            made = []
             for place, wish in enumerate(wishes):
                 cases[place] = case = _case(cases[place], source, hardware, wish)
-                plans.append(case.decide().plan)
-            rows.append(row._replace(plan=_whole(plans)))
+                made.append(case.decide())
+            _, made = shared(hardware, goal, names, wishes, made)
+            rows.append(row._replace(plan=_whole([one.plan for one in made])))
         except DoesNotFitError as error:
             rows.append(row._replace(why=error.message, remedy=mildest(error.hint)))
         except UsageError as error:

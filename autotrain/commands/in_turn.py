@@ -17,6 +17,7 @@ from autotrain.commands.places import Asked
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.events import Event, Started, Stopped, from_json
+from autotrain.near import near_name
 from autotrain.report.stages import DONE
 from autotrain.schema import Plan, Stage
 
@@ -96,7 +97,7 @@ def _chosen(parts: list[Part], asked: Asked) -> list[Part]:
     if not names:
         raise UsageError(f"--stage {asked.stage}: the plan has no stages", hint="leave --stage out")
     if asked.stage not in names:
-        near = planfile.near_name(asked.stage, names)
+        near = near_name(asked.stage, names)
         raise UsageError(f"--stage: no stage {asked.stage!r}{near}", hint=f"of {', '.join(names)}")
     return [part for part in parts if part.stage.name == asked.stage]
 

@@ -11,6 +11,7 @@ from autotrain import earlier, planfile
 from autotrain.commands.places import directory_of, located
 from autotrain.commands.run import code_of
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
+from autotrain.near import near_name
 from autotrain.schema import DeviceKind, Plan
 from autotrain.task import Task, load_task
 
@@ -112,7 +113,7 @@ def _stage(plan: Plan, root: Path, name: str | None) -> Path:
 
     names = [stage.name for stage in plan.stage]
     if name is not None and name not in names:
-        near = planfile.near_name(name, names)
+        near = near_name(name, names)
         raise UsageError(f"--stage: no stage {name!r}{near}", hint=f"of {', '.join(names)}")
     places = dict(zip(names, stages.places(plan, root), strict=True))
     place = places[name or names[-1]]

@@ -12,6 +12,7 @@ from autotrain import files, planfile, trust
 from autotrain.commands import stages
 from autotrain.commands.decide import Decision, Source
 from autotrain.commands.measuring import NOTHING, Measures
+from autotrain.commands.shared import shared
 from autotrain.commands.stages import Several
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
@@ -105,6 +106,8 @@ def made_of(
     found = stages.decide_each(
         source, hardware, goals, several, trial=trial, here=here, measures=measures
     )
+    names = [stage.name for stage in several.stages]
+    goals, found = shared(hardware, goal, names, goals, found)
     plans = [
         with_asked(decision.plan, wish, own.user, target, measures)
         for decision, own in zip(found, goals, strict=True)

@@ -20,6 +20,7 @@ from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import checked, parse_settings, read_template
 from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.sharing import LIMITS, limits
 from autotrain.plan.stages import Fixed, common
 from autotrain.plan.stale import Change, changes
 from autotrain.schema import AUTO, Plan, StageWish
@@ -112,6 +113,7 @@ def _wishes(plan: Plan, known: Sequence[StageWish]) -> tuple[StageWish, ...]:
 def _released(parts: dict[str, Fixed], settings: dict[str, Any]) -> dict[str, Fixed]:
     """What was fixed for each stage, without what is let go of in all of them."""
     freed = {key for key, value in settings.items() if value is AUTO}
+    freed |= {*LIMITS} if limits(settings) else set()  # one for all of them, now
     return {
         name: Fixed({k: v for k, v in part.settings.items() if k not in freed}, part.options)
         for name, part in parts.items()

@@ -16,6 +16,7 @@ from autotrain.commands.decide import Decision, Source, decide
 from autotrain.commands.measuring import Measures, write_curve
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.goal import check_stages, parse_settings, parse_value
+from autotrain.near import near_name
 from autotrain.plan import stages as pure
 from autotrain.plan.stages import Fixed, adopted
 from autotrain.recipe import read_recipe
@@ -95,7 +96,7 @@ def goals(goal: Goal, several: Several) -> list[Goal]:
     unknown = [name for name in several.own if name not in names]
     if unknown:
         raise UsageError(
-            *(f"--set stage.{x}...: no such stage{planfile.near_name(x, names)}" for x in unknown),
+            *(f"--set stage.{x}...: no such stage{near_name(x, names)}" for x in unknown),
             hint=f"stages: {', '.join(names)}" if names else "the plan has none; see --stage",
         )
     made = pure.goals(goal, several.stages, several.options, several.own) if names else [goal]

@@ -122,16 +122,33 @@ def machine(ledger: Ledger, hardware: HardwareProfile, device: Device) -> None:
         formula="0.8 of RAM, which others need too; 0.9 of a GPU's memory",
         source="autotrain's rule",
     )
-    free = device.free_bytes
+    tightest = min(used(ledger, hardware, device), key=lambda each: each.free_bytes)
+    free, which = tightest.free_bytes, tightest.name
+    if tightest is not device:
+        which += f" ({tightest.kind}:{tightest.index}), the least of those that train"
     ledger.settle(
         "memory.budget_bytes",
         max(int(share * free), 1),
-        formula=f"memory.share {share:g} x {bytes_text(free)} free on {device.name}",
+        formula=f"memory.share {share:g} x {bytes_text(free)} free on {which}",
         source=source,
         kind=kind,
         limited_by="memory that other programs hold",
         would_change="closing other programs, or --set memory.share=0.95",
     )
+
+
+def reach(hardware: HardwareProfile, device: Device) -> list[Device]:
+    """What processes on this machine could train on, one each: `device`, and GPUs behind it."""
+    if device.kind in ("cpu", "mps"):
+        return [device]
+    found = (each for each in hardware.devices if each.kind == device.kind)
+    behind = (each for each in found if each.index > device.index)
+    return [device, *sorted(behind, key=lambda each: each.index)]
+
+
+def used(ledger: Ledger, hardware: HardwareProfile, device: Device) -> list[Device]:
+    """Those of them that the run trains on."""
+    return reach(hardware, device)[: int(ledger.fixed("batch.world_size") or 1)]
 
 
 def told_by(hardware: HardwareProfile) -> tuple[str, Kind]:

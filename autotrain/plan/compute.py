@@ -33,6 +33,10 @@ START_SECONDS = 1.0
 HANDOVER_SECONDS = 4e-3
 
 
+# Rates of a whole CPU shrink with so much of the cores' share: fewer cores run at a higher clock,
+# and a quarter of them takes half of what memory brings.
+CORE_SCALING, MEMORY_SCALING = 0.85, 0.5
+
 # Of a model on a device at a micro_batch, in a dtype, on so many threads.
 Seconds = Callable[[ModelProfile, Device, int, Dtype, int], float]
 
@@ -114,6 +118,28 @@ def roofline_seconds(model: ModelProfile, device: Device, micro_batch: int, dtyp
     return max(products + moved, launches)
 
 
+def on_threads(device: Device, threads: int, cores: int, processes: int = 1) -> Device:
+    """A CPU of so many cores as it is to so many threads of each of the processes on it.
+
+    No faster than all of it to any number; processes have their parts of it. Rates are of all
+    cores; what was timed operator by operator tells by itself of fewer threads.
+    """
+    if device.kind != "cpu" or threads >= cores:
+        return device
+    share, most = max(threads, 1) / cores, 1 / processes
+    computes = min(math.pow(share, CORE_SCALING), most)
+    brings = min(math.pow(share, MEMORY_SCALING), most)
+    rates = device.rates
+    fewer = rates.model_copy(
+        update={
+            "matmul": {dtype: rate * computes for dtype, rate in rates.matmul.items()},
+            "convolution": {dtype: rate * computes for dtype, rate in rates.convolution.items()},
+            "bandwidth": rates.bandwidth * brings,
+        }
+    )
+    return device.model_copy(update={"rates": fewer})
+
+
 def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> float:
     """One optimizer step: it reads and writes weights, gradients and states once each."""
     touched = 2 * (model.trainable_bytes * 2 + state_bytes)
@@ -125,11 +151,23 @@ def loading_seconds(sample_seconds: float, micro_batch: float) -> float:
     return micro_batch * (sample_seconds + SAMPLE_SECONDS)
 
 
-def fed_seconds(model_seconds: float, loading: float, workers: int) -> float:
-    """One micro-batch with its loading: after one another, or side by side with workers."""
+def fed_seconds(
+    model_seconds: float,
+    loading: float,
+    workers: int,
+    *,
+    cores: float = math.inf,
+    threads: int = 0,
+) -> float:
+    """One micro-batch with its loading: after one another, or side by side with workers.
+
+    Of more workers than cores some wait. Where the model computes on `threads` of the same cores,
+    all of them together do the work of both, and no sooner.
+    """
     if workers == 0:
         return model_seconds + loading
-    return max(model_seconds, max(loading, HANDOVER_SECONDS) / workers)
+    apart = max(loading, HANDOVER_SECONDS) / min(workers, cores)
+    return max(model_seconds, apart, (model_seconds * min(threads, cores) + loading) / cores)
 
 
 def interval(seconds: float, device: Device, spread: float | None = None) -> Prediction:

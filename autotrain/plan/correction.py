@@ -184,7 +184,8 @@ def _span(raw: Prediction) -> str:
 class Pace(NamedTuple):
     """Measured over predicted seconds, of a micro-batch and of the update; None: no trial.
 
-    The last four are what runs measured: seconds to load a sample with no worker beside it, to
+    `of_runs`: steps of whole runs, with what loaded beside them. The last four are what runs
+    measured: seconds to load a sample with no worker beside it, to
     evaluate one, to save, and what the first steps took over later ones.
     """
 
@@ -192,6 +193,7 @@ class Pace(NamedTuple):
     update: float = 1.0
     spread: float | None = None
     said: str = ""
+    of_runs: bool = False
     sample_seconds: float | None = None
     evaluation_seconds: float | None = None
     save_seconds: float | None = None

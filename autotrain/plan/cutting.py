@@ -98,11 +98,13 @@ def _around_users_micro(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
         accum = 1
     if ledger.by_user(_ACCUM):
         accum = ledger.fixed(_ACCUM)
-    peak, has = sizing.device_peak(sizing.setup(micro, accum)), sizing.device.total_bytes
+    peak, has = sizing.device_peak(sizing.setup(micro, accum)), sizing.has()
     if peak.low > has:
+        shared = has < sizing.device.total_bytes
+        each = f" for each of {sizing.processes()} processes" if shared else ""
         raise DoesNotFitError(
             f"{_MICRO} {micro} needs at least {bytes_text(peak.low)}; "
-            f"{sizing.device.name} has {bytes_text(has)}"
+            f"{sizing.device.name} has {bytes_text(has)}{each}"
         )
     return Cut(micro, accum, sizing.fit(min(accum, 2)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from autotrain.plan import cadence
@@ -38,18 +39,26 @@ class Times(NamedTuple):
             sizing.hardware,
         )
 
-    def each(self, epochs: int, evaluates: Pace) -> float:
-        """Expected seconds of a step with its share of the evaluations."""
+    def each(self, epochs: int, evaluates: Pace) -> Prediction:
+        """Seconds of a step with its share of the evaluations."""
         made = cadence.occasions(epochs, self.per_epoch, *evaluates)
-        return self.step.expected + made * self.evaluation.expected / (epochs * self.per_epoch)
+        part, step, evaluation = made / (epochs * self.per_epoch), self.step, self.evaluation
+        return Prediction(
+            low=step.low + part * evaluation.low,
+            expected=step.expected + part * evaluation.expected,
+            high=step.high + part * evaluation.high,
+        )
 
 
 class Interval(NamedTuple):
-    """Most seconds and steps between saves, how long each step is, and which setting says so."""
+    """Most seconds and steps between saves, how long each step is taken to be and at most may be,
+    and which setting says so.
+    """
 
     seconds: float
     steps: int
     each: float
+    longest: float
     limited_by: str
 
 
@@ -73,17 +82,24 @@ def evaluating(ledger: Ledger, times: Times, epochs: int) -> Pace:
 
 
 def interval(ledger: Ledger, times: Times, epochs: int, evaluates: Pace) -> Interval:
-    """Between saves: the best by Young and Daly, and what may be at stake, whichever is less."""
+    """Between saves: the best by Young and Daly, or what may be at stake if that is less.
+
+    The one is a mean, of steps as they are expected. The other is to hold for steps that take as
+    long as they may.
+    """
     apart, minutes = hours(ledger, times.hardware), _minutes(ledger)
-    limits = [(float("inf"), "")]
+    each = times.each(epochs, evaluates)
+    limits = [(math.inf, each.expected, "")]
     if apart is not None:
         best = cadence.best_interval(times.save, 3600 * apart)
-        limits.append((best, "checkpoint.interruption_hours"))
+        limits.append((best, each.expected, "checkpoint.interruption_hours"))
     if minutes is not None:
-        limits.append((60 * minutes, "checkpoint.at_stake_minutes"))
-    seconds, limited_by = min(limits)
-    each = times.each(epochs, evaluates)
-    return Interval(seconds, cadence.steps_within(seconds, each), each, limited_by)
+        limits.append((60 * minutes, each.high, "checkpoint.at_stake_minutes"))
+    found = [
+        Interval(seconds, cadence.steps_within(seconds, step), step, each.high, limited_by)
+        for seconds, step, limited_by in limits
+    ]
+    return min(found, key=lambda limit: (limit.steps, limit.seconds))
 
 
 def saving(ledger: Ledger, most: Interval, per_epoch: int, epochs: int) -> Pace:
@@ -123,7 +139,7 @@ def _steps_too(
     minutes, theirs = _minutes(ledger), ledger.by_user("checkpoint.every_epochs")
     if minutes is None or (theirs and not ledger.by_user("checkpoint.at_stake_minutes")):
         return None
-    if min(every, epochs) * per_epoch * most.each <= 60 * minutes:
+    if min(every, epochs) * per_epoch * most.longest <= 60 * minutes:
         return None
     pace = cadence.save_pace(most.steps, per_epoch, most.steps)
     return pace.every_steps or (pace.every_epochs or 1) * per_epoch

@@ -76,7 +76,7 @@ def untraced(model: ModelProfile) -> bool:
 
 def over(sizing: Sizing) -> bool:
     """Whether the step in force may take more than the budget: a size the user fixed can."""
-    return sizing.device_peak(sizing.planned()).high > sizing.budget()
+    return sizing.device_peak(sizing.planned()).high + sizing.kept_bytes() > sizing.budget()
 
 
 def explain(sizing: Sizing, model: ModelProfile) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute
+from autotrain.plan import compute, keeping, ram
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE
@@ -15,21 +15,20 @@ KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, and how they start."""
-    cores = sizing.hardware.cpu.cores
+    cores = sizing.time.cores()
     on_cpu = sizing.device.kind == "cpu"
-    room = _room(sizing)
     model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
     # On a CPU a worker takes its core from the model.
     share = 0.2 if on_cpu else 0.05
-    most = max(int(room // sizing.worker_bytes()), 0)
+    most = _most_workers(sizing, cores)
     rule = compute.loader_workers(loading, model, share, cores, most)
     ledger.settle(
         "loader.workers",
         rule,
-        formula=_feeding(sizing, loading, model, share),
+        formula=_feeding(sizing, loading, model, share, most),
         source="samples timed on the machine that planned; one core is left to training",
         kind="measured",
-        limited_by=("memory" if most < cores - 1 else "cpu.cores") if rule else "",
+        limited_by=_limit(rule, most, cores, share * model <= loading),
     )
     _keep(ledger, sizing)
     ledger.settle(
@@ -54,19 +53,29 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
-def _feeding(sizing: Sizing, loading: float, model: float, share: float) -> str:
+def _limit(workers: int, most: int, cores: int, worth: bool) -> str:
+    """What keeps the workers from being more; nothing where none is wanted."""
+    if workers:
+        return "memory" if most < cores - 1 else "cpu.cores"
+    return "memory" if worth and not most and cores > 1 else ""
+
+
+def _feeding(sizing: Sizing, loading: float, model: float, share: float, most: int) -> str:
     """Whether the model would wait for data, with the numbers that say so."""
     said = (
         f"{mean_text(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and the "
         f"model takes {seconds_text(model)} for them"
     )
     handover = seconds_text(compute.HANDOVER_SECONDS)
-    if sizing.hardware.cpu.cores < 2:
+    if sizing.time.cores() < 2:
         return f"{said}; the only core is left to training"
     if loading < compute.HANDOVER_SECONDS:
         return f"{said}; a worker would take {handover} to hand them over, which is no gain"
     if loading < share * model:
         return f"{said}; that is under {share:.0%}, too little for a worker to be worth its core"
+    if not most:
+        where = "the budget" if sizing.device.kind == "cpu" else "the RAM"
+        return f"{said}; for a worker of {bytes_text(sizing.worker_bytes())} {where} has no room"
     return f"{said}; that is over {share:.0%}, so others load the next ones meanwhile"
 
 
@@ -77,7 +86,7 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
     # On a CPU a worker that hides the reading takes its core from the model.
     on_cpu = sizing.device.kind == "cpu"
-    felt = loading if on_cpu else compute.fed_seconds(model, loading, workers) - model
+    felt = loading if on_cpu else sizing.time.fed_seconds(model) - model
     part = f"under {KEPT_FROM:.0%} of the model's time"
     (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
     there = {
@@ -129,6 +138,9 @@ def _room_in_ram(sizing: Sizing) -> tuple[float, str]:
     """Bytes that samples may take there, and what that is."""
     room = KEPT_SHARE * sizing.hardware.ram_available_bytes
     if sizing.device.kind != "cpu":
+        left = max(ram.room(sizing, sizing.time.workers()), 0.0)
+        if left < room:
+            return left, f"{bytes_text(left)} of RAM that the run leaves"
         return room, f"a fifth of the free RAM, {bytes_text(room)}"
     # There they count in the peak that is predicted, and not every set can be kept.
     room = min(room, 0.1 * sizing.device_peak(sizing.planned(), 0).expected)
@@ -143,8 +155,29 @@ def _room_on_device(sizing: Sizing) -> tuple[float, str]:
     return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
 
 
-def _room(sizing: Sizing) -> float:
-    """Bytes that workers may take: of the budget on a CPU, half of the free RAM beside a GPU."""
-    if sizing.device.kind != "cpu":
-        return 0.5 * sizing.hardware.ram_available_bytes
-    return sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
+def _most_workers(sizing: Sizing, cores: int) -> int:
+    """How many the memory allows, of up to `cores`, with what each of them keeps: of a CPU's
+    budget, or of the RAM beside a GPU.
+    """
+    fits = _fits_budget if sizing.device.kind == "cpu" else _fits_ram
+
+    def allowed(workers: int) -> bool:
+        return (workers == 1 or _counted(sizing, workers)) and fits(sizing, workers)
+
+    return next((n - 1 for n in range(1, cores + 1) if not allowed(n)), cores)
+
+
+def _counted(sizing: Sizing, workers: int) -> bool:
+    """Whether all that the dataset keeps in each is counted: what is not is not asked for twice."""
+    free = sizing.hardware.ram_available_bytes
+    return keeping.cached_bytes(sizing.model, workers) <= keeping.SHARE * free
+
+
+def _fits_budget(sizing: Sizing, workers: int) -> bool:
+    kept = sizing.kept_bytes() + keeping.in_ram(sizing, workers) - keeping.in_ram(sizing, 0)
+    return sizing.device_peak(sizing.planned(), workers).high + kept <= sizing.budget()
+
+
+def _fits_ram(sizing: Sizing, workers: int) -> bool:
+    by_rule = 0.5 * sizing.hardware.ram_available_bytes / ram.local(sizing)
+    return workers * sizing.worker_bytes() <= by_rule and ram.room(sizing, workers) >= 0

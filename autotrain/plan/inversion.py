@@ -65,17 +65,30 @@ def limit(ledger: Ledger, sizing: Sizing) -> Limit | None:
     if seconds is not None:
         found.append(Limit(seconds, "train.within_seconds", seconds_text(seconds)))
     if dollars is not None:
-        if price is None:
-            raise UsageError(
-                f"--for {dollars:g} dollars: the price of an hour of {sizing.hardware.name} is "
-                "not known",
-                hint="--price 0.35, in dollars an hour; or price_per_hour in the machine's profile",
-            )
-        paid = 3600 * dollars / price if price else math.inf
+        paid = paid_seconds(dollars, price, sizing.hardware.name)
         said = f"{seconds_text(paid)} ({dollars:g} dollars at {price:g} an hour)"
         found.append(Limit(paid, "train.spend_dollars", said))
     # What costs nothing may take as long as it likes.
     return min((each for each in found if each.seconds < math.inf), default=None)
+
+
+def paid_seconds(dollars: float, price: float | None, machine: str) -> float:
+    """For how long they pay. Raises UsageError where nobody knows what an hour costs."""
+    if price is None:
+        raise UsageError(
+            f"--for {dollars:g} dollars: the price of an hour of {machine} is not known",
+            hint="--price 0.35, in dollars an hour; or price_per_hour in the machine's profile",
+        )
+    return 3600 * dollars / price if price else math.inf
+
+
+def shortest(sizing: Sizing) -> float:
+    """Expected seconds of a run of one epoch; of all where they are the user's."""
+    ledger = _copied(sizing.ledger)
+    pace.decide(ledger, replace(sizing, ledger=ledger))
+    usual: int = ledger.value("train.epochs")
+    epochs = usual if sizing.ledger.by_user("train.epochs") else 1
+    return _run(sizing.ledger, Times.of(sizing), epochs, usual).expected
 
 
 def _settled(ledger: Ledger, key: str, sizing: Sizing) -> float | None:
@@ -224,7 +237,7 @@ def record(ledger: Ledger, limit: Limit, choice: Choice) -> None:
 
 
 def _contradiction(limit: Limit, epochs: int, run: Prediction, fit: int) -> UsageError:
-    more = f"--within {_spelled(run.expected)}"
+    more = f"--within {spelled(run.expected)}"
     fewer = f"--set train.epochs=auto: {fit} fit; or " if fit else ""
     return UsageError(
         f"train.epochs: the {epochs} epochs that you set are expected to take "
@@ -234,7 +247,7 @@ def _contradiction(limit: Limit, epochs: int, run: Prediction, fit: int) -> Usag
 
 
 def _too_long(limit: Limit, ledger: Ledger, times: Times, run: Prediction) -> DoesNotFitError:
-    flag = f"--within {_spelled(run.expected)}"
+    flag = f"--within {spelled(run.expected)}"
     if limit.key == "train.spend_dollars":
         price = float(ledger.value("train.price_per_hour"))
         flag = f"--for {math.ceil(100 * run.expected / 3600 * price) / 100:g}usd"
@@ -247,7 +260,7 @@ def _too_long(limit: Limit, ledger: Ledger, times: Times, run: Prediction) -> Do
     )
 
 
-def _spelled(seconds: float) -> str:
+def spelled(seconds: float) -> str:
     """As `--within` takes it, rounded up."""
     return f"{math.ceil(seconds / 60)}min" if seconds > 600 else f"{math.ceil(seconds)}s"
 

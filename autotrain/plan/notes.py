@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from autotrain.plan import execution, keeping, saving
+from autotrain.plan import choices, execution, keeping, ram, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
@@ -30,6 +30,7 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_what_is_kept(sizing),
         *_about_recipes(sizing),
         *_about_limits(ledger, sizing),
+        *_about_other_gpus(ledger, sizing),
         *_about_sizes(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
@@ -132,14 +133,17 @@ def _about_recipes(sizing: Sizing) -> Iterator[str]:
 
 def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     device, dtype = sizing.device, ledger.value("precision.dtype")
-    budget = sizing.get("memory.budget_bytes")
+    budget, own = sizing.get("memory.budget_bytes"), sizing.budget()
     setup = sizing.planned()
-    high = sizing.device_peak(setup, sizing.time.workers()).high
-    if high > budget:
+    high = sizing.device_peak(setup, sizing.time.workers()).plus(sizing.kept_bytes()).high
+    if high > own:
+        world = sizing.processes()
+        each = f" for each of {world} processes, {bytes_text(budget)} in all" * (own < budget)
         yield (
             f"micro_batch {setup.micro_batch} may need {bytes_text(high)}, more than the budget of "
-            f"{bytes_text(budget)}"
+            f"{bytes_text(own)}{each}"
         )
+    yield from ram.remarks(sizing)
     if budget > device.free_bytes:
         yield (
             f"memory.budget_bytes is {bytes_text(budget)}; {bytes_text(device.free_bytes)} are "
@@ -153,6 +157,29 @@ def _about_limits(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     if dtype not in device.native_dtypes:
         yield f"{device.name} does not compute {dtype} natively: it may be slow"
     yield from saving.remarks(ledger, sizing)
+
+
+def _about_other_gpus(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
+    """Those that the run leaves alone, and processes for which the machine has none."""
+    if sizing.device.kind in ("cpu", "mps"):
+        return
+    there, world = len(choices.reach(sizing.hardware, sizing.device)), sizing.processes()
+    if there > world and not ledger.by_user("batch.world_size"):
+        yield (
+            f"{sizing.hardware.name} has {there} GPUs to train on, and {_so_many(world)}: "
+            f"--set batch.world_size={there} plans for all of them, and `autotrain run` with "
+            f"--nproc {there} trains on them; what they exchange is in no predicted time"
+        )
+    if world > there:
+        yield (
+            f"batch.world_size is {world}, and {sizing.hardware.name} has {there} "
+            f"GPU{'s' if there > 1 else ''} for that: the rest is to be on other machines "
+            "(`autotrain run` with --nnodes)"
+        )
+
+
+def _so_many(world: int) -> str:
+    return "one process uses one" if world == 1 else f"{world} processes use one each"
 
 
 def _about_sizes(ledger: Ledger, sizing: Sizing) -> Iterator[str]:

@@ -55,7 +55,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             f"{bytes_text(base)} of Python, torch and what the task loads + what malloc keeps for "
             f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
             f"save's copy{beside} + {sizing.time.workers()} loader workers x "
-            f"{bytes_text(sizing.worker_bytes())}"
+            f"{bytes_text(sizing.worker_bytes())}{_kept(kept)}"
         )
     else:
         own = sizing.reserved(setup).plus(kept).expected
@@ -86,6 +86,10 @@ def _memory(sizing: Sizing) -> list[_Line]:
     ]
 
 
+def _kept(size: int) -> str:
+    return f" + {bytes_text(size)} of samples kept" if size else ""
+
+
 def _reserved_parts(sizing: Sizing, tensors: str) -> str:
     """Where a caching allocator's bytes go, and with how few the step would do."""
     setup = sizing.planned()
@@ -113,6 +117,9 @@ def _time(sizing: Sizing) -> list[_Line]:
     time = sizing.time
     model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
+    fed, cores = time.fed_seconds(model), time.cores()
+    if workers and fed > 1.01 * max(model, loading / min(workers, cores)):
+        beside += f"; on the same {cores} cores both take {seconds_text(fed)}"
     beside = "in the first epoch alone" if time.keeps() else beside
     accum = mean_text(sizing.micro_batches())
     update = time.update_seconds()

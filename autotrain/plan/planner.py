@@ -27,6 +27,7 @@ from autotrain.plan import (
     outlook,
     pace,
     race,
+    ram,
     remedies,
     saving,
 )
@@ -90,6 +91,13 @@ def make_plan(
             "because": ledger.because,
         }
     )
+
+
+def shortest_run(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> float:
+    """Expected seconds of a run of one epoch, or of as many as the user set."""
+    sizing = _sized_or_hint(hardware, model, goal)
+    feeding.loader(sizing.ledger, sizing)
+    return inversion.shortest(sizing)
 
 
 def dtype_in_force(hardware: HardwareProfile, goal: Goal, held: Race | None = None) -> Dtype:
@@ -254,6 +262,7 @@ def _sized(
     groups = grouping.groups(ledger, model)
     sizing = Sizing(ledger, hardware, device, model, train_count, valid_count, groups)
     cutting.decide(ledger, sizing)
+    ram.check(sizing)
     return sizing
 
 

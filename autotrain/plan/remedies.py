@@ -18,6 +18,7 @@ _IN_THE_WAY = (
     "batch.micro_batch",
     "batch.accum_steps",
     "batch.global_batch",
+    "batch.world_size",
     "parallel.strategy",
     "parallel.reduce",
     "optimizer.name",
@@ -25,6 +26,7 @@ _IN_THE_WAY = (
     "precision.dtype",
     "model.activation_checkpointing",
     "loader.workers",
+    "loader.keep",
 )
 _SPELLED: dict[Any, str] = {None: "off", AUTO: "auto"}
 _LIGHT: Change = {"optimizer.name": "sgd", "optimizer.momentum": None}

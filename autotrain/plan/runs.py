@@ -51,6 +51,7 @@ def pace(
         update=statistics.median(ratios),
         spread=TRIED_SPREAD if at_size else NEAR_SPREAD,
         said=_said(same, setup, micro, update),
+        of_runs=True,
         **_beside(runs),
     )
 

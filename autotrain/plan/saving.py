@@ -114,7 +114,7 @@ def _checkpoints(ledger: Ledger, times: Times, epochs: int, evaluates: Pace) -> 
     )
     origin, said = f"{epochs} epochs / 5, rounded down", _said(ledger, times, most, epochs)
     binding = rule.every_epochs == fifth
-    apart = seconds_text(fifth * times.per_epoch * most.each)
+    apart = f"{_upto(most)}{seconds_text(fifth * times.per_epoch * most.each)}"
     why_not = f"{apart} of work; the most is {said}"
     between = f"{origin}: {apart} of work from one to the next. The most would be"
     formula = f"{between} {said}" if binding else said
@@ -142,9 +142,10 @@ def _said(ledger: Ledger, times: Times, most: Interval, epochs: int) -> str:
     """The interval in words."""
     hours = due.hours(ledger, times.hardware)
     whole = epochs * times.per_epoch
-    steps = f"{most.steps} steps of {seconds_text(most.each)}, evaluations included"
+    each = f"{_upto(most)}{seconds_text(most.each)}"
+    steps = f"{most.steps} steps of {each}, evaluations included"
     if most.steps >= whole:
-        steps = f"longer than the run's {whole} steps of {seconds_text(most.each)}"
+        steps = f"longer than the run's {whole} steps of {each}"
     if not most.limited_by:
         return "the whole run: no interruption is expected, and nothing limits what is at stake"
     work = f"{seconds_text(most.seconds)} of work ({steps})"
@@ -157,6 +158,11 @@ def _said(ledger: Ledger, times: Times, most: Interval, epochs: int) -> str:
     if most.limited_by == "checkpoint.interruption_hours":
         return f"{work}, the best where {save} and {between}: {cost}"
     return f"{work}, which may be at stake; {save} and {between}: {cost}"
+
+
+def _upto(most: Interval) -> str:
+    """Before what steps of that limit take: as long as they may, or as they are expected to."""
+    return "up to " * (most.limited_by == "checkpoint.at_stake_minutes")
 
 
 def _keep(ledger: Ledger, sizing: Sizing) -> None:
@@ -197,7 +203,8 @@ def _background(ledger: Ledger, sizing: Sizing, times: Times) -> None:
     size = sizing.saved_bytes()
     if sizing.device.kind == "cpu":
         beside = sizing.planned()._replace(background=True)
-        takes, room = sizing.device_peak(beside, sizing.time.workers()).high, sizing.budget()
+        takes = sizing.device_peak(beside, sizing.time.workers()).high + sizing.kept_bytes()
+        room = sizing.budget()
         where = f"steps beside a copy take up to {bytes_text(takes)} of {bytes_text(room)}"
     else:
         takes, room = 1.1 * size, RAM_SHARE * sizing.hardware.ram_available_bytes
@@ -242,7 +249,7 @@ def remarks(ledger: Ledger, sizing: Sizing) -> Iterator[str]:
     by_epochs = (chosen["every_epochs"] or 0) * per_epoch
     steps = min(s for s in (by_epochs, chosen["every_steps"], epochs * per_epoch) if s)
     evaluates = Pace(**ledger.values["evaluate"])
-    at_stake = steps * Times.of(sizing).each(epochs, evaluates)
+    at_stake = steps * Times.of(sizing).each(epochs, evaluates).high
     minutes = chosen["at_stake_minutes"]
     if minutes is not None and at_stake > 60 * minutes * (1 + 1e-9) and steps > 1:
         yield (

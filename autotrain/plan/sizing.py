@@ -80,6 +80,10 @@ class Sizing:
         """Threads that each process computes on."""
         return max(self.count("device.threads") // self._sharing(), 1)
 
+    def has(self) -> float:
+        """Bytes that the device has for each process, other programs' too."""
+        return self.device.total_bytes / self._sharing()
+
     def _sharing(self) -> int:
         return self.processes() if self.device.kind == "cpu" else 1
 
@@ -227,8 +231,8 @@ class Sizing:
         return self.model.sample_bytes * (self.train_count + self.valid_count)
 
     def kept_bytes(self) -> int:
-        """Bytes of the samples that stay on a GPU; on a CPU they are too few to be noticed."""
-        return self.sample_bytes() if self.time.keeps() and self.device.kind != "cpu" else 0
+        """Bytes of the samples that stay on the device (`keeping.on_device`)."""
+        return keeping.on_device(self)
 
     def saved_bytes(self) -> int:
         """Tensors of a checkpoint: weights, buffers, the optimizer's states, an averaged model."""
@@ -239,7 +243,7 @@ class Sizing:
         """The largest micro_batch whose high prediction is within the budget; 0 if none is."""
         return memory.largest_fit(
             lambda size: self.device_peak(self.setup(size, accum_steps, length)).high,
-            self.budget(),
+            self.budget() - self.kept_bytes(),
             most,
         )
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from autotrain.errors import UsageError
 from autotrain.plan.ledger import IN_EPOCHS
+from autotrain.plan.sharing import LIMITS, limits
 from autotrain.schema import AUTO, Goal, Plan, Recipe, Scalar, Stage, StageWish, difference
 
-# Limits of a whole run: what each of several stages may take, nobody has said.
-_OF_ALL = ("train.within_seconds", "train.spend_dollars")
 _OPTION = "task."
 
 
@@ -47,14 +46,19 @@ def goals(
     """A goal for each stage: the common one, with the stage's settings as one recipe more.
 
     `options`: those of the task that the user fixed for all stages; `own`: what the user fixed
-    for one. Raises UsageError for a limit of time or money that is not said for each stage.
+    for one. A limit of time or money is left out: `sharing` has what each stage may take of it.
+    Raises UsageError where it is said for all and for one.
     """
-    limits = [key for key in _OF_ALL if goal.user.get(key) is not None]
-    if limits:
-        raise UsageError(
-            *(f"{key}: which of the {len(stages)} stages may take it?" for key in limits),
-            hint=f"--set stage.{stages[0].name}.{limits[0]}=... says it for one",
-        )
+    said = limits(goal.user)
+    twice = [
+        f"stage.{name}.{key}: and {', '.join(said)} for all stages together"
+        for name, fixed in own.items()
+        for key in limits(fixed.settings)
+    ]
+    if said and twice:
+        raise UsageError(*twice, hint="say it for all of them, or for each")
+    user = {key: value for key, value in goal.user.items() if key not in said}
+    goal = goal.model_copy(update={"user": user})
     return [_goal(goal, stage, options, own.get(stage.name, Fixed({}, {}))) for stage in stages]
 
 
@@ -90,12 +94,12 @@ def together(stages: Sequence[StageWish], plans: Sequence[Plan]) -> Plan:
 
 
 def common(parts: Mapping[str, Fixed]) -> tuple[Fixed, dict[str, Fixed]]:
-    """What a person fixed in every stage alike, and besides in each."""
+    """What a person fixed in every stage alike, and besides in each. A limit is each one's own."""
     first = next(iter(parts.values()))
     all_parts = list(parts.values())
     settings = {
         k: v for k, v in first.settings.items()
-        if all(k in p.settings and p.settings[k] == v for p in all_parts)
+        if k not in LIMITS and all(k in p.settings and p.settings[k] == v for p in all_parts)
     }  # fmt: skip
     options = {
         k: v for k, v in first.options.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from autotrain.plan import cadence, compute, correction, lengths, memory, runs
-from autotrain.schema import Prediction
+from autotrain.plan import cadence, compute, correction, lengths, memory, ram, runs
+from autotrain.schema import Device, Prediction
 
 if TYPE_CHECKING:
     from autotrain.plan.sizing import Sizing
@@ -59,7 +59,23 @@ class Timing(NamedTuple):
         """One micro-batch with its loading, if there is any after the first epoch."""
         if self.keeps():
             return model_seconds
-        return compute.fed_seconds(model_seconds, self.loading_seconds(), self.workers())
+        beside = self.sizing.device.kind == "cpu" and not self.pace().of_runs
+        threads = self._at_once() if beside else 0
+        return compute.fed_seconds(
+            model_seconds,
+            self.loading_seconds(),
+            self.workers(),
+            cores=self.cores(),
+            threads=threads,
+        )
+
+    def cores(self) -> int:
+        """Those that each of the run's processes on this machine may use."""
+        return max(self.sizing.hardware.cpu.cores // ram.local(self.sizing), 1)
+
+    def _at_once(self) -> int:
+        """Threads that compute at the same time: of more than cores some wait."""
+        return min(self.sizing.threads(), self.cores())
 
     def step_seconds(self) -> Prediction:
         """One optimizer step: its micro-batches, their loading, and the update."""
@@ -74,7 +90,7 @@ class Timing(NamedTuple):
 
     def _update_seconds(self) -> float:
         kept = self.sizing.state_bytes() + self.sizing.average_bytes()
-        return compute.optimizer_seconds(self.sizing.model, self.sizing.device, kept)
+        return compute.optimizer_seconds(self.sizing.model, self._device(), kept)
 
     def pace(self) -> correction.Pace:
         """How true the predicted seconds proved in a trial, or in runs, on as many threads."""
@@ -92,7 +108,14 @@ class Timing(NamedTuple):
 
     def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
         model, threads = self.sizing.at_length(setup.length), self.sizing.threads()
-        return seconds(model, self.sizing.device, setup.micro_batch, setup.dtype, threads)
+        if not compute.replays(model, setup.dtype, threads):
+            threads = self._at_once()
+        return seconds(model, self._device(), setup.micro_batch, setup.dtype, threads)
+
+    def _device(self) -> Device:
+        """As it is to the threads that each process has."""
+        cores, world = self.sizing.hardware.cpu.cores, ram.local(self.sizing)
+        return compute.on_threads(self.sizing.device, self._at_once(), cores, world)
 
     def evaluation_seconds(self) -> Prediction:
         """One pass over the validation samples."""
@@ -148,7 +171,7 @@ class Timing(NamedTuple):
         """Each sample once, where it is kept from then on."""
         count = self.sizing.train_count + self.sizing.valid_count
         each = self.loading_seconds() / self.micro_samples()
-        return count * each / max(self.workers(), 1)
+        return count * each / max(min(self.workers(), self.cores()), 1)
 
     def run_seconds(self) -> Prediction:
         """The whole run if nothing stops it early: start, steps, evaluations, saves."""

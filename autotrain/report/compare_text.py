@@ -15,7 +15,8 @@ from autotrain.units import bytes_text, money_text, seconds_text
 class Row(NamedTuple):
     """One machine: its plan, or why there is none and the mildest remedy.
 
-    `machine` is what one calls it on the command line, `name` what its profile says.
+    `machine` is what one calls it on the command line, `name` what its profile says; `gpus`: how
+    many there are that a run could train on.
     """
 
     machine: str
@@ -24,6 +25,7 @@ class Row(NamedTuple):
     plan: Plan | None
     why: str = ""
     remedy: str = ""
+    gpus: int = 0
 
 
 class Best(NamedTuple):
@@ -74,12 +76,20 @@ def _price(row: Row, *, limited: bool) -> float:
 
 
 def cost(row: Row) -> Prediction | None:
-    """Dollars for the run; None where nobody said what an hour costs."""
+    """Dollars for the run, on as many such machines as it takes; None where nobody said what an
+    hour costs.
+    """
     price = row.plan.train.price_per_hour if row.plan is not None else None
     if row.plan is None or price is None:
         return None
+    price *= machines(row)
     low, expected, high = (seconds * price / 3600 for seconds in _ends(_run(row)))
     return Prediction(low=low, expected=expected, high=high)
+
+
+def machines(row: Row) -> int:
+    """How many such machines the row's processes take, each with a GPU of its own."""
+    return max(math.ceil(_plan(row).batch.world_size / row.gpus), 1) if row.gpus else 1
 
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
@@ -165,8 +175,33 @@ def _beneath(rows: Sequence[Row]) -> list[str]:
         if row.plan is None:
             remedy = f"; {row.remedy}" if row.remedy else ""
             lines += ["", *wrapped(f"{row.machine}: {row.why}{remedy}")]
+    lines += _idle(rows)
     words = _words(best(rows))
     return [*lines, *(["", *wrapped("; ".join(words))] if words else [])]
+
+
+def _idle(rows: Sequence[Row]) -> list[str]:
+    """Machines of which the row is about a part, though the price is for all of it."""
+    lines: list[str] = []
+    for row in ordered(rows):
+        world = row.plan.batch.world_size if row.plan is not None else row.gpus
+        if world < row.gpus:
+            said = f"{row.machine}: its row is of {world} of its {row.gpus} GPUs"
+            whole = (
+                f", at the price of all of it: --set batch.world_size={row.gpus} for all of them"
+            )
+            lines += ["", *wrapped(said + whole)]
+        elif 0 < row.gpus < world:
+            lines += ["", *wrapped(f"{row.machine}: {_elsewhere(row, world)}")]
+    return lines
+
+
+def _elsewhere(row: Row, world: int) -> str:
+    return (
+        f"its row is of {world} processes, and it has {row.gpus} "
+        f"GPU{'s' if row.gpus > 1 else ''}: it takes {machines(row)} such machines, and costs what "
+        "all of them do"
+    )
 
 
 def _words(found: Best) -> list[str]:
@@ -193,6 +228,9 @@ def _json(row: Row) -> dict[str, Any]:
     return {
         **head,
         "fits": True,
+        "world_size": plan.batch.world_size,
+        "gpus": row.gpus,
+        "machines": machines(row),
         "micro_batch": plan.batch.micro_batch,
         "accum_steps": plan.batch.accum_steps,
         "global_batch": plan.batch.global_batch,

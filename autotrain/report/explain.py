@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import Any
 
 from autotrain.errors import UsageError
+from autotrain.near import near_key
 from autotrain.report.meanings import MEANINGS
 from autotrain.report.text import clean, interval, labelled, quantity, setting
 from autotrain.schema import SETTING_SECTIONS, Plan, Prediction, Reason
@@ -62,12 +62,11 @@ def _matching(key: str, known: list[str]) -> list[str]:
     if chosen:
         return chosen
     sections = sorted({name.partition(".")[0] for name in known})
-    tails = {name.rpartition(".")[2]: name for name in known}
-    near = difflib.get_close_matches(key, [*known, *sections, *tails], n=1, cutoff=0.6)
-    meant = f"did you mean {tails.get(near[0], near[0])!r}?" if near else ""
+    meant = near_key(key, [*known, *sections])
     raise UsageError(
         f"the plan has no setting {key!r}",
-        hint=meant or f"one of the sections {', '.join(sections)}, or a key such as {known[0]}",
+        hint=meant.strip(" ()")
+        or f"one of the sections {', '.join(sections)}, or a key such as {known[0]}",
     )
 
 

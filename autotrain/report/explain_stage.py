@@ -6,6 +6,7 @@ import re
 
 from autotrain import planfile
 from autotrain.errors import UsageError
+from autotrain.near import near_name
 from autotrain.report import explain as wording
 from autotrain.report.explain import same, settings
 from autotrain.schema import Plan, Reason, Stage
@@ -28,7 +29,7 @@ def explain(plan: Plan, key: str) -> str:
     names = [stage.name for stage in plan.stage]
     if name not in names:
         raise UsageError(
-            f"the plan has no stage {name!r}{planfile.near_name(name, names)}",
+            f"the plan has no stage {name!r}{near_name(name, names)}",
             hint=f"stages: {', '.join(names)}",
         )
     place = names.index(name)

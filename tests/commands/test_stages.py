@@ -172,7 +172,10 @@ settings = {"task.goal" = "classify", train.epochs = 3}
         (("--set", "stage.b.train.epochs=2"), "--set stage.b...: no such stage"),
         (("--stage", "a", "--set", "stage.a=2"), "--set stage.a=2: expected stage.NAME.key"),
         (("--stage", "a", "--set", "stage.a.x.y=2"), "--set stage.a.x.y: unknown key"),
-        (("--stage", "a", "--within", "1h"), "train.within_seconds: which of the 1 stages"),
+        (
+            ("--stage", "a", "--within", "1h", "--set", "stage.a.train.within_seconds=5"),
+            "stage.a.train.within_seconds: and train.within_seconds for all stages",
+        ),
         (
             ("--stage", "a", *WARM_UP, "--set", "stage.a.schedule.warmup_epochs=1"),
             "stage a: schedule.warmup_steps, schedule.warmup_epochs: two ways",
@@ -185,6 +188,33 @@ def test_what_is_wrong_with_stages_is_said_with_its_flag(folder, at, arguments, 
     assert said.code == 2
     assert said.error.startswith(f"error: {told}")
     assert (folder / "plan.toml").read_bytes() == before
+
+
+def test_a_limit_is_shared_by_the_stages_and_each_keeps_its_part(folder, at):
+    longer = "head:train.epochs=4000,task.goal=classify"
+    free = ("--stage", "encoder:train.epochs=2000", "--stage", longer)
+    made = json.loads(at(*PLAN, *free, "--json").out)
+    usual = made["total"]["run_seconds"]["expected"]
+    limit = round(usual / 2, 2)
+    said = at(*PLAN, *free, "--within", f"{limit}s", "--json")
+    assert said.code == 0, said.error
+    short = json.loads(said.out)
+    assert short["total"]["run_seconds"]["expected"] <= limit * 1.001
+    counts = [(one["train"]["epochs"], one["train"]["within_seconds"]) for one in short["stages"]]
+    assert 1 < counts[0][0] < 2000
+    assert 1 < counts[1][0] < 4000
+    again = at("plan", "--refresh", "plan.toml", "--no-trial", "--no-calibrate")
+    assert again.code == 0, again.error
+    kept = [stage(name).train.within_seconds for name in ("encoder", "head")]
+    assert kept == pytest.approx([within for _, within in counts])
+    other = at("plan", "--refresh", "plan.toml", "--no-trial", "--no-calibrate", "--within", "9h")
+    assert other.code == 0, other.error
+    kept = [stage(name).train.within_seconds for name in ("encoder", "head")]
+    assert sum(kept) >= 9 * 3600
+    none = at(*PLAN, *free, "--within", "0.01s")
+    assert none.code == 4
+    assert "all stages are expected to take" in none.error
+    assert "(encoder " in none.error
 
 
 def test_a_task_that_cannot_be_planned_is_named_with_its_stage(folder, at):

@@ -1,9 +1,11 @@
 """What feeds a run: loader workers, and what a slow loader or disk costs."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrain.plan import compute
+from autotrain.probe.machines import load_machine
 
 from .profiles import GIB, device, goal, machine, model, planned, reason
 
@@ -115,3 +117,56 @@ def test_on_a_cpu_they_stay_stacked_within_what_the_peak_does_not_notice():
     assert keep(sample_bytes=1000, sample_seconds=0.1) == "device"
     assert keep(sample_bytes=10**8) is None
     assert keep(sample_bytes=1000, sample_seconds=1e-9) is None
+
+
+CPUS = ("cpu-4-core", "cpu-8-core", "cpu-16-core", "cpu-64-core")
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_more_threads_of_a_cpu_by_its_datasheet_help_up_to_its_cores(name):
+    """By less than their number: what memory brings is shared, and one core runs faster."""
+    hardware = load_machine(name)
+    cores = hardware.cpu.cores
+
+    def step(threads, **wish):
+        wish = goal(device__threads=threads, precision__dtype="fp32", batch__micro_batch=8, **wish)
+        return planned(hardware, model(sample_seconds=0.0), wish).predicted.step_seconds.expected
+
+    one, two, half, all_of_them = (step(threads) for threads in (1, 2, cores // 2, cores))
+    assert one > two >= half > all_of_them
+    assert one < cores * all_of_them
+    assert step(2 * cores) == step(16 * cores) == all_of_them
+    (cpu,) = hardware.devices
+    for world in (2, 4):  # together they have no more of it than there is
+        part = compute.on_threads(cpu, cores // world, cores, world).rates
+        assert world * part.bandwidth <= cpu.rates.bandwidth
+        assert world * part.matmul["fp32"] <= cpu.rates.matmul["fp32"]
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_workers_help_up_to_the_cores_and_what_loading_binds_stays_bound(name):
+    hardware, of = load_machine(name), model(sample_seconds=0.05)
+    cores = hardware.cpu.cores
+
+    def step(workers):
+        wish = goal(loader__workers=workers, precision__dtype="fp32", batch__micro_batch=8)
+        wish.user["memory.budget_bytes"] = 64 * GIB
+        return planned(hardware, of, wish).predicted.step_seconds.expected
+
+    steps = [step(workers) for workers in (0, 1, 2, cores // 2, cores, 2 * cores)]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] == steps[-2]
+    bound = 4 * compute.loading_seconds(0.05, 8) / cores  # of four micro-batches
+    assert steps[-1] > bound
+
+
+def test_a_model_and_its_loader_share_the_cores():
+    """Two threads of two cores and a worker: no sooner than both are done."""
+    fed = compute.fed_seconds(0.010, loading=0.016, workers=1, cores=2, threads=2)
+    assert fed == pytest.approx((2 * 0.010 + 0.016) / 2)
+    assert compute.fed_seconds(0.010, 0.016, 1, cores=2, threads=1) == 0.016
+    assert compute.fed_seconds(0.010, 0.016, 8, cores=2) == 0.010
+    assert compute.fed_seconds(0.010, 0.160, 8, cores=2) == 0.080
+    plan = planned(wish=goal(loader__workers=3))
+    said = reason(plan, "predicted.step_seconds").formula
+    assert "beside it in 3 workers; on the same 4 cores both take " in said

@@ -4,7 +4,7 @@ import pytest
 
 from autotrain.plan import memory, sequence
 
-from .profiles import GIB, MIB, device, goal, machine, model, planned
+from .profiles import GIB, MIB, device, goal, machine, model, planned, reason
 
 FIXED = {"batch__micro_batch": 8, "device__threads": 4, "optimizer__implementation": "fused"}
 BIG = model(weights=40 * MIB, each=32 * MIB)
@@ -55,3 +55,37 @@ def test_processes_on_a_cpu_share_its_memory_and_those_on_gpus_do_not():
     gpu = machine(device("cuda", free=8 * GIB), device())
     wide = planned(gpu, net, goal(batch__global_batch=1024, batch__world_size=4))
     assert wide.predicted.device_peak_bytes.high > wide.memory.budget_bytes / 4
+
+
+def gpus(*free: float):
+    cards = [device("cuda", gib * GIB, index=n) for n, gib in enumerate(free)]
+    return machine(*cards, device(), ram=200 * GIB)
+
+
+def told(plan):
+    return [note for note in plan.notes if "GPU" in note]
+
+
+def test_gpus_that_a_run_leaves_alone_are_said_with_the_way_to_use_them():
+    (said,) = told(planned(gpus(40, 40, 40)))
+    assert "bench has 3 GPUs to train on, and one process uses one" in said
+    assert "--set batch.world_size=3" in said
+    assert "--nproc 3" in said
+    assert not told(planned(gpus(40)))
+    assert not told(planned(gpus(40, 40, 40), wish=goal(batch__world_size=3)))
+    assert not told(planned(gpus(40, 40, 40), wish=goal(batch__world_size=1)))
+    assert not told(planned(gpus(40, 40), wish=goal(device__kind="cpu")))
+    (said,) = told(planned(gpus(40, 40, 40), wish=goal(device__index=1)))
+    assert "has 2 GPUs to train on" in said
+
+
+def test_processes_beyond_the_gpus_are_for_other_machines():
+    (said,) = told(planned(gpus(40, 40), wish=goal(batch__world_size=4)))
+    assert "has 2 GPUs for that: the rest is to be on other machines" in said
+
+
+def test_the_budget_is_of_the_gpu_with_the_least_that_is_free():
+    apart = planned(gpus(40, 20, 10), wish=goal(batch__world_size=2))
+    assert apart.memory.budget_bytes == int(0.9 * 20 * GIB)
+    assert "(cuda:1), the least of those" in reason(apart, "memory.budget_bytes").formula
+    assert planned(gpus(40, 20, 10)).memory.budget_bytes == int(0.9 * 40 * GIB)

@@ -49,6 +49,21 @@ def test_a_run_costs_its_hours_at_the_price_of_one(rows):
     assert cost(rows[3]) is None
 
 
+def test_a_row_of_some_of_the_gpus_says_so_and_one_of_several_machines_costs_them_all(rows):
+    eight = row("eight", 1.0, 30.0)._replace(gpus=8)
+    assert "eight: its row is of 1 of its 8 GPUs, at the price of all of it" in printed([eight])
+    assert "its row" not in printed([eight._replace(gpus=1)])
+    four = row("four", 1.0, 30.0, batch__world_size=4)
+    alone, shared = four._replace(gpus=1), four._replace(gpus=4)
+    assert cost(alone).expected == pytest.approx(4 * cost(shared).expected)
+    assert "it takes 4 such machines" in " ".join(printed([alone]).split())
+    assert "its row" not in printed([shared])
+    said = as_json([eight, alone])["machines"]
+    assert {
+        each["machine"]: (each["world_size"], each["gpus"], each["machines"]) for each in said
+    } == {"eight": (1, 8, 1), "four": (4, 1, 4)}
+
+
 def test_the_fastest_and_the_cheapest_are_named(rows):
     assert best(rows).fastest.machine == "fast"
     assert best(rows).cheapest.machine == "slow"

@@ -107,8 +107,8 @@ def _contender(here: Planned, ways: set[Way], main: Way) -> Contender:
 
 
 def _taken(tally: Tally, way: Way, here: Planned, grid: Grid) -> list[list[float]]:
-    loader, accum = here.plan.loader, _accum(way, here, grid)
-    return tally.taken(way, lambda taken: step_seconds(taken, loader, accum))
+    plan, accum = here.plan, _accum(way, here, grid)
+    return tally.taken(way, lambda taken: step_seconds(taken, way, plan, accum))
 
 
 def _accum(way: Way, here: Planned, grid: Grid) -> int:

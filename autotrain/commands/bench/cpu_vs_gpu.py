@@ -25,9 +25,9 @@ from autotrain.commands.limits import price
 from autotrain.commands.plan import hardware_of
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
+from autotrain.near import near_name
 from autotrain.plan import compute
 from autotrain.plan.choices import choose_device
-from autotrain.planfile import near_name
 from autotrain.schema import Goal, HardwareProfile
 from autotrain.sensors import Quiet
 from autotrain.units import seconds_text

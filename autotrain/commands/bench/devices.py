@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from autotrain.bench.cpu_vs_gpu import HERE, Point, Row, rate, settings_of
@@ -201,7 +202,7 @@ def row(here: Planned, tally: Tally, others: float | None) -> Row:
         return Row(**about, outcome="does_not_fit", why=here.why, remedy=here.remedy)
     about |= {**settings_of(here.plan), "curve": _curve(here, tally, others)}
     plan, accum = here.plan, here.plan.batch.accum_steps
-    taken = tally.taken(here.main, lambda t: step_seconds(t, plan.loader, accum))
+    taken = tally.taken(here.main, lambda t: step_seconds(t, here.main, plan, accum))
     if not taken:
         return Row(**about | _nothing(here, tally))
     found, trial = spread(taken).beside(others), _trial(here, tally)
@@ -251,10 +252,10 @@ def _nothing(here: Planned, tally: Tally) -> dict[str, Any]:
 
 
 def _curve(here: Planned, tally: Tally, others: float | None) -> tuple[Point, ...]:
-    loader = here.plan.loader
     points = []
     for way in here.ways:
-        taken = tally.taken(way, lambda t: step_seconds(t, loader, 1)) if way.parts == 1 else []
+        seconds = partial(step_seconds, way=way, plan=here.plan, parts=1)
+        taken = tally.taken(way, seconds) if way.parts == 1 else []
         if taken:
             found = spread(taken).beside(others)
             each = Prediction.around(found.low, found.middle, found.high)
