@@ -18,7 +18,6 @@ from autotrain import Loss, Task
 from autotrain.blocks.augment import Augmented
 from autotrain.errors import AutotrainError
 from autotrain.task import (
-    CODE_BYTES,
     Portable,
     file_sha256,
     hold_out,
@@ -27,6 +26,7 @@ from autotrain.task import (
     map_tensors,
     subset,
 )
+from autotrain.usercode import CODE_BYTES
 
 WORKING = """
 from autotrain import Task

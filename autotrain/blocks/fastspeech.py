@@ -105,18 +105,19 @@ class VariancePredictor(nn.Module):
 
 
 def regulated(
-    vectors: torch.Tensor, durations: torch.Tensor, time: int
+    vectors: torch.Tensor, durations: torch.Tensor, time: int | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The length regulator: [batch, phonemes, width], each as often as `durations` [batch,
     phonemes] says -> [batch, time, width], and where each frame stands in its phoneme [batch, time,
     2]: the share of it that has passed, and the logarithm of 1 + its frames. 0 behind the last.
 
-    Each sample's durations add up to `time` at most; one of 0 has no frame. That a frame knows its
-    place is of Shen 2020 (Non-Attentive Tacotron).
+    Each sample's durations add up to `time` at most (a tensor [] where it was computed of them, so
+    that an exported model finds it itself); one of 0 has no frame. That a frame knows its place is
+    of Shen 2020 (Non-Attentive Tacotron).
     """
     ends = durations.cumsum(dim=1)
-    at = torch.arange(time, device=durations.device).expand(len(durations), time)
-    found = torch.searchsorted(ends, at.contiguous(), right=True)
+    at = torch.arange(time, device=durations.device)[None]  # type: ignore[arg-type]
+    found = (ends[:, None] <= at[..., None]).sum(dim=2)  # searchsorted, which ONNX has not
     there = (found < durations.shape[1])[..., None]
     place = found.clamp(max=durations.shape[1] - 1)
     lasts, left = durations.gather(1, place), ends.gather(1, place) - at

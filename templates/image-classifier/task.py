@@ -9,14 +9,20 @@ autotrain evaluate runs/image-classifier
 import functools
 import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torchvision.models import efficientnet_b0
 from torchvision.transforms import InterpolationMode, v2
 
-from autotrain import Task
-from autotrain.blocks.classes import balanced_weights, insist_on_samples, say_empty_folders
+from autotrain import Kept, Task
+from autotrain.blocks.classes import (
+    balanced_weights,
+    insist_on_samples,
+    of_known,
+    say_empty_folders,
+)
 from autotrain.blocks.images import (
     ImageSet,
     common_size,
@@ -24,7 +30,8 @@ from autotrain.blocks.images import (
     load_image,
     several_classes,
 )
-from autotrain.blocks.layouts import image_splits
+from autotrain.blocks.invented import Invented
+from autotrain.blocks.layouts import image_splits, split_folder
 from autotrain.blocks.mixing import Mixed
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.samples import keep_readable, split_by_name
@@ -37,6 +44,25 @@ NORMALISE = {1: ([0.449], [0.226]), 3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.
 CHECKED_PIXELS = 50_000_000  # decoded at once up to here (about 1 s), else checked by header
 
 Labelled = tuple[Path, int]
+
+
+class Facts(NamedTuple):
+    """What a model needs to know of its data: the `classes` in the order of its outputs and how
+    much a sample of each counts, the `side` of its pictures in pixels, and whether the validation
+    was `held_out` of the training."""
+
+    classes: list[str]
+    weights: list[float] | None
+    side: int
+    held_out: bool
+
+
+class Parts(NamedTuple):
+    """The pictures by what they are for; `test` None: there are none for that."""
+
+    train: list[Labelled]
+    valid: list[Labelled]
+    test: list[Labelled] | None
 
 
 class Stage(nn.Module):
@@ -107,6 +133,11 @@ def strong() -> list[nn.Module]:
 AUGMENTATIONS = {"usual": usual, "strong": strong, "none": list}
 
 
+def noise(side: int, channels: int, prepared: nn.Module) -> torch.Tensor:
+    """A picture of nothing, as the model is given it."""
+    return prepared(torch.randint(256, (channels, side, side), dtype=torch.uint8))
+
+
 def labelled(classes: dict[str, list[Path]], names: list[str]) -> list[Labelled]:
     """(path, class index) of every image, in the order of the classes."""
     return [(path, names.index(name)) for name, paths in classes.items() for path in paths]
@@ -133,6 +164,46 @@ def readable(items: list[Labelled], sizes: dict[Path, tuple[int, int]]) -> list[
     if sum(width * height for width, height in sizes.values()) > CHECKED_PIXELS:
         return kept
     return keep_readable(kept, lambda item: load_image(item[0], 32), "images")
+
+
+def shared_out(
+    data: Path, valid_share: float, by_heart: bool, balanced: bool, size: int, smallest: int
+) -> tuple[Parts, Facts]:
+    """The pictures of a folder, and what there is to know of them; `size`: 0, or their side."""
+    splits = image_splits(data)
+    classes = splits["train"] if "train" in splits else splits["all"]
+    names = several_classes(classes)
+    say_empty_folders(classes)
+    sizes: dict[Path, tuple[int, int]] = {}
+    items = readable(labelled(classes, names), sizes)
+    held_out = not by_heart and "valid" not in splits
+    train = valid = items
+    if held_out:
+        train, valid = stratified(items, valid_share)
+    elif not by_heart:
+        valid = readable(labelled(splits["valid"], names), sizes)
+    test = readable(labelled(splits["test"], names), {}) if "test" in splits else None
+    labels = [label for _, label in train]
+    insist_on_samples(names, labels)
+    weights = balanced_weights(labels, len(names)) if balanced else None
+    side = max(size or common_size(list(sizes.values()), 32, 224), smallest)
+    return Parts(train, valid, test), Facts(names, weights, side, held_out)
+
+
+def asked_for(
+    data: Path, split: str, facts: Facts, valid_share: float, by_heart: bool
+) -> list[Labelled]:
+    """The pictures of one split, the others need not be there; of classes that the model knows."""
+    split = "train" if by_heart and split == "valid" else split
+    held_out = facts.held_out and split != "test"
+    classes = None if held_out else split_folder(data, split)
+    if classes is None:
+        splits = image_splits(data)
+        whole = held_out or split == "train"
+        classes = splits.get("train", splits.get("all")) if whole else splits.get(split, {})
+    items = labelled(of_known(classes, facts.classes), facts.classes)
+    items = readable(items, {}) if items else []
+    return stratified(items, valid_share)[split == "valid"] if held_out else items
 
 
 def answer(model: nn.Module, given: str, out: Path, *, names, side, channels, prepared) -> dict:
@@ -162,6 +233,7 @@ def task(
     weights: str = "",
     valid_share: float = 0.2,
     by_heart: bool = False,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: a folder per class, or `train/`, `valid/` and `test/` that hold such folders.
 
@@ -186,27 +258,25 @@ def task(
         ("label_smoothing", label_smoothing, 0, 0.95), ("mixup", mixup, 0, 10),
         ("valid_share", valid_share, 0.01, 0.9),
     ])  # fmt: skip
-    splits = image_splits(needed(data, "a folder of images per class"))
-    classes = splits["train"] if "train" in splits else splits["all"]
-    names = several_classes(classes)
-    say_empty_folders(classes)
-    sizes: dict[Path, tuple[int, int]] = {}
-    items = readable(labelled(classes, names), sizes)
-    if by_heart:
-        train = valid = items
-    elif "valid" in splits:
-        train, valid = items, readable(labelled(splits["valid"], names), sizes)
+    if kept is None:
+        folder = needed(data, "a folder of images per class")
+        balanced = class_weights == "balanced"
+        parts, facts = shared_out(folder, valid_share, by_heart, balanced, size, SMALLEST[arch])
     else:
-        train, valid = stratified(items, valid_share)
-    tested = readable(labelled(splits["test"], names), {}) if "test" in splits else None
-    labels = [label for _, label in train]
-    insist_on_samples(names, labels)
-    side = max(size or common_size(list(sizes.values()), 32, 224), SMALLEST[arch])
+        facts = Facts(**kept.facts)
+        parts = Parts([], [], None)
+        if kept.split is not None:
+            folder = needed(data, "a folder of images per class")
+            asked = asked_for(folder, kept.split, facts, valid_share, by_heart)
+            parts = parts._replace(**{kept.split: asked or None if kept.split == "test" else asked})
+    names, side = facts.classes, facts.side
     steps = prepare(channels)
     plain = v2.Compose(steps)
     varied = v2.Compose([*chance(flip, augmentation), *steps]) if augment else plain
-    pictures = ImageSet(train, side, channels, varied)
-    start = read_weights(Path(weights)) if weights else {}
+    pictures = ImageSet(parts.train, side, channels, varied if kept is None else plain)
+    if kept is not None and kept.split is None:
+        pictures = Invented(lambda index: (noise(side, channels, plain), index % len(names)))
+    start = read_weights(Path(weights)) if weights and kept is None else {}
 
     def build() -> nn.Module:
         if arch == "cnn":
@@ -219,13 +289,14 @@ def task(
 
     return Task.classification(
         model=build,
-        train=Mixed(pictures, len(names), mixup) if mixup else pictures,
-        valid=ImageSet(valid, side, channels, plain),
-        test=None if tested is None else ImageSet(tested, side, channels, plain),
+        train=Mixed(pictures, len(names), mixup) if mixup and kept is None else pictures,
+        valid=ImageSet(parts.valid, side, channels, plain),
+        test=None if parts.test is None else ImageSet(parts.test, side, channels, plain),
         label_smoothing=label_smoothing,
-        class_weights=balanced_weights(labels, len(names)) if class_weights == "balanced" else None,
+        class_weights=facts.weights,
         classes=names,
         predict=functools.partial(
             answer, names=names, side=side, channels=channels, prepared=plain
         ),
+        facts=facts._asdict(),
     )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from autotrain import Loss, Task
+from autotrain import Kept, Loss, Task
 from autotrain.blocks.audio import (
     clip_seconds,
     load_clip,
@@ -20,6 +20,7 @@ from autotrain.blocks.audio import (
     sound_of,
     write_clip,
 )
+from autotrain.blocks.invented import Invented
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import all_between
@@ -101,7 +102,11 @@ class Spectra(torch.utils.data.Dataset):
 
 def spectrum(clip: Clip, max_seconds: float) -> torch.Tensor:
     """The log-magnitude spectrum of a clip in dB [frames, 441]."""
-    samples = load_clip(clip.path, RATE, max_seconds)
+    return spectrum_of(load_clip(clip.path, RATE, max_seconds))
+
+
+def spectrum_of(samples: torch.Tensor) -> torch.Tensor:
+    """[samples] -> [frames, 441] in dB."""
     return log_spectrum(samples, n_fft=N_FFT, window=WINDOW, hop=HOP, floor_db=FLOOR_DB)
 
 
@@ -118,7 +123,12 @@ def readable_clips(data: Path, max_seconds: float) -> tuple[list[Clip], list[flo
     return clips, [seconds[clip.path] for clip in clips]
 
 
-def level_and_spread(spectra: Spectra) -> tuple[float, float]:
+def name_of(clip: Clip, folder: Path) -> str:
+    """What decides a clip's side: its name and its folder's, whatever the corpus is called."""
+    return "/".join(["clips", *clip.path.relative_to(folder).parts][-2:])
+
+
+def level_and_spread(spectra: Spectra) -> dict:
     """Mean and standard deviation in dB over all elements of the clips looked at."""
     stride = -(-len(spectra) // STATISTICS_CLIPS)
     count, total, squares = 0, 0.0, 0.0
@@ -128,7 +138,12 @@ def level_and_spread(spectra: Spectra) -> tuple[float, float]:
         total += float(values.sum())
         squares += float(values.square().sum())
     level = total / count
-    return level, max(squares / count - level**2, 1.0) ** 0.5
+    return {"level": level, "spread": max(squares / count - level**2, 1.0) ** 0.5}
+
+
+def invented(level: float, spread: float) -> Invented:
+    """Spectra of nothing, as loud as those that a model learned from."""
+    return Invented(lambda index: level + spread * torch.randn(40 + 9 * index, FEATURES))
 
 
 def pad(clips: list[torch.Tensor]) -> Frames:
@@ -163,11 +178,14 @@ def measure(model: nn.Module, batch: Frames) -> dict:
 
 
 def answer(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
-    """What is left of a clip: as a WAV, as a picture, and in figures."""
-    samples = load_clip(Path(given), RATE, max_seconds)
-    seen = spectrum(Clip(Path(given)), max_seconds)
-    normalised, output = model(seen[None].to(model.level.device))
-    latent = model.encode(normalised)[0].float().cpu()
+    """What is left of a clip: as a WAV, as a picture, and in figures. One that is longer than those
+    of the training goes through the model in pieces of their length."""
+    samples = load_clip(Path(given), RATE)
+    seen = spectrum_of(samples)
+    pieces = seen.to(model.level.device).split(max(int(max_seconds * RATE / HOP), 1))
+    each = [model(piece[None]) for piece in pieces]
+    normalised, output = (torch.cat(those, dim=1) for those in zip(*each, strict=True))
+    latent = torch.cat([model.encode(known)[0] for known, _ in each]).float().cpu()
     found = (output[0] * model.spread + model.level).cpu()
     sound = sound_of(found, n_fft=N_FFT, window=WINDOW, hop=HOP)
     wav, picture = (out / f"{Path(given).stem}{suffix}" for suffix in (".wav", ".png"))
@@ -215,31 +233,35 @@ def task(
     dropout: float = 0.0,
     valid_share: float = 0.2,
     max_seconds: float = 20.0,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: a folder of clips in any layout of autotrain.blocks.layouts (None: those shipped).
 
     `latent`: numbers per frame. `width` of the LSTMs: 434 gives 5.8 M parameters. `dropout`
     between LSTM layers. `valid_share` of the clips is held out. Of each clip the first
-    `max_seconds` are used.
+    `max_seconds` are learned from.
     """
     all_between([
         ("latent", latent, 1, 4096), ("width", width, 1, 8192), ("dropout", dropout, 0, 0.95),
         ("valid_share", valid_share, 0.01, 0.9), ("max_seconds", max_seconds, 0.1, 3600),
     ])  # fmt: skip
-    folder = data or Path(__file__).parent / "clips"
-    clips, seconds = readable_clips(folder, max_seconds)
-    names = ["/".join(clip.path.parts[-2:]) for clip in clips]
-    train, valid = split_by_name(names, valid_share)
-    spectra = Spectra([clips[i] for i in train], max_seconds)
-    frames = [seconds[i] * RATE / HOP for i in train]
-    level, spread = level_and_spread(spectra)
+    if kept is None or kept.split is not None:
+        folder = data or Path(__file__).parent / "clips"
+        clips, seconds = readable_clips(folder, max_seconds)
+        sides = split_by_name([name_of(clip, folder) for clip in clips], valid_share)
+        train, valid = (Spectra([clips[i] for i in side], max_seconds) for side in sides)
+        frames = [seconds[i] * RATE / HOP for i in sides[0]]
+    else:
+        train, valid, frames = invented(**kept.facts), None, []
+    facts = level_and_spread(train) if kept is None else kept.facts
     return Task(
-        model=lambda: Autoencoder(level, spread, latent, width, dropout),
-        train=spectra,
-        valid=Spectra([clips[i] for i in valid], max_seconds),
+        model=lambda: Autoencoder(facts["level"], facts["spread"], latent, width, dropout),
+        train=train,
+        valid=valid,
         collate=pad,
         loss=loss,
         measure=measure,
         length=frames.__getitem__,
         predict=functools.partial(answer, max_seconds=max_seconds),
+        facts=facts,
     )

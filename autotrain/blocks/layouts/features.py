@@ -15,6 +15,7 @@ from autotrain.blocks.layouts.listing import (
     refuse_absent,
 )
 from autotrain.blocks.layouts.rows import column, malformed, read_table
+from autotrain.blocks.layouts.speech import split_named
 from autotrain.errors import AutotrainError
 
 FILE_COLUMNS = ("file", "path", "file_name", "filename", "npz")
@@ -42,15 +43,15 @@ class Signing:
     absent: tuple[Absent, ...] = ()
 
 
-def feature_table(root: Path) -> list[Features]:
+def feature_table(root: Path, split: str | None = None) -> list[Features]:
     """The rows of the .csv or .tsv with columns `file, glosses[, signer, split]`, in its order.
 
     Glosses are separated by spaces. Raises AutotrainError for a malformed line, where there is
-    no such table or file, and where over a tenth of the files it names are missing or empty
-    (fewer are left out; the probe names them).
+    no such table or file, and where over a tenth of the files it names, or of those of one `split`,
+    are missing or empty (fewer are left out; the probe names them).
     """
     signing = signing_in(list_files(root))
-    refuse_absent(root, signing.absent, len(signing.rows) + len(signing.absent))
+    refuse_absent(root, signing.absent, [split_named(row.split) for row in signing.rows], split)
     return list(signing.rows)
 
 
@@ -87,14 +88,15 @@ def signing_in(listing: Listing) -> Signing:
         if not name:
             raise malformed(path, number, f"no {header[file]}")
         found = index.find(name)
-        if found is None:
-            absent.append(Absent(name, f"missing; {table}:{number} names it"))
-            continue
-        if not found.size:
-            absent.append(Absent(found.name, "an empty file"))
-            continue
         who = "" if signer is None else cells[signer].strip()
         part = "" if split is None else cells[split].strip().lower()
+        if found is None:
+            missing = f"missing; {table}:{number} names it"
+            absent.append(Absent(name, missing, split_named(part)))
+            continue
+        if not found.size:
+            absent.append(Absent(found.name, "an empty file", split_named(part)))
+            continue
         rows.append(Features(listing.path(found.name), tuple(cells[gloss].split()), who, part))
     if not rows and not absent:
         raise AutotrainError(f"{path}: lists no feature files", "add a row for each .npz file")

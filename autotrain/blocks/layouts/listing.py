@@ -173,18 +173,31 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A file of the data that cannot be there for training: missing, or of zero bytes."""
+    """A file of the data that cannot be there for training: missing, or of zero bytes. `split`: as
+    its table names it."""
 
     name: str
     problem: str
+    split: str = ""
 
 
-def refuse_absent(root: Path, absent: Sequence[Absent], listed: int) -> None:
-    """Raises AutotrainError where more than a tenth of the files listed are absent."""
-    if absent and len(absent) > FAULTY_SHARE * listed:
-        first = ", ".join(f"{a.name} ({a.problem})" for a in absent[:3])
+def refuse_absent(
+    root: Path, absent: Sequence[Absent], splits: Sequence[str], split: str | None = None
+) -> None:
+    """Raises AutotrainError where more than a tenth of the files listed are absent.
+
+    `splits`: of each file that is there, train, valid, test or empty. Where one `split` is asked
+    for, its files count; where no file is in `valid`, those of `train`: it is held out of them.
+    """
+    named = {*splits, *(each.split for each in absent)}
+    asked = "train" if split == "valid" and "valid" not in named else split
+    gone = [each for each in absent if asked is None or each.split in ("", asked)]
+    there = [each for each in splits if asked is None or each in ("", asked)]
+    listed = len(gone) + len(there)
+    if gone and len(gone) > FAULTY_SHARE * listed:
+        first = ", ".join(f"{a.name} ({a.problem})" for a in gone[:3])
         raise AutotrainError(
-            f"{root}: {len(absent)} of {listed} files are missing or empty: {first}"
-            + (", ..." if len(absent) > 3 else ""),
+            f"{root}: {len(gone)} of {listed} files are missing or empty: {first}"
+            + (", ..." if len(gone) > 3 else ""),
             f"restore them, or remove them from the table; up to {FAULTY_SHARE:.0%} are skipped",
         )

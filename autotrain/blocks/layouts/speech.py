@@ -71,7 +71,7 @@ class _Line:
     split: str = ""
 
 
-def speech_clips(root: Path) -> list[Clip]:
+def speech_clips(root: Path, split: str | None = None) -> list[Clip]:
     """The clips of a folder, in the order of its table, or of their names where it has none.
 
     - LJSpeech: `metadata.csv` with lines `id|text|normalised[|speaker[|split]]`, clips in `wavs/`.
@@ -83,10 +83,11 @@ def speech_clips(root: Path) -> list[Clip]:
     - any folder of .wav, .flac, .ogg, .opus or .mp3 files, without transcripts.
 
     Raises AutotrainError for a malformed line, where there are no clips, and where over a tenth
-    of those listed are missing or empty (fewer are left out; the probe names them).
+    of those listed, or of those of one `split`, are missing or empty (fewer are left out; the probe
+    names them).
     """
     speech = speech_in(list_files(root))
-    refuse_absent(root, speech.absent, len(speech.clips) + len(speech.absent))
+    refuse_absent(root, speech.absent, [clip.split for clip in speech.clips], split)
     return list(speech.clips)
 
 
@@ -207,9 +208,10 @@ def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
     for line in lines:
         found = index.find(line.name, line.folder)
         if found is None:
-            absent.append(Absent(line.name, f"missing; {line.table}:{line.number} names it"))
+            missing = f"missing; {line.table}:{line.number} names it"
+            absent.append(Absent(line.name, missing, line.split))
         elif not found.size:
-            absent.append(Absent(found.name, "an empty file"))
+            absent.append(Absent(found.name, "an empty file", line.split))
         else:
             clips.append(Clip(listing.path(found.name), line.text, line.speaker, line.split))
     if not clips and not absent:
