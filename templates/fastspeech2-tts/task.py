@@ -127,7 +127,7 @@ class FastSpeech2(nn.Module):
         """Untaught -> log-mel spectra [batch, frames, bands] and durations in frames [batch,
         phonemes]: each as `wish` has it."""
         vectors, kept = self.read(phonemes, counts, speaker)
-        lasts = self.duration(vectors, kept).float().expm1() / wish.speed
+        lasts = (self.duration(vectors, kept).float().exp() - 1) / wish.speed  # ONNX has no expm1
         durations = lasts.round().clamp(0, LONGEST).long() * kept
         pitch = self.pitch(vectors, kept)
         vectors = vectors + self.by_pitch(self.higher(pitch, wish)[..., None], kept)
