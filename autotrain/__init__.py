@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autotrain.task import Loss, Task
+    from autotrain.task import Kept, Loss, Task
 
 __version__ = "0.1.0"
-__all__ = ["Loss", "Task", "__version__"]
+__all__ = ["Kept", "Loss", "Task", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Loss", "Task"):
+    if name in ("Kept", "Loss", "Task"):
         from autotrain import task
 
         return getattr(task, name)

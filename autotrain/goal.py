@@ -39,14 +39,23 @@ _FINITE = ConfigDict(allow_inf_nan=False)
 _FROM_ELSEWHERE = ("task.template", "task.file", "task.sha256", "task.data", "task.options")
 
 
+class Example(Record):
+    """Data to try a template on: a command that writes it, in which {folder} is the template's, and
+    where."""
+
+    command: str
+    data: str
+
+
 class Template(Record):
-    """`template.toml`: how a template's author wants it sized."""
+    """`template.toml`: how a template's author wants it sized. `data`: what it brings along."""
 
     name: str
     description: str
     kind: str
     default_for_kind: bool = False
     data: str | None = None
+    example: Example | None = None
     source: str
     settings: dict[str, Any] = Field(default_factory=dict)
     sizes: tuple[Sizes, ...] = ()

@@ -6,28 +6,23 @@ A task file defines `task(data, **options) -> Task`. A template is such a file t
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import os
-import pickle
-import re
-import sys
-import traceback
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from autotrain.batches import map_tensors
-from autotrain.errors import AutotrainError, starved
-from autotrain.files import read_regular
+from autotrain.errors import AutotrainError
 from autotrain.heldout import held_out
+from autotrain.usercode import Portable, file_sha256, load_module, user_error
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Kept",
     "Loss",
     "Portable",
     "Sums",
@@ -42,8 +37,7 @@ __all__ = [
     "user_error",
 ]
 
-# No one writes a task file of more.
-CODE_BYTES = 16 << 20
+KEPT = "kept"  # the parameter of task() by which a run's facts come back
 Sums = dict[str, tuple[Any, Any]]
 
 
@@ -64,6 +58,20 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a task is given back to use a model that it trained: `task(data, kept=Kept(...))`.
+
+    `facts`: as its Task told them then, and its model is to be the one of then, whatever is in the
+    data now. `split`: the samples that are asked for ("train", "valid" or "test"): the other sets
+    may be empty, and their files gone. None: no samples are; `data` is None too, and `train` a few
+    invented ones of the right form, on which an export is checked.
+    """
+
+    facts: dict[str, Any]
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A model, its data and its loss: all that autotrain needs to know of a person's work.
 
@@ -76,7 +84,11 @@ class Task:
     For what comes after: `test`, a dataset like `valid` that training never sees. `predict`:
     (model in eval mode, what the user typed, a folder where it may write files) -> a JSON-able
     dict. `confusion`: (model, batch) -> [classes, classes], how many of each class (row) were
-    taken for which (column); `classes`: their names.
+    taken for which (column); `classes`: their names. `export`: (model, batch) -> (a module, what it
+    is given): what `autotrain export` makes of the model (None: itself, as the loss calls it).
+
+    `facts`: what model and `predict` need to know of the data, JSON-able (units, class names,
+    sizes); it is in every checkpoint, and comes back as `Kept`.
     """
 
     model: Callable[[], torch.nn.Module]
@@ -92,6 +104,8 @@ class Task:
     predict: Callable[[torch.nn.Module, str, Path], dict[str, Any]] | None = None
     confusion: Callable[[torch.nn.Module, Any], torch.Tensor] | None = None
     classes: Sequence[str] | None = None
+    export: Callable[[torch.nn.Module, Any], tuple[torch.nn.Module, tuple[Any, ...]]] | None = None
+    facts: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.valid is None and getattr(self.train, "for_training_only", False):
@@ -104,7 +118,7 @@ class Task:
                 f"the task's test dataset: {type(self.test).__name__} samples are for training",
                 "test on samples as they are: the dataset before it was augmented",
             )
-        for name in ("predict", "confusion"):
+        for name in ("predict", "confusion", "export"):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise AutotrainError(
                     f"the task's {name} is a {type(getattr(self, name)).__name__}, not a function",
@@ -165,58 +179,12 @@ def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]
     return sorted(keyed[held:]), sorted(keyed[:held])
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a task file. Raises AutotrainError where it cannot be read."""
-    return hashlib.sha256(_read(path)).hexdigest()
+def load_task(
+    path: Path, data: str | None, options: Mapping[str, Any], kept: Kept | None = None
+) -> Task:
+    """Call `task(data, **options)` of a task file, with `kept=` where a model is to be used again.
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_regular(path, CODE_BYTES)
-    except OSError as error:
-        raise AutotrainError(f"{path}: {error.strerror}", "name an existing task file") from None
-
-
-_loaded: dict[Path, bytes] = {}
-
-
-def load_module(path: Path) -> ModuleType:
-    """The task file as a module, once per path and content; its folder joins `sys.path`.
-
-    Raises AutotrainError with the file and line where its import fails.
-    """
-    path = path.resolve()
-    return _module(path, _read(path))
-
-
-def _module(path: Path, source: bytes) -> ModuleType:
-    """Run `source` as the file `path`: what was hashed is what runs, never a stale .pyc."""
-    digest = hashlib.sha256(os.fsencode(path) + b"\0" + source).hexdigest()[:12]
-    name = re.sub(r"\W", "_", f"autotrain_task_{path.stem}_{digest}")
-    _loaded[path] = source
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
-        raise AutotrainError(f"{path}: not a Python file", "a task file ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
-    try:
-        exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception):
-            raise
-        raise user_error(path, error) from error
-    return module
-
-
-def load_task(path: Path, data: str | None, options: Mapping[str, Any]) -> Task:
-    """Call `task(data, **options)` of a task file. Raises AutotrainError, naming file and line.
-
-    `data` becomes a Path, or stays None.
+    `data` becomes a Path, or stays None. Raises AutotrainError, naming file and line.
     """
     function = getattr(load_module(path), "task", None)
     if not callable(function):
@@ -225,8 +193,9 @@ def load_task(path: Path, data: str | None, options: Mapping[str, Any]) -> Task:
             "write `def task(data, **options): return Task(...)`",
         )
     _check_options(path, function, options)
+    more = {} if kept is None else {"kept": kept}
     try:
-        made = function(None if data is None else Path(data), **options)
+        made = function(None if data is None else Path(data), **options, **more)
     except AutotrainError:
         raise
     except Exception as error:
@@ -235,61 +204,45 @@ def load_task(path: Path, data: str | None, options: Mapping[str, Any]) -> Task:
         raise AutotrainError(
             f"{path}: task() returned {type(made).__name__}, not autotrain.Task", "return Task(...)"
         )
-    return made
+    if made.facts is None:
+        return made
+    return replace(made, facts=_checked_facts(path, function, made.facts))
 
 
 def _check_options(path: Path, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters][1:]
+    known = _options(function)
     for key in options:
-        if key not in known:
+        if known is not None and key not in known:
             raise AutotrainError(
                 f"{path}: task() takes no option {key!r}",
                 f"its options: {', '.join(known) or 'none'}; accept more with **options",
             )
 
 
-def user_error(path: Path, error: Exception, during: str = "") -> AutotrainError:
-    """`file:line: what went wrong`: the deepest line of the task's own folder that took part."""
-    if (no_room := starved(error)) is not None:
-        return no_room
-    frames = traceback.extract_tb(error.__traceback__)
-    mine = [f for f in frames if Path(f.filename).parent == path.resolve().parent]
-    where, line, text = str(path), None, str(error)
-    if mine:
-        where, line = mine[-1].filename, mine[-1].lineno
-    if isinstance(error, SyntaxError):
-        text = error.msg
-        if error.filename and Path(error.filename).is_file():
-            where, line = error.filename, error.lineno
-    place = f"{where}:{line}" if line else where
-    return AutotrainError(
-        f"{place}: {during}{type(error).__name__}: {text}", "the error is in the task's own code"
-    )
+def _options(function: Callable[..., Any]) -> list[str] | None:
+    """The options that `task` names; None where it takes any."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.name != KEPT][1:]
 
 
-class Portable:
-    """An object of a task file that survives pickling into a worker that started by spawn.
-
-    The worker first runs the task file's source, then unpickles what came from it. The source
-    travels along: a file edited during a run does not change, or break, its later workers.
-    """
-
-    def __init__(self, value: Any, path: Path) -> None:
-        self.value = value
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        path = self.path.resolve()
-        source = _loaded[path] if path in _loaded else _read(path)
-        return _restore, (str(path), source, pickle.dumps(self.value))
-
-
-def _restore(path: str, source: bytes, payload: bytes) -> Portable:
-    _module(Path(path), source)
-    return Portable(pickle.loads(payload), Path(path))
+def _checked_facts(path: Path, function: Callable[..., Any], facts: Any) -> dict[str, Any]:
+    """As they will come back. Raises AutotrainError where they cannot be kept, or given back."""
+    if KEPT not in inspect.signature(function).parameters:
+        raise AutotrainError(
+            f"{path}: its Task has facts, and task() does not take them back",
+            "def task(data, *, kept=None, ...): docs/own-model.md says what it is then asked for",
+        )
+    try:
+        made = json.loads(json.dumps(facts, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AutotrainError(
+            f"{path}: the task's facts: {error}", "numbers, texts, lists and dicts: tensor.tolist()"
+        ) from None
+    if not isinstance(made, dict):
+        raise AutotrainError(f"{path}: the task's facts are a {type(facts).__name__}, not a dict")
+    return made
 
 
 def subset(dataset: Any, indices: Sequence[int]) -> Any:

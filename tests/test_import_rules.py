@@ -122,6 +122,7 @@ RULES = [
             "files",
             "parsing",
             "task",
+            "usercode",
             "batches",
             "trust",
             "planfile",

@@ -18,7 +18,7 @@ from autotrain import Loss, Task
 from autotrain.blocks.augment import Augmented
 from autotrain.errors import AutotrainError
 from autotrain.task import (
-    CODE_BYTES,
+    Kept,
     Portable,
     file_sha256,
     hold_out,
@@ -27,6 +27,7 @@ from autotrain.task import (
     map_tensors,
     subset,
 )
+from autotrain.usercode import CODE_BYTES
 
 WORKING = """
 from autotrain import Task
@@ -417,3 +418,43 @@ def test_a_task_file_larger_than_anybody_writes_is_refused(tmp_path):
         file.truncate(CODE_BYTES + 1)
     with pytest.raises(AutotrainError, match="larger than"):
         file_sha256(path)
+
+
+FACTS = """
+from autotrain import Task
+def task(data, *, kept=None, width=8):
+    facts = {"names": ("b", "a"), "data": str(data)} if kept is None else kept.facts
+    train = ["read"] if kept is None else [kept.split]
+    return Task(model=lambda: None, train=train, loss=lambda model, batch: None, facts=facts)
+"""
+
+
+def test_facts_are_told_once_and_come_back(write):
+    path = write(FACTS)
+    told = load_task(path, "here", {"width": 2}).facts
+    assert told == {"names": ["b", "a"], "data": "here"}
+    again = load_task(path, None, {"width": 2}, Kept(told, "test"))
+    assert (again.facts, again.train) == (told, ["test"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("kept=None, width", "width", "does not take them back"),
+        ("str(data)", "{1, 2}", "set is not JSON serializable"),
+        ("str(data)", "float('nan')", "the task's facts"),
+        ("facts=facts", "facts=[1]", "facts are a list"),
+    ],
+)
+def test_facts_that_could_not_come_back_are_refused(write, old, new, said):
+    source = FACTS.replace(old, new)
+    if "kept=None" not in source:
+        source = source.replace("kept is None", "True")
+    with pytest.raises(AutotrainError) as refused:
+        load_task(write(source), "here", {})
+    assert said in refused.value.message
+
+
+def test_what_is_given_back_is_no_option(write):
+    with pytest.raises(AutotrainError, match="takes no option 'kept'"):
+        load_task(write(FACTS), "here", {"kept": 1})

@@ -60,6 +60,14 @@ def say_empty_folders(classes: Mapping[str, Sequence[Path]]) -> None:
         _log.warning("%s: no image in %s: not a class", top, _listed(empty))
 
 
+def of_known(classes: Mapping[str, list[Path]], names: Sequence[str]) -> dict[str, list[Path]]:
+    """Those that a model knows; others, of which it was never told, are named and left out."""
+    strange = sorted(name for name, paths in classes.items() if paths and name not in names)
+    if strange:
+        _log.warning("left out: %s: not among the classes of the model", _listed(strange))
+    return {name: paths for name, paths in classes.items() if name in names}
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"

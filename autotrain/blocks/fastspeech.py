@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from autotrain.blocks.conformer import sines
 from autotrain.errors import AutotrainError
@@ -26,6 +27,25 @@ class Near(nn.Module):
         lanes = (vectors * kept[..., None]).transpose(1, 2)
         mixed: torch.Tensor = self.convolve(lanes).transpose(1, 2)
         return mixed
+
+
+def attended(
+    attention: nn.MultiheadAttention, vectors: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """What each of the vectors hears of those that are kept, as `attention` itself has it. A trace
+    of it holds for other lengths; torch's own forward keeps those of its trace."""
+    packed = functional.linear(vectors, attention.in_proj_weight, attention.in_proj_bias)
+    many, time = packed.shape[:2]
+    asked, key, value = (
+        part.reshape(many, time, attention.num_heads, -1).transpose(1, 2)
+        for part in packed.chunk(3, 2)
+    )
+    heard = functional.scaled_dot_product_attention(
+        asked, key, value, kept[:, None, None],
+        dropout_p=attention.dropout if attention.training else 0.0,
+    )  # fmt: skip
+    mixed: torch.Tensor = attention.out_proj(heard.transpose(1, 2).flatten(2))
+    return mixed
 
 
 class FeedForwardBlock(nn.Module):
@@ -46,8 +66,7 @@ class FeedForwardBlock(nn.Module):
     def forward(self, vectors: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         """[batch, time, width] -> the same."""
         asked = self.before(vectors)
-        heard, _ = self.attention(asked, asked, asked, key_padding_mask=~kept, need_weights=False)
-        vectors = vectors + self.dropout(heard)
+        vectors = vectors + self.dropout(attended(self.attention, asked, kept))
         wide = self.widen(self.between(vectors), kept).relu()
         mixed: torch.Tensor = vectors + self.dropout(self.narrow(wide))
         return mixed
@@ -105,18 +124,19 @@ class VariancePredictor(nn.Module):
 
 
 def regulated(
-    vectors: torch.Tensor, durations: torch.Tensor, time: int
+    vectors: torch.Tensor, durations: torch.Tensor, time: int | torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The length regulator: [batch, phonemes, width], each as often as `durations` [batch,
     phonemes] says -> [batch, time, width], and where each frame stands in its phoneme [batch, time,
     2]: the share of it that has passed, and the logarithm of 1 + its frames. 0 behind the last.
 
-    Each sample's durations add up to `time` at most; one of 0 has no frame. That a frame knows its
-    place is of Shen 2020 (Non-Attentive Tacotron).
+    Each sample's durations add up to `time` at most (a tensor [] where it was computed of them, so
+    that an exported model finds it itself); one of 0 has no frame. That a frame knows its place is
+    of Shen 2020 (Non-Attentive Tacotron).
     """
     ends = durations.cumsum(dim=1)
-    at = torch.arange(time, device=durations.device).expand(len(durations), time)
-    found = torch.searchsorted(ends, at.contiguous(), right=True)
+    at = torch.arange(time, device=durations.device)[None]  # type: ignore[arg-type]
+    found = (ends[:, None] <= at[..., None]).sum(dim=2)  # searchsorted, which ONNX has not
     there = (found < durations.shape[1])[..., None]
     place = found.clamp(max=durations.shape[1] - 1)
     lasts, left = durations.gather(1, place), ends.gather(1, place) - at

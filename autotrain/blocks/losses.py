@@ -9,9 +9,10 @@ from autotrain.supervised import IGNORED
 from autotrain.task import Loss, precise
 
 
-def inside(lengths: torch.Tensor, longest: int) -> torch.Tensor:
+def inside(lengths: torch.Tensor, longest: int | torch.Tensor) -> torch.Tensor:
     """[batch] -> [batch, longest], True where a sequence has an element and no padding."""
-    return torch.arange(longest, device=lengths.device) < lengths[:, None]
+    # A tensor of one number does too, and a trace follows it.
+    return torch.arange(longest, device=lengths.device) < lengths[:, None]  # type: ignore[arg-type]
 
 
 def sequence_cross_entropy(

@@ -22,12 +22,13 @@ _log = logging.getLogger(__name__)
 
 
 def keep_readable(
-    items: Sequence[Item], check: Callable[[Item], object], what: str, least: int = 2
-) -> list[Item]:
+    items: Sequence[Item], check: Callable[[Item], object], what: str, least: int = 2,
+    bears: float = FAULTY_SHARE,
+) -> list[Item]:  # fmt: skip
     """The items for which `check` raises no AutotrainError; the others are named and skipped.
 
-    `what` names them in the plural. Raises AutotrainError where over a tenth is damaged, or
-    fewer than `least` are left.
+    `what` names them in the plural. Raises AutotrainError where more than `bears` of them, a tenth,
+    is damaged, or fewer than `least` are left.
     """
     kept, problems = [], []
     for item in items:
@@ -36,7 +37,7 @@ def keep_readable(
             kept.append(item)
         except AutotrainError as error:
             problems.append(error.message)
-    _refuse_damaged(problems, len(items), what)
+    _refuse_damaged(problems, len(items), what, bears)
     for problem in problems:
         _log.warning("skipped: %s", problem)
     if len(kept) < least:
@@ -153,10 +154,12 @@ class _Room:
         return place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
-def _refuse_damaged(problems: Sequence[str], count: int, what: str) -> None:
-    if len(problems) > FAULTY_SHARE * count:
+def _refuse_damaged(
+    problems: Sequence[str], count: int, what: str, bears: float = FAULTY_SHARE
+) -> None:
+    if len(problems) > bears * count:
         more = ", ..." if len(problems) > 3 else ""
         raise AutotrainError(
             f"{len(problems)} of {count} {what} are damaged: {', '.join(problems[:3])}{more}",
-            f"restore or remove them; up to {FAULTY_SHARE:.0%} are skipped",
+            f"restore or remove them; up to {bears:.0%} are skipped",
         )

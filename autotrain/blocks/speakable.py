@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
 from autotrain.blocks.alignments import PAUSE, Phone
 from autotrain.blocks.audio import clip_seconds, load_clip
-from autotrain.blocks.layouts import Clip, speech_clips
+from autotrain.blocks.layouts import Clip
+from autotrain.blocks.layouts.listing import FAULTY_SHARE
 from autotrain.blocks.mels import moments
 from autotrain.blocks.samples import keep_readable
 from autotrain.blocks.spoken import Aligned, AlignedClip, aligned_clips
@@ -20,20 +20,23 @@ from autotrain.errors import AutotrainError
 
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
 STATISTICS = 200  # clips, evenly spread, for what is usual
+_PAIRS = ("bands", "pitch", "energy")
 QUIETEST = 1e-2  # of energy, for its logarithm
 
 _log = logging.getLogger(__name__)
 
 
-def speakable(data: Path, max_seconds: float, rate: int) -> dict[Clip, AlignedClip]:
-    """The clips of a folder that can be learned from, in order, with their phonemes.
+def speakable(
+    clips: Sequence[Clip], max_seconds: float, rate: int, least: int = 2,
+    bears: float = FAULTY_SHARE,
+) -> dict[Clip, AlignedClip]:  # fmt: skip
+    """The clips that can be learned from, in order, with their phonemes.
 
     Others are named and skipped: unreadable, over `max_seconds`, without a transcript where others
     have one, without phonemes beside pauses, or with such as do not add up to the clip; of a small
     corpus silent ones too, which are else found when they are read. Raises AutotrainError where
-    over a tenth is skipped.
+    more than `bears` of them are skipped.
     """
-    clips = speech_clips(data)
     written = any(clip.text for clip in clips)
     seconds: dict[Clip, float] = {}
 
@@ -50,8 +53,10 @@ def speakable(data: Path, max_seconds: float, rate: int) -> dict[Clip, AlignedCl
         if sum(seconds.values()) <= CHECKED_SECONDS:
             load_clip(item.clip.path, rate)
 
-    aligned = aligned_clips(keep_readable(clips, look, "clips"))
-    return {item.clip: item for item in keep_readable(aligned, listen, "clips")}
+    found = keep_readable(clips, look, "clips", least, bears)
+    aligned = aligned_clips(found, least, bears)
+    heard = keep_readable(aligned, listen, "clips", least, bears)
+    return {item.clip: item for item in heard}
 
 
 def known(items: Sequence[AlignedClip], units: Units, speakers: Sequence[str]) -> list[AlignedClip]:
@@ -86,6 +91,19 @@ class Usual(NamedTuple):
     pitch: tuple[torch.Tensor, torch.Tensor]
     energy: tuple[torch.Tensor, torch.Tensor]
     frames: float
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for a task's facts."""
+        pairs = {name: [each.tolist() for each in getattr(self, name)] for name in _PAIRS}
+        return {**pairs, "frames": self.frames}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Usual:
+        """From its `record`."""
+        bands, pitch, energy = (
+            (torch.tensor(record[name][0]), torch.tensor(record[name][1])) for name in _PAIRS
+        )
+        return cls(bands, pitch, energy, float(record["frames"]))
 
 
 def usual_of(clips: Aligned) -> Usual:

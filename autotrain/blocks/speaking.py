@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,9 @@ RANGES = {"speed": (0.25, 4.0), "pitch": (-24.0, 24.0), "energy": (0.1, 10.0)}
 
 _WISHES = re.compile(r"\s*\[([^\[\]]*)\]")
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?;।॥؟۔])\s+|(?<=[。！？；])")
+
+
+_log = logging.getLogger(__name__)
 
 
 class Wish(NamedTuple):
@@ -113,11 +118,14 @@ class Speaker(Protocol):
 class Speaking:
     """A task's `predict`: a text, and how it is wished to be, becomes a WAV.
 
-    `language`: the espeak-ng voice by which a speaker reads whose name is no such voice.
+    `language`: the espeak-ng voice by which a speaker reads whose name is no such voice. The model
+    was trained on clips of up to `longest` seconds; that a sentence takes longer is said.
     """
 
-    def __init__(self, mels: Mels, sound: Vocoder, language: str = "") -> None:
-        self.mels, self.sound, self.language = mels, sound, language
+    def __init__(
+        self, mels: Mels, sound: Vocoder, *, language: str = "", longest: float = math.inf
+    ) -> None:
+        self.mels, self.sound, self.language, self.longest = mels, sound, language, longest
 
     @torch.no_grad()
     def predict(self, model: Speaker, given: str, out: Path) -> dict[str, Any]:
@@ -133,6 +141,11 @@ class Speaking:
         for sentence in sentences_of(wish.text):
             said.append(" ".join(phonemes_of(sentence, by)))
             spectra.append(_spoken(model, said[-1], names.index(voice), wish))
+            if (took := len(spectra[-1]) * self.mels.hop / self.mels.rate) > self.longest:
+                _log.warning(
+                    "%.1f s for %r, and the model learned from clips of up to %g s: shorter "
+                    "sentences may sound better", took, sentence, self.longest,
+                )  # fmt: skip
         path = out / "speech.wav"
         seconds = write_wav(path, self.sound(torch.cat(spectra)), self.mels.rate)
         return {

@@ -70,3 +70,16 @@ def split_samples(
 def kept_for_testing(rows: Sequence[Sample]) -> list[Sample]:
     """Those that the table keeps out of training and validation."""
     return [row for row in rows if PARTS.get(row.split) == "test"]
+
+
+def samples_of(
+    rows: Sequence[Sample], split: str, valid_share: float, person: Callable[[Sample], str],
+    who: str, look: Callable[[list[Sample]], list[Sample]],
+) -> list[Sample]:  # fmt: skip
+    """Those of one split, as `split_samples` and `kept_for_testing` have them. `look` -> those that
+    can be used: it is asked of the others too where only all of them say which are held out."""
+    if split == "test" or any(PARTS.get(row.split) == "valid" for row in rows):
+        named = [row for row in rows if (PARTS.get(row.split) or "train") == split]
+        return look(named) if named else []
+    train, valid = split_samples(look([*rows]), valid_share, person, who)
+    return train if split == "train" else valid

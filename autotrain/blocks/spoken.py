@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from autotrain.blocks.alignments import Phone, read_alignment
 from autotrain.blocks.audio import clip_seconds, load_clip
 from autotrain.blocks.layouts import Clip
+from autotrain.blocks.layouts.listing import FAULTY_SHARE
 from autotrain.blocks.mels import Mels, at_speed, frames_of, phoneme_means
 from autotrain.blocks.samples import Loaded, keep_readable
 from autotrain.blocks.units import Units
@@ -83,15 +84,17 @@ class AlignedClip(NamedTuple):
     phones: list[Phone]
 
 
-def aligned_clips(clips: Sequence[Clip], least: int = 2) -> list[AlignedClip]:
+def aligned_clips(
+    clips: Sequence[Clip], least: int = 2, bears: float = FAULTY_SHARE
+) -> list[AlignedClip]:
     """The clips with the phonemes beside them; those without, or whose phonemes do not add up to
-    the clip, are named and skipped. Raises AutotrainError where they are over a tenth."""
+    the clip, are named and skipped. Raises AutotrainError where they are more than `bears`."""
     found: list[AlignedClip] = []
 
     def check(clip: Clip) -> None:
         found.append(AlignedClip(clip, read_alignment(clip.path, clip_seconds(clip.path))))
 
-    keep_readable(clips, check, "clips", least)
+    keep_readable(clips, check, "clips", least, bears)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
+from autotrain.blocks.layouts.listing import FAULTY_SHARE
 from autotrain.blocks.normalising import language_of, normalised
 from autotrain.blocks.samples import keep_readable, split_by_name
 from autotrain.blocks.units import Units
@@ -27,14 +28,17 @@ class Sides(NamedTuple):
     test: list[Clip]
 
 
-def readable_texts(clips: Sequence[Clip], language: str = "", least: int = 2) -> list[Clip]:
-    """The clips with their texts normalised; those whose text is empty, or cannot be read as it
-    is written, are named and skipped. Raises AutotrainError where over a tenth is.
+def readable_texts(
+    clips: Sequence[Clip], language: str | None = None, least: int = 2, bears: float = FAULTY_SHARE
+) -> list[Clip]:
+    """The clips with their texts normalised; those whose text is empty, or cannot be read as it is
+    written, are named and skipped. Raises AutotrainError where more than `bears` of them are.
 
-    `language`: their code; empty: told by the texts, see `language_of`.
+    `language`: their code, empty where it is not known; None: told by the texts, see `language_of`.
     """
-    spoken = language or language_of(clip.text for clip in clips)
-    normalise = functools.partial(normalised, language=spoken)
+    if language is None:
+        language = language_of(clip.text for clip in clips)
+    normalise = functools.partial(normalised, language=language)
     texts: dict[Clip, str] = {}
 
     def check(clip: Clip) -> None:
@@ -45,7 +49,7 @@ def readable_texts(clips: Sequence[Clip], language: str = "", least: int = 2) ->
         if not texts[clip]:
             raise AutotrainError(f"{clip.path}: no transcript" + (" but signs" * bool(clip.text)))
 
-    kept = keep_readable(clips, check, "transcripts", least)
+    kept = keep_readable(clips, check, "transcripts", least, bears)
     numbers = sum(any(map(str.isdecimal, texts[clip])) for clip in kept)
     if numbers:
         _log.warning(
@@ -56,11 +60,13 @@ def readable_texts(clips: Sequence[Clip], language: str = "", least: int = 2) ->
     return [replace(clip, text=texts[clip]) for clip in kept]
 
 
-def clips_up_to(most: float, clips: Sequence[Clip], least: int = 1) -> dict[Clip, float]:
+def clips_up_to(
+    most: float, clips: Sequence[Clip], least: int = 1, bears: float = FAULTY_SHARE
+) -> dict[Clip, float]:
     """The clips of up to `most` seconds, and their seconds by their headers.
 
     Longer ones, and those whose header cannot be read, are named and skipped: a part of a clip is
-    not what its transcript says. Raises AutotrainError where they are over a tenth.
+    not what its transcript says. Raises AutotrainError where they are more than `bears`.
     """
     seconds: dict[Clip, float] = {}
 
@@ -69,13 +75,15 @@ def clips_up_to(most: float, clips: Sequence[Clip], least: int = 1) -> dict[Clip
         if seconds[clip] > most:
             raise AutotrainError(f"{clip.path}: {seconds[clip]:.1f} s, over {most:g} s")
 
-    return {clip: seconds[clip] for clip in keep_readable(clips, check, "clips", least)}
+    return {clip: seconds[clip] for clip in keep_readable(clips, check, "clips", least, bears)}
 
 
-def within_units(clips: Sequence[Clip], units: Units, least: int = 1) -> list[Clip]:
+def within_units(
+    clips: Sequence[Clip], units: Units, least: int = 1, bears: float = FAULTY_SHARE
+) -> list[Clip]:
     """The clips whose texts the units can write; others are named, with the letters, and skipped.
 
-    Raises AutotrainError where they are over a tenth: the units are of another language then.
+    Raises AutotrainError where they are more than `bears`: the units are of another language then.
     """
 
     def check(clip: Clip) -> None:
@@ -84,16 +92,17 @@ def within_units(clips: Sequence[Clip], units: Units, least: int = 1) -> list[Cl
         except AutotrainError as error:
             raise AutotrainError(f"{clip.path}: {error.message}") from None
 
-    return keep_readable(clips, check, "transcripts", least)
+    return keep_readable(clips, check, "transcripts", least, bears)
 
 
 def long_enough(
-    clips: Sequence[Clip], units: Units, frames: Callable[[Clip], int], least: int = 1
-) -> list[Clip]:
+    clips: Sequence[Clip], units: Units, frames: Callable[[Clip], int], least: int = 1,
+    bears: float = FAULTY_SHARE,
+) -> list[Clip]:  # fmt: skip
     """The clips that have the frames CTC needs: one a unit, and one between two equal ones.
 
-    `frames`: how many a clip has where CTC reads them. Others are named and skipped; over a tenth
-    of them is refused.
+    `frames`: how many a clip has where CTC reads them. Others are named and skipped; more than
+    `bears` of them are refused.
     """
 
     def check(clip: Clip) -> None:
@@ -103,7 +112,7 @@ def long_enough(
                 f"{clip.path}: {len(text)} units need {needs} frames, it has {has}"
             )
 
-    return keep_readable(clips, check, "clips", least)
+    return keep_readable(clips, check, "clips", least, bears)
 
 
 def said_in(clip: Clip) -> str:
@@ -158,3 +167,16 @@ def insist_on_both(parts: Sides) -> Sides:
                 "see above for why of each; correct them, or hold out a larger share",
             )
     return parts
+
+
+def side(
+    clips: Sequence[Clip], split: str, valid_share: float, look: Callable[[list[Clip]], list[Clip]],
+    alike: Callable[[Clip], str] = said_in,
+) -> list[Clip]:  # fmt: skip
+    """The clips of one split, as `sides` has them. `look` -> those that can be used: it is asked of
+    the others too where only all of them say which are held out."""
+    if split == "test" or any(clip.split == "valid" for clip in clips):
+        named = [clip for clip in clips if clip.split == split]
+        return look(named) if named else []
+    found = sides(look([*clips]), valid_share, alike)
+    return found.train if split == "train" else found.valid

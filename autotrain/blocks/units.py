@@ -7,6 +7,7 @@ unknown. Kept in a model as bytes, never as a pickle, so that a checkpoint decod
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +95,23 @@ class Units:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"kind": self.kind, "table": self.table}
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for a task's facts: names as they are, word pieces as base64."""
+        if self.kind == "pieces":
+            return {"kind": self.kind, "table": base64.b64encode(self.table).decode()}
+        return {"kind": self.kind, "names": [*self.names]}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Units:
+        """From its `record`. Raises AutotrainError where it is none."""
+        try:
+            if record["kind"] == "pieces":
+                return cls("pieces", base64.b64decode(record["table"], validate=True))
+            kind: Kind = "symbols" if record["kind"] == "symbols" else "characters"
+            return _listed(kind, {*record["names"]})
+        except (KeyError, TypeError, ValueError):
+            raise AutotrainError("not a record of units", "train again") from None
 
 
 def characters(texts: Iterable[str]) -> Units:
@@ -191,13 +209,24 @@ class KeptUnits(nn.Module):
         missing: list[str], unexpected: list[str], errors: list[str],
     ) -> None:  # fmt: skip
         theirs = state.get(f"{prefix}table")
-        if theirs is not None and read_units(theirs) != self.units:
+        if theirs is not None and (before := read_units(theirs)) != self.units:
             errors.append(
-                f"{prefix}table: the units that it was trained with are not these; "
-                "train on the transcripts it was trained on"
+                f"{prefix}table: the units that it was trained with are not these"
+                f"{_differences(before, self.units)}; train on the transcripts it was trained on"
             )
             return
         super()._load_from_state_dict(state, prefix, local, strict, missing, unexpected, errors)
+
+
+def _differences(before: Units, now: Units) -> str:
+    """What is new and what is gone, in words: units, or of word pieces the letters."""
+    old, new = ({*"".join(u.names)} if u.kind == "pieces" else {*u.names} for u in (before, now))
+    said = [
+        f"{', '.join(map(repr, sorted(those)[:SHOWN]))} {'are' if len(those) > 1 else 'is'} {how}"
+        for those, how in ((new - old, "new"), (old - new, "gone"))
+        if those
+    ]
+    return f": {', '.join(said)}" if said else ""
 
 
 def read_units(table: torch.Tensor) -> Units:

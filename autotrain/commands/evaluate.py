@@ -18,7 +18,7 @@ from autotrain.report.evaluation import Confusion, Evaluation
 
 if TYPE_CHECKING:
     from autotrain.run.evaluate import Figures
-    from autotrain.run.trained import SplitName, Trained
+    from autotrain.run.trained import Trained
 
 _EXIT = {"interrupted": 130, "terminated": 143}
 
@@ -30,8 +30,8 @@ def evaluate(wanted: Wanted, split: str, *, as_json: bool) -> int:
 
         if split not in SPLITS:
             raise UsageError(f"--split {split}: no such split", hint=f"one of {', '.join(SPLITS)}")
-        opened = open_run(wanted)
-        found = _evaluated(opened, split)
+        opened = open_run(wanted, split)
+        found = _evaluated(opened)
         if isinstance(found, int):
             return found
         written = _written(found, opened.place)
@@ -42,7 +42,7 @@ def evaluate(wanted: Wanted, split: str, *, as_json: bool) -> int:
     return 0
 
 
-def _evaluated(opened: Opened, split: SplitName) -> Evaluation | int:
+def _evaluated(opened: Opened) -> Evaluation | int:
     """The figures; the exit code where somebody stopped it on the way."""
     from autotrain.device import capped, settings
     from autotrain.run.evaluate import evaluate as over
@@ -50,10 +50,10 @@ def _evaluated(opened: Opened, split: SplitName) -> Evaluation | int:
 
     plan, begun = opened.plan, perf_counter()
     with Stop().catch() as stop, settings(plan), capped(plan):
-        trained = opened.load(split)
+        trained = opened.load()
         try:
             table = _Table(trained)
-            print(f"evaluating step {trained.step:,} on {split}: {trained.count:,} samples",
+            print(f"evaluating step {trained.step:,} on {trained.split}: {trained.count:,} samples",
                   file=sys.stderr)  # fmt: skip
             figures = over(trained, stop, table)
             matrix = table.read()
@@ -78,7 +78,7 @@ def _made(
         best=pointed(opened.place).get("best") == trained.step,
         averaged=trained.averaged,
         weights_sha256=trained.weights_sha256,
-        split=trained.split,
+        split=str(trained.split),
         samples=trained.count,
         device=str(trained.device),
         dtype=trained.precision.dtype,

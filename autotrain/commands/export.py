@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from autotrain.report.text import labelled, literal, number, plural
 from autotrain.units import bytes_text
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from autotrain.exporting.calls import Call
     from autotrain.exporting.made import Made
     from autotrain.run.trained import Trained
@@ -75,8 +77,9 @@ def _exported(opened: Opened, to: str, target: Path) -> tuple[dict[str, Any], Ma
             "step": str(trained.step),
             "weights_sha256": trained.weights_sha256,
         }
+        facts = {} if plain.task.facts is None else {"facts": json.dumps(plain.task.facts)}
         with in_place_of(target) as path:
-            made = _made(trained, to, path, notes)
+            made = _made(trained, to, path, notes | facts)
             digest, size = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
     record = {
         "to": to, "file": str(target), "bytes": size, "sha256": digest, "way": made.way,
@@ -84,6 +87,7 @@ def _exported(opened: Opened, to: str, target: Path) -> tuple[dict[str, Any], Ma
         "inputs": [{"name": p.name, "dtype": p.dtype, "shape": p.shape} for p in made.inputs],
         "checked": {
             "batches": [*made.agreed.samples],
+            "invented": opened.kept,
             "most_difference": made.agreed.most,
             "share_of_largest": made.agreed.share,
         },
@@ -99,7 +103,7 @@ def _made(trained: Trained, to: str, path: Path, notes: dict[str, str]) -> Made:
     batches = [[place % trained.count for place in each] for each in BATCHES]
     if to != "state-dict":
         write = onnx.write if to == "onnx" else torchscript.write
-        return write(trained.model, _calls(trained, batches), path, notes)
+        return write(*_called(trained, batches), path, notes)
 
     def judge(model: Any) -> list[float]:
         import torch
@@ -119,21 +123,27 @@ def _made(trained: Trained, to: str, path: Path, notes: dict[str, str]) -> Made:
     )
 
 
-def _calls(trained: Trained, batches: Sequence[Sequence[int]]) -> list[Call]:
-    """How the task's loss calls the model on these batches; one the model refuses is left out."""
+def _called(trained: Trained, batches: Sequence[Sequence[int]]) -> tuple[Module, list[Call]]:
+    """What is exported: the model as the task's loss calls it on these batches, or what the task
+    makes of it. A batch that it refuses is left out."""
     from autotrain.exporting.calls import caught
 
+    model = trained.model
     found: list[Call] = []
     for each in batches:
         try:
-            loss = partial(trained.loss, trained.batch(each))
-            found.append(caught(trained.model, len(each), loss))
+            batch = trained.batch(each)
+            use: Callable[[], object] = partial(trained.loss, batch)
+            if trained.task.export is not None:
+                model, given = trained.task.export(trained.model, batch)
+                use = partial(model.eval(), *given)
+            found.append(caught(model, len(each), use))
         except Exception as error:
             if not found:
                 raise
             print(f"warning: not checked with {plural(len(each), 'sample')}: {error}",
                   file=sys.stderr)  # fmt: skip
-    return found
+    return model, found
 
 
 def _text(opened: Opened, to: str, target: Path, record: dict[str, Any], made: Made) -> str:
@@ -149,7 +159,8 @@ def _text(opened: Opened, to: str, target: Path, record: dict[str, Any], made: M
         lines.append(labelled("", "other sizes vary in the model, and could not in what was made"))
     sizes = sorted(set(made.agreed.samples))
     way = "in a model built anew" if to == "state-dict" else f"against the model (by {made.way})"
-    way += f" on real batches of {', '.join(map(str, sizes))} samples"
+    kind = "invented" if opened.kept else "real"
+    way += f" on {kind} batches of {', '.join(map(str, sizes))} samples"
     most = f"differs by {number(made.agreed.most)} at most" if made.agreed.most else "no difference"
     lines.append(labelled("checked", f"{way}: {most}"))
     lines += ["", literal("next", _next(to, target))]

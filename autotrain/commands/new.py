@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from autotrain import trust
 from autotrain.errors import AutotrainError
+from autotrain.goal import read_template
 
 
 def new(name: str, template: str) -> int:
@@ -24,5 +26,18 @@ def new(name: str, template: str) -> int:
             f"{target}: {error.strerror}", "choose a folder you may write"
         ) from None
     print(f"wrote {target}/task.py", file=sys.stderr)
-    print(f"\nnext: autotrain plan --task {target}/task.py", file=sys.stderr)
+    print(f"\nnext: {_next(target)}", file=sys.stderr)
     return 0
+
+
+def _next(target: Path) -> str:
+    """What can be typed next: a template that brings no data says how to make some."""
+    folder = shlex.quote(str(target))
+    example = read_template(target).example
+    if example is None:
+        return f"autotrain plan --task {folder}/task.py"
+    made = example.command.replace("{folder}", folder)
+    return (
+        f"{made}  # or data of your own: {folder}/README.md\n"
+        f"      autotrain plan {example.data} --task {folder}/task.py"
+    )

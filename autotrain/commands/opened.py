@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from autotrain import earlier, planfile
 from autotrain.commands.places import directory_of, located
@@ -13,7 +13,7 @@ from autotrain.commands.run import code_of
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.near import near_name
 from autotrain.schema import DeviceKind, Plan
-from autotrain.task import Task, load_task
+from autotrain.task import Kept, Task, load_task
 
 if TYPE_CHECKING:
     from autotrain.run.trained import SplitName, Trained
@@ -34,7 +34,8 @@ class Wanted(NamedTuple):
 class Opened(NamedTuple):
     """A run's own plan and task, its folder, and the checkpoint that was asked for.
 
-    `asked`: as in `Wanted`; `command`: what names the run on a command line.
+    `asked`: as in `Wanted`; `command`: what names the run on a command line. `split`: whose samples
+    the task has; `kept`: it was made of what the checkpoint says of the data.
     """
 
     asked: Wanted
@@ -43,6 +44,8 @@ class Opened(NamedTuple):
     task_file: Path
     place: Path
     checkpoint: Path
+    split: SplitName | None
+    kept: bool
 
     @property
     def name(self) -> str:
@@ -58,21 +61,24 @@ class Opened(NamedTuple):
             words.append(f"--checkpoint {shlex.quote(self.asked.checkpoint)}")
         return " ".join(words)
 
-    def load(self, split: SplitName = "valid") -> Trained:
+    def load(self) -> Trained:
         """The model, with the weights of the checkpoint. Raises AutotrainError."""
         from autotrain.run import trained
 
         try:
             return trained.load(
                 self.plan, self.task, self.checkpoint, task_file=self.task_file,
-                folder=self.place, split=split,
+                folder=self.place, split=self.split, kept=self.kept,
             )  # fmt: skip
         except Exception as error:
             raise explained(error, f"loading {self.name}") from error
 
 
-def open_run(wanted: Wanted) -> Opened:
+def open_run(wanted: Wanted, split: SplitName | None = None) -> Opened:
     """Open it. Its code runs only where it is trusted here, as for `run`.
+
+    Where the checkpoint says what its model needs to know of the data, those of `split` are read
+    and nothing else, without a split none at all; else the task is made as it was for training.
 
     Raises AutotrainError: no run there, code that is not trusted, no such checkpoint.
     """
@@ -85,9 +91,19 @@ def open_run(wanted: Wanted) -> Opened:
 
     _insist_on_device(plan)
     path = trained.checkpoint_of(place, wanted.checkpoint)
+    facts = trained.facts_of(path)
+    task = _task_of(plan, task_file, place, facts, split)
+    return Opened(wanted, plan, task, task_file, place, path, split, facts is not None)
+
+
+def _task_of(
+    plan: Plan, task_file: Path, place: Path, facts: dict[str, Any] | None, split: str | None
+) -> Task:
     options = earlier.filled(plan.task.options, plan.inputs.asked)
-    task = load_task(task_file, located(plan.task.data, place), options)
-    return Opened(wanted, plan, task, task_file, place, path)
+    data = located(plan.task.data, place)
+    if facts is None:
+        return load_task(task_file, data, options)
+    return load_task(task_file, None if split is None else data, options, Kept(facts, split))
 
 
 def _place(wanted: Wanted) -> Path:

@@ -14,7 +14,7 @@ from autotrain.doctor.scene import Scene
 from autotrain.doctor.spelling import package, program, shown
 from autotrain.errors import AutotrainError
 from autotrain.files import read_regular
-from autotrain.task import CODE_BYTES
+from autotrain.usercode import CODE_BYTES
 
 # Of a module that is imported, the package to install where it has another name.
 _PACKAGES = {

@@ -1,4 +1,4 @@
-"""How a task calls its model: caught on real batches, and with nothing but tensors in and out."""
+"""How a task calls its model: caught on batches, and with nothing but tensors in and out."""
 
 from __future__ import annotations
 

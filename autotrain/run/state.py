@@ -41,7 +41,7 @@ from autotrain.run.loading.feed import Feed
 from autotrain.run.loading.itinerary import Itinerary
 from autotrain.run.losses import loss_of
 from autotrain.run.meter import Meter
-from autotrain.run.sameness import refuse_changes, refuse_cut
+from autotrain.run.sameness import refuse_changes, refuse_cut, refuse_other_names
 from autotrain.run.schedule import Schedule
 from autotrain.run.seeds import Draws
 from autotrain.run.standing import RunState
@@ -224,6 +224,7 @@ class Run:
             "model": self.plan.model.model_dump(),
             "given": self.given,
             "rounding": rounding(self.plan, self.device),
+            "facts": self.task.facts,
             "averaged": 0 if self.average is None else self.average.updates,
         }
         optimizer = flatten_optimizer(self.optimizer, self.parameters, layout)
@@ -237,6 +238,7 @@ class Run:
         try:
             stands, kept = shape.kept(snapshot.state)
             refuse_changes(kept["fixed"], self.fixed())
+            refuse_other_names(kept.get("facts"), self.task.facts)
             self.take_back(snapshot)
             self.schedule.load(kept["schedule"])
             self.meter = Meter.from_state(kept["meter"])

@@ -42,8 +42,8 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 class Trained:
     """A model with the weights of a checkpoint: the averaged ones where the run averages.
 
-    `weights_sha256`: of the checkpoint's file that they are in. `feed` hands out the
-    samples of one `split`, `count` of them, once and in order.
+    `weights_sha256`: of the checkpoint's file that they are in. `feed` hands out the samples of one
+    `split`, `count` of them, once and in order; None: samples that the task invented.
     """
 
     plan: Plan
@@ -53,7 +53,7 @@ class Trained:
     form: Prepared
     precision: Precision
     feed: Feed
-    split: SplitName
+    split: SplitName | None
     count: int
     step: int
     averaged: bool
@@ -68,7 +68,9 @@ class Trained:
         made = self.feed.source.made(Request(None, indices), [0])
         if made.fault is not None or made.bad or made.batch is None:
             why = made.fault.error if made.fault else made.bad[0].error
-            raise AutotrainError(f"samples {[*indices]} of {self.split}: {why}")
+            raise AutotrainError(
+                f"samples {[*indices]} of {self.split or 'the invented ones'}: {why}"
+            )
         return self.form.batch(self.feed.moved(made.batch))
 
 
@@ -83,21 +85,31 @@ def checkpoint_of(directory: Path, which: str) -> Path:
     return checkpoint.folder(directory, step)
 
 
+def facts_of(path: Path) -> dict[str, Any] | None:
+    """What the checkpoint `path` says of the data; None where its task tells nothing of them.
+
+    Raises AutotrainError where it cannot be read.
+    """
+    found = checkpoint.state_of(path)["run"].get("facts")
+    return found if isinstance(found, dict) else None
+
+
 def load(
     plan: Plan, task: Task, path: Path, *, task_file: Path, folder: Path,
-    split: SplitName = "valid",
+    split: SplitName | None = "valid", kept: bool = False,
 ) -> Trained:  # fmt: skip
     """The model of the checkpoint `path`, in eval mode. `folder`: where stacks of a loader that
-    hangs are written. Raises AutotrainError.
+    hangs are written. `kept`: the task was made of what the checkpoint says of the data, and has
+    the samples of `split` alone. Raises AutotrainError.
     """
     device = device_of(plan.device)
     model = build_model(plan, task, device)
     snapshot = checkpoint.load(path, tensors_of(model))
     averaged = snapshot.average is not None
     form = prepare.prepare(model, plan.model, varying=prepare.varies(task))
-    parts = _with(data.split(task, plan), task, split)
+    parts = _alone(task, plan, split) if kept else _with(data.split(task, plan), task, split)
     feed = _feed(plan, parts, task, model, task_file, folder)
-    if split == "valid":
+    if split == "valid" or not (split or kept):
         feed.aside.load(each for each in _known_bad(snapshot) if each[0])
     return Trained(
         plan=plan,
@@ -140,20 +152,36 @@ def _known_bad(snapshot: Snapshot) -> list[Sequence[Any]]:
         return []
 
 
-def _with(parts: data.Split, task: Task, split: SplitName) -> data.Split:
+def _alone(task: Task, plan: Plan, split: SplitName | None) -> data.Split:
+    """That split in the place of training and validation set: the task may have no other."""
+    if split in ("train", "valid") and task.valid is None:
+        return _with(data.split(task, plan), task, split)
+    sets = {None: task.train, "train": task.train, "valid": task.valid, "test": task.test}
+    if sets[split] is None:
+        raise _no_test_set()
+    count = data.count_of(sets[split], split or "train")
+    length = task.length if split == "train" else None
+    return data.Split(sets[split], sets[split], count, count, length, valid_length=length)
+
+
+def _with(parts: data.Split, task: Task, split: SplitName | None) -> data.Split:
     """The split in the validation set's place. Raises AutotrainError for one that is not there."""
-    if split == "valid":
+    if split is None or split == "valid":
         return parts
     if split == "train":
         count, length = parts.train_count, parts.length
         return replace(parts, valid=parts.train, valid_count=count, valid_length=length)
     if task.test is None:
-        raise AutotrainError(
-            "the task has no test set",
-            "Task(test=...) is one; for shipped templates a `test` folder or split of the data",
-        )
+        raise _no_test_set()
     count = data.count_of(task.test, "test")
     return replace(parts, valid=task.test, valid_count=count, valid_length=None)
+
+
+def _no_test_set() -> AutotrainError:
+    return AutotrainError(
+        "the task has no test set",
+        "Task(test=...) is one; for shipped templates a `test` folder or split of the data",
+    )
 
 
 def _feed(

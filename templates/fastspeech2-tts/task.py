@@ -15,24 +15,26 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from autotrain import Loss, Task
+from autotrain import Kept, Loss, Task
 from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.distortion import mel_cepstral_distortion
 from autotrain.blocks.fastspeech import FeedForwards, Near, VariancePredictor, regulated
-from autotrain.blocks.layouts import Clip
+from autotrain.blocks.invented import Invented
+from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.mels import Mels, Normaliser
 from autotrain.blocks.options import all_between, needed
 from autotrain.blocks.speakable import QUIETEST, Usual, known, speakable, usual_of
 from autotrain.blocks.speaking import Speaking, Wish
-from autotrain.blocks.spoken import Aligned, VoicedBatch, pad_voiced
-from autotrain.blocks.transcripts import sides
-from autotrain.blocks.units import KeptUnits, Units, symbols
+from autotrain.blocks.spoken import Aligned, AlignedClip, Voiced, VoicedBatch, pad_voiced
+from autotrain.blocks.transcripts import Sides, side, sides
+from autotrain.blocks.units import FIRST, KeptUnits, Units, symbols
 from autotrain.blocks.vocoding import vocoder as made_sound
 
 SHAPES = 16  # batches are of a multiple of so many phonemes and frames
 LONGEST = 100  # frames of one phoneme that is predicted
 ANYBODY = "anybody"  # the speaker of a corpus that names none
+FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,23 @@ class Told(NamedTuple):
     durations: torch.Tensor
     pitch: torch.Tensor
     energy: torch.Tensor
+
+
+class Facts(NamedTuple):
+    """What a model needs to know of its corpus: its `phonemes`, its `speakers` in the order of
+    their numbers, what is `usual`, as `Usual.record` has it, and the `language` it is read by."""
+
+    phonemes: list[str]
+    speakers: list[str]
+    usual: dict
+    language: str
+
+
+class Parts(NamedTuple):
+    """The clips by what they are for, and the phonemes of each."""
+
+    sides: Sides
+    found: dict[Clip, AlignedClip]
 
 
 class FastSpeech2(nn.Module):
@@ -98,7 +117,7 @@ class FastSpeech2(nn.Module):
         kept = inside(counts, phonemes.shape[1])
         return self.encoder(self.phoneme(phonemes), kept) + self.voice(speaker)[:, None], kept
 
-    def spectra(self, vectors, energy, kept, durations, time: int) -> torch.Tensor:
+    def spectra(self, vectors, energy, kept, durations, time: int | torch.Tensor) -> torch.Tensor:
         """Normalised, [batch, time, bands]; of each sample its durations' sum counts."""
         vectors = vectors + self.by_energy(energy[..., None], kept)
         frames, places = regulated(vectors, durations * kept, time)
@@ -109,18 +128,36 @@ class FastSpeech2(nn.Module):
         """Untaught -> log-mel spectra [batch, frames, bands] and durations in frames [batch,
         phonemes]: each as `wish` has it."""
         vectors, kept = self.read(phonemes, counts, speaker)
-        lasts = self.duration(vectors, kept).float().expm1() / wish.speed
+        lasts = (self.duration(vectors, kept).float().exp() - 1) / wish.speed  # ONNX has no expm1
         durations = lasts.round().clamp(0, LONGEST).long() * kept
         pitch = self.pitch(vectors, kept)
         vectors = vectors + self.by_pitch(self.higher(pitch, wish)[..., None], kept)
         louder = math.log(wish.energy) / self.usual_energy.deviation
         energy = self.energy(vectors, kept) + louder
-        time = max(int(durations.sum(dim=1).max()), 1)
+        time = durations.sum(dim=1).amax().clamp_min(1)
         told = self.spectra(vectors, energy, kept, durations, time)
         return self.bands.undone(told.float()), durations
 
     def higher(self, pitch: torch.Tensor, wish: Wish) -> torch.Tensor:
         return pitch + wish.pitch * math.log(2) / 12 / self.usual_pitch.deviation
+
+
+class Voice(nn.Module):
+    """A FastSpeech2 for other programs: (phonemes [batch, phonemes], counts [batch], speaker
+    [batch]) -> log-mel spectra [batch, frames, bands], and each phoneme's frames [batch, phonemes].
+    """
+
+    def __init__(self, model: FastSpeech2):
+        super().__init__()
+        self.model = model
+
+    def forward(self, phonemes: torch.Tensor, counts: torch.Tensor, speaker: torch.Tensor):
+        return self.model.speak(phonemes, counts, speaker, Wish(""))
+
+
+def exported(model: FastSpeech2, batch: VoicedBatch) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """It speaks, untaught."""
+    return Voice(model), (batch.phonemes, batch.counts, batch.speaker)
 
 
 def meant(model: FastSpeech2, batch: VoicedBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,6 +211,52 @@ class Learning:
         return {"mcd": distortion, "duration_ms": (wrong, batch.counts.sum())}
 
 
+def shared_out(data: Path, valid_share: float, max_seconds: float, rate: int) -> Parts:
+    """The clips of a corpus, by what they are for."""
+    found = speakable(speech_clips(data), max_seconds, rate)
+    return Parts(sides([*found], valid_share), found)
+
+
+def asked_for(
+    data: Path | None, split: str | None, valid_share: float, max_seconds: float, rate: int
+) -> Parts:
+    """The clips of one split, or none at all; the others need not be there."""
+    parts, found = Sides([], [], []), {}
+    if split is None:
+        return Parts(parts, found)
+
+    def look(clips: list[Clip]) -> list[Clip]:
+        found.update(speakable(clips, max_seconds, rate, **FEW))
+        return [clip for clip in clips if clip in found]
+
+    asked = side(speech_clips(data, split), split, valid_share, look)
+    return Parts(parts._replace(**{split: asked}), found)
+
+
+def facts_of(parts: Parts, mels: Mels, language: str) -> Facts:
+    """What there is to know of the clips for training."""
+    clips = parts.sides.train
+    speakers = sorted({clip.speaker for clip in clips})
+    units = symbols([[p.phoneme for p in parts.found[clip].phones] for clip in clips])
+    some = Aligned([parts.found[clip] for clip in clips], units, mels, speakers)
+    return Facts([*units.names], speakers, usual_of(some).record(), language)
+
+
+def invented(units: Units, speakers: Units, bands: int) -> Invented:
+    """Clips of nothing, of the form of those that a model learned from."""
+
+    def clip(index: int) -> Voiced:
+        count = 8 + 5 * index
+        lasts = torch.randint(1, 9, (count,))
+        return Voiced(
+            torch.randint(FIRST, units.count, (count,)), lasts,
+            100 + 50 * torch.rand(count), torch.rand(count), torch.randn(int(lasts.sum()), bands),
+            torch.randint(speakers.count - FIRST, ()),
+        )  # fmt: skip
+
+    return Invented(clip)
+
+
 def task(
     data: Path | None,
     *,
@@ -193,6 +276,7 @@ def task(
     max_seconds: float = 20.0,
     valid_share: float = 0.05,
     language: str = "",
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: a corpus with phonemes beside each clip (autotrain.blocks.alignments).
 
@@ -200,8 +284,8 @@ def task(
       of which the encoder has `encoder_blocks` and the decoder `decoder_blocks`.
     - `rate` in hertz, `window` and `hop` in samples, `bands` up to `highest` hertz (0: all).
     - `vocoder`: an .onnx file of your own, [1, bands, frames] -> samples; none: Griffin-Lim.
-    - `max_seconds`: longer clips are left out. `valid_share` of the sentences is held out where
-      the corpus names no split.
+    - `max_seconds`: longer clips are left out; that a sentence takes longer to speak is told.
+    - `valid_share` of the sentences is held out where the corpus names no split.
     - `language`: espeak-ng's voice (`de`, `fa`) by which `predict` reads a text, where a speaker's
       name is none; empty: `en-us`.
     """
@@ -215,29 +299,39 @@ def task(
     ])  # fmt: skip
     fft = 1 << (window - 1).bit_length()
     mels = Mels(rate, fft, window, hop, bands, highest=highest)
-    found = speakable(needed(data, "a corpus of speech with phonemes"), max_seconds, rate)
-    parts = sides([*found], valid_share)
-    speakers = sorted({clip.speaker for clip in parts.train})
-    units = symbols([[p.phoneme for p in found[clip].phones] for clip in parts.train])
+    corpus = (
+        None if kept and kept.split is None else needed(data, "a corpus of speech with phonemes")
+    )
+    if kept is None:
+        parts = shared_out(corpus, valid_share, max_seconds, rate)
+    else:
+        parts = asked_for(corpus, kept.split, valid_share, max_seconds, rate)
+    facts = Facts(**kept.facts) if kept else facts_of(parts, mels, language)
+    units, speakers = symbols([facts.phonemes]), facts.speakers
+    names, usual = symbols([[speaker or ANYBODY for speaker in speakers]]), Usual.of(facts.usual)
 
     def samples(clips: list[Clip]) -> Aligned:
-        return Aligned(known([found[c] for c in clips], units, speakers), units, mels, speakers)
+        there = known([parts.found[clip] for clip in clips], units, speakers)
+        return Aligned(there, units, mels, speakers)
 
-    train, valid, test = (samples(part) for part in parts)
-    usual = usual_of(train)
+    train, valid, test = (samples(clips) for clips in parts.sides)
+    if corpus is None:
+        train = invented(units, names, bands)
     sizes = Sizes(width, heads, inner, kernel, encoder_blocks, decoder_blocks, dropout)
-    names = symbols([[speaker or ANYBODY for speaker in speakers]])
-    learning = Learning(mels, usual.frames)
-    lengths = [clip_seconds(clip.path) * rate / hop for clip in parts.train]
+    learning, sound = Learning(mels, usual.frames), made_sound(vocoder, mels)
+    speaking = Speaking(mels, sound, language=facts.language, longest=max_seconds)
+    lengths = [clip_seconds(clip.path) * rate / hop for clip in parts.sides.train]
     return Task(
         model=lambda: FastSpeech2(units, names, usual, sizes),
         train=train,
-        valid=valid or None,
-        test=test or None,
+        valid=valid if len(valid) or kept else None,
+        test=test if len(test) else None,
         collate=functools.partial(pad_voiced, multiple=SHAPES),
         loss=learning.loss,
         measure=learning.measure,
         length=lengths.__getitem__,
         monitor="mcd",
-        predict=Speaking(mels, made_sound(vocoder, mels), language).predict,
+        predict=speaking.predict,
+        export=exported,
+        facts=facts._asdict(),
     )

@@ -15,17 +15,20 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from autotrain import Loss, Task
+from autotrain import Kept, Loss, Task
 from autotrain.blocks.audio import load_clip, pad_frames
 from autotrain.blocks.conformer import Conformer
 from autotrain.blocks.ctc import greedy
+from autotrain.blocks.cutting import cut_at_pauses
 from autotrain.blocks.decoder import AttentionDecoder, taught
 from autotrain.blocks.error_rates import character_errors, recognised
+from autotrain.blocks.invented import Invented
 from autotrain.blocks.joint_search import Search, joint_search
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import sequence_cross_entropy, smoothed_ctc
 from autotrain.blocks.masking import SpecAugment
 from autotrain.blocks.mels import SPEEDS, Mels, Normaliser, moments
+from autotrain.blocks.normalising import language_of
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.pretraining import Guessed, Guesses, Names, pad_guesses
 from autotrain.blocks.repeating import without_loops
@@ -37,16 +40,18 @@ from autotrain.blocks.transcripts import (
     insist_on_both,
     long_enough,
     readable_texts,
+    side,
     sides,
     within_units,
 )
-from autotrain.blocks.units import KeptUnits, Units, pieces
+from autotrain.blocks.units import FIRST, KeptUnits, Units, pieces
 
 GOALS = ("encoder", "ctc", "decoder", "joint")  # each stage's, in order
 MELS = Mels()  # 16 kHz, 80 bands, 80 frames a second
 FRAMES, PIECES = 32, 8  # what batches are padded to multiples of: few shapes, which come again
 NAMES = 256  # what the encoder tells apart before it knows any text
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
+FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 STATISTICS = 200  # clips, evenly spread, for mean and spread of each band
 
 
@@ -60,6 +65,28 @@ class Sizes:
     layers: int
     kernel: int
     dropout: float
+
+
+class Facts(NamedTuple):
+    """What a model needs to know of its corpus: the `language` by which its transcripts were
+    normalised, its `units`, as `Units.record` has them, and each band's mean and deviation."""
+
+    language: str
+    units: dict
+    mean: list[float]
+    deviation: list[float]
+
+    @property
+    def seen(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.tensor(self.mean), torch.tensor(self.deviation)
+
+
+class Parts(NamedTuple):
+    """The clips by what they are for, the seconds of each, and the facts."""
+
+    sides: Sides
+    seconds: dict[Clip, float]
+    facts: Facts
 
 
 class Hearing(nn.Module):
@@ -206,10 +233,14 @@ def guess_measure(model: nn.Module, batch: Guessed) -> dict:
 
 
 class Recognition:
-    """Loss, figures and transcripts of a Recogniser. `search` None: CTC's best path."""
+    """Loss, figures and transcripts of a Recogniser. `search` None: CTC's best path. It was trained
+    on clips of up to `longest` seconds."""
 
-    def __init__(self, goal: str, units: Units, smoothing: float, search: Search | None):
+    def __init__(
+        self, goal: str, units: Units, smoothing: float, search: Search | None, longest: float
+    ):
         self.goal, self.units, self.smoothing, self.search = goal, units, smoothing, search
+        self.longest = longest
 
     def loss(self, model: nn.Module, batch: Spoken) -> Loss:
         """CTC is summed over units, in fp32; attention over units and ends. Together: share x CTC
@@ -258,21 +289,25 @@ class Recognition:
 
     @torch.no_grad()
     def predict(self, model: nn.Module, given: str, _out: Path) -> dict:
-        """A clip's transcript; a phrase that would be said over and over is said once."""
-        bands = MELS(load_clip(Path(given), MELS.rate))
-        features = bands[None].to(model.ctc.weight.device)
-        (text,) = self.transcripts(model.eval(), features, torch.tensor([len(bands)]))
-        return {"transcript": " ".join(without_loops(text.split()))}
+        """A clip's transcript; a phrase that would be said over and over is said once. A clip that
+        is longer than those of the training is heard in pieces, cut where it is quiet."""
+        said = []
+        for piece in cut_at_pauses(load_clip(Path(given), MELS.rate), MELS.rate, self.longest):
+            bands = MELS(piece)
+            features = bands[None].to(model.ctc.weight.device)
+            (text,) = self.transcripts(model.eval(), features, torch.tensor([len(bands)]))
+            said += without_loops(text.split())
+        return {"transcript": " ".join(said)}
 
 
-def readable(data: Path, max_seconds: float, language: str) -> dict[Clip, float]:
-    """The clips of a corpus that can be learned from, and their seconds; others are named and
-    skipped: without a sound or a transcript that can be read, or too long."""
-    seconds = clips_up_to(max_seconds, readable_texts(speech_clips(data), language))
+def readable(clips: list[Clip], max_seconds: float, language: str, **leeway) -> dict[Clip, float]:
+    """The clips that can be learned from, and their seconds; others are named and skipped: without
+    a sound or a transcript that can be read, or too long. `leeway`: of `keep_readable`."""
+    seconds = clips_up_to(max_seconds, readable_texts(clips, language, **leeway), **leeway)
     if sum(seconds.values()) > CHECKED_SECONDS:
         return seconds
-    clips = keep_readable([*seconds], lambda clip: load_clip(clip.path, MELS.rate), "clips")
-    return {clip: seconds[clip] for clip in clips}
+    kept = keep_readable([*seconds], lambda c: load_clip(c.path, MELS.rate), "clips", **leeway)
+    return {clip: seconds[clip] for clip in kept}
 
 
 def frames_of(seconds: float) -> int:
@@ -280,12 +315,62 @@ def frames_of(seconds: float) -> int:
     return MELS.frames(int(seconds * MELS.rate))
 
 
-def usable(parts: Sides, units: Units, seconds: dict[Clip, float], speed: float) -> Sides:
+def usable(parts: Sides, units: Units, seconds: dict[Clip, float], speed: float, **leeway) -> Sides:
     """Those whose transcripts the units can write, and CTC's frames can hold at that speed."""
     left = {clip: -(-frames_of(each / speed) // 4) for clip, each in seconds.items()}
-    clips = within_units([*{clip: None for part in parts for clip in part}], units)
-    kept = {*long_enough(clips, units, left.__getitem__)}
-    return insist_on_both(Sides(*([clip for clip in part if clip in kept] for part in parts)))
+    clips = within_units([*{clip: None for part in parts for clip in part}], units, **leeway)
+    kept = {*long_enough(clips, units, left.__getitem__, **leeway)}
+    return Sides(*([clip for clip in part if clip in kept] for part in parts))
+
+
+def shared_out(
+    data: Path, valid_share: float, max_seconds: float, language: str, count: int, by_heart: bool,
+    fastest: float,
+) -> Parts:  # fmt: skip
+    """The clips of a corpus, and what there is to know of them: `count` word pieces among it."""
+    clips = speech_clips(data)
+    language = language or language_of(clip.text for clip in clips)
+    seconds = readable(clips, max_seconds, language)
+    parts = Sides([*seconds], [*seconds], []) if by_heart else sides([*seconds], valid_share)
+    units = pieces([clip.text for clip in parts.train], count)
+    parts = insist_on_both(usable(parts, units, seconds, fastest))
+    seen = (each.tolist() for each in statistics(parts.train))
+    return Parts(parts, seconds, Facts(language, units.record(), *seen))
+
+
+def asked_for(
+    data: Path | None, kept: Kept, valid_share: float, max_seconds: float, by_heart: bool,
+    fastest: float,
+) -> Parts:  # fmt: skip
+    """The clips of one split, or none at all; the others need not be there."""
+    facts, parts = Facts(**kept.facts), Sides([], [], [])
+    if kept.split is None:
+        return Parts(parts, {}, facts)
+    seconds: dict[Clip, float] = {}
+
+    def look(clips: list[Clip]) -> list[Clip]:
+        found = readable(clips, max_seconds, facts.language, **FEW)
+        seconds.update(found)
+        return [*found]
+
+    clips = speech_clips(needed(data, "a corpus of clips with transcripts"), kept.split)
+    whole = by_heart and kept.split != "test"
+    found = look(clips) if whole else side(clips, kept.split, valid_share, look)
+    parts = parts._replace(**{kept.split: found})
+    if found:
+        parts = usable(parts, Units.of(facts.units), seconds, fastest, **FEW)
+    return Parts(parts, seconds, facts)
+
+
+def invented(units: Units) -> Invented:
+    """Clips of nothing, as `Spectra` has them: of so many frames that CTC can write their units."""
+
+    def clip(index: int) -> tuple[Clip, torch.Tensor]:
+        numbers = torch.randint(FIRST, units.count, (3 + 2 * index,)).tolist()
+        text = units.decode(numbers)
+        return Clip(Path(), text), torch.randn(8 * len(text) + 64 + 24 * index, MELS.bands)
+
+    return Invented(clip)
 
 
 def statistics(clips: list[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -323,6 +408,7 @@ def task(
     max_seconds: float = 30.0,
     language: str = "",
     by_heart: bool = False,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: clips with transcripts, in LJSpeech's, LibriSpeech's or Common Voice's layout.
 
@@ -336,7 +422,7 @@ def task(
     - `beam`: texts that the joint search follows (0: CTC's best path); `search_ctc_weight`,
       `length_power` and `repetition` are the search's own.
     - `valid_share` of the sentences is held out where the corpus names no split.
-    - `max_seconds`: longer clips are left out.
+    - `max_seconds`: longer clips are left out; to be transcribed they are cut into pieces.
     - `language` of the transcripts, a code such as `de`; empty: English and Turkish are told by the
       words. In English, numbers become words; others have their own small letters.
     - `by_heart`: validate on the training clips: a check, not a training.
@@ -352,14 +438,19 @@ def task(
         ("repetition", repetition, 1, 10), ("valid_share", valid_share, 0.01, 0.9),
         ("max_seconds", max_seconds, 0.5, 3600),
     ])  # fmt: skip
-    seconds = readable(needed(data, "a corpus of clips with transcripts"), max_seconds, language)
-    parts = Sides([*seconds], [*seconds], []) if by_heart else sides([*seconds], valid_share)
-    table = pieces([clip.text for clip in parts.train], units)
     speeds = SPEEDS if augment else (1.0,)
-    parts = usable(parts, table, seconds, max(speeds))
-    lengths = [frames_of(seconds[clip] / min(speeds)) for clip in parts.train]
-    spectra = [Spectra(parts.train, MELS, speeds), *(Spectra(part, MELS) for part in parts[1:])]
-    seen = statistics(parts.train)
+    if kept is None:
+        corpus = needed(data, "a corpus of clips with transcripts")
+        parts = shared_out(corpus, valid_share, max_seconds, language, units, by_heart, max(speeds))
+    else:
+        parts = asked_for(data, kept, valid_share, max_seconds, by_heart, max(speeds))
+        augment, speeds = False, (1.0,)
+    seen, table = parts.facts.seen, Units.of(parts.facts.units)
+    train, *held = parts.sides
+    lengths = [frames_of(parts.seconds[clip] / min(speeds)) for clip in train]
+    spectra = [Spectra(train, MELS, speeds), *(Spectra(part, MELS) for part in held)]
+    if kept is not None and kept.split is None:
+        spectra[0] = invented(table)
     sizes = Sizes(width, heads, blocks, layers, kernel, dropout)
     if goal == "encoder":
         names = Names(*seen, NAMES)
@@ -373,13 +464,14 @@ def task(
             loss=guess_loss,
             measure=guess_measure,
             length=lengths.__getitem__,
+            facts=parts.facts._asdict(),
         )
     first = ctc_weight_first if anneal_epochs else ctc_weight
     hidden = masks() if augment else None
     sets = [Sentences(spectra[0], table, seen[0], Share(first, ctc_weight, anneal_epochs), hidden)]
     sets += [Sentences(each, table, seen[0], Share(ctc_weight, ctc_weight)) for each in spectra[1:]]
     search = Search(beam, search_ctc_weight, length_power, repetition) if beam else None
-    figures = Recognition(goal, table, label_smoothing, search)
+    figures = Recognition(goal, table, label_smoothing, search, max_seconds)
     return Task(
         model=lambda: Recogniser(seen, sizes, table, writes=goal != "ctc"),
         train=sets[0],
@@ -391,4 +483,5 @@ def task(
         predict=figures.predict,
         length=lengths.__getitem__,
         monitor="wer",
+        facts=parts.facts._asdict(),
     )

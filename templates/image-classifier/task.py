@@ -9,17 +9,19 @@ autotrain evaluate runs/image-classifier
 import functools
 import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torchvision.models import efficientnet_b0
 from torchvision.transforms import InterpolationMode, v2
 
-from autotrain import Task
+from autotrain import Kept, Task
 from autotrain.blocks.classes import (
     balanced_weights,
     insist_on_samples,
     insist_on_validation,
+    of_known,
     say_empty_folders,
 )
 from autotrain.blocks.images import (
@@ -29,7 +31,8 @@ from autotrain.blocks.images import (
     load_image,
     several_classes,
 )
-from autotrain.blocks.layouts import image_splits
+from autotrain.blocks.invented import Invented
+from autotrain.blocks.layouts import image_splits, split_folder
 from autotrain.blocks.mixing import Mixed
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.samples import keep_readable, split_by_name
@@ -41,7 +44,29 @@ NORMALISE = {1: ([0.449], [0.226]), 3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.
 
 CHECKED_PIXELS = 50_000_000  # decoded at once up to here (about 1 s), else checked by header
 
+FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
+
 Labelled = tuple[Path, int]
+Sizes = dict[Path, tuple[int, int]]
+
+
+class Facts(NamedTuple):
+    """What a model needs to know of its data: the `classes` in the order of its outputs and how
+    much a sample of each counts, the `side` of its pictures in pixels, and whether the validation
+    was `held_out` of the training."""
+
+    classes: list[str]
+    weights: list[float] | None
+    side: int
+    held_out: bool
+
+
+class Parts(NamedTuple):
+    """The pictures by what they are for."""
+
+    train: list[Labelled]
+    valid: list[Labelled]
+    test: list[Labelled]
 
 
 class Stage(nn.Module):
@@ -112,6 +137,11 @@ def strong() -> list[nn.Module]:
 AUGMENTATIONS = {"usual": usual, "strong": strong, "none": list}
 
 
+def noise(side: int, channels: int, prepared: nn.Module) -> torch.Tensor:
+    """A picture of nothing, as the model is given it."""
+    return prepared(torch.randint(256, (channels, side, side), dtype=torch.uint8))
+
+
 def labelled(classes: dict[str, list[Path]], names: list[str]) -> list[Labelled]:
     """(path, class index) of every image, in the order of the classes."""
     return [(path, names.index(name)) for name, paths in classes.items() for path in paths]
@@ -128,11 +158,9 @@ def stratified(items: list[Labelled], share: float) -> tuple[list[Labelled], lis
     return train, valid
 
 
-Sizes = dict[Path, tuple[int, int]]
-
-
-def readable(sides: dict[str, list[Labelled]]) -> tuple[dict[str, list[Labelled]], Sizes]:
-    """The images of each side that can be read, and the width and height of all.
+def readable(sides: dict[str, list[Labelled]], **leeway) -> tuple[dict[str, list[Labelled]], Sizes]:
+    """The images of each side that can be read, and the width and height of all. `leeway`: of
+    `keep_readable`.
 
     The share that may be damaged is of all sides together: one picture of a small test is not
     over a tenth of the data.
@@ -142,11 +170,52 @@ def readable(sides: dict[str, list[Labelled]]) -> tuple[dict[str, list[Labelled]
     def header(item: Labelled) -> None:
         sizes[item[0]] = image_size(item[0])
 
-    kept = keep_readable([item for side in sides.values() for item in side], header, "images")
+    items = [item for side in sides.values() for item in side]
+    kept = keep_readable(items, header, "images", **leeway)
     if sum(width * height for width, height in sizes.values()) <= CHECKED_PIXELS:
-        kept = keep_readable(kept, lambda item: load_image(item[0], 32), "images")
+        kept = keep_readable(kept, lambda item: load_image(item[0], 32), "images", **leeway)
     good = {*kept}
     return {name: [item for item in side if item in good] for name, side in sides.items()}, sizes
+
+
+def shared_out(
+    data: Path, valid_share: float, by_heart: bool, balanced: bool, size: int, smallest: int
+) -> tuple[Parts, Facts]:
+    """The pictures of a folder, and what there is to know of them; `size`: 0, or their side."""
+    splits = image_splits(data)
+    classes = splits["train"] if "train" in splits else splits["all"]
+    names = several_classes(classes)
+    say_empty_folders(classes)
+    found, sizes = readable({side: labelled(each, names) for side, each in splits.items()})
+    held_out = not by_heart and "valid" not in splits
+    train = valid = found["train"] if "train" in found else found["all"]
+    if held_out:
+        train, valid = stratified(train, valid_share)
+    elif not by_heart:
+        valid = found["valid"]
+    labels = [label for _, label in train]
+    insist_on_samples(names, labels)
+    insist_on_validation(valid)
+    weights = balanced_weights(labels, len(names)) if balanced else None
+    side = size or common_size([sizes[path] for path, _ in train + valid], 32, 224)
+    facts = Facts(names, weights, max(side, smallest), held_out)
+    return Parts(train, valid, found.get("test", [])), facts
+
+
+def asked_for(
+    data: Path, split: str, facts: Facts, valid_share: float, by_heart: bool
+) -> list[Labelled]:
+    """The pictures of one split, the others need not be there; of classes that the model knows."""
+    split = "train" if by_heart and split == "valid" else split
+    held_out = facts.held_out and split != "test"
+    classes = None if held_out else split_folder(data, split)
+    if classes is None:
+        splits = image_splits(data)
+        whole = held_out or split == "train"
+        classes = splits.get("train", splits.get("all")) if whole else splits.get(split, {})
+    items = labelled(of_known(classes, facts.classes), facts.classes)
+    items = readable({split: items}, **FEW)[0][split] if items else []
+    return stratified(items, valid_share)[split == "valid"] if held_out else items
 
 
 def answer(model: nn.Module, given: str, out: Path, *, names, side, channels, prepared) -> dict:
@@ -176,6 +245,7 @@ def task(
     weights: str = "",
     valid_share: float = 0.2,
     by_heart: bool = False,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: a folder per class, or `train/`, `valid/` and `test/` that hold such folders.
 
@@ -200,28 +270,25 @@ def task(
         ("label_smoothing", label_smoothing, 0, 0.95), ("mixup", mixup, 0, 10),
         ("valid_share", valid_share, 0.01, 0.9),
     ])  # fmt: skip
-    splits = image_splits(needed(data, "a folder of images per class"))
-    classes = splits["train"] if "train" in splits else splits["all"]
-    names = several_classes(classes)
-    say_empty_folders(classes)
-    parts, sizes = readable({side: labelled(found, names) for side, found in splits.items()})
-    tested = parts.get("test", [])
-    if by_heart:
-        train = valid = parts.get("train") or parts["all"]
-    elif "valid" in parts:
-        train, valid = parts["train"], parts["valid"]
+    if kept is None:
+        folder = needed(data, "a folder of images per class")
+        balanced = class_weights == "balanced"
+        parts, facts = shared_out(folder, valid_share, by_heart, balanced, size, SMALLEST[arch])
     else:
-        train, valid = stratified(parts["all"], valid_share)
-    labels = [label for _, label in train]
-    insist_on_samples(names, labels)
-    insist_on_validation(valid)
-    known = [sizes[path] for path, _ in train + valid]
-    side = max(size or common_size(known, 32, 224), SMALLEST[arch])
+        facts = Facts(**kept.facts)
+        parts = Parts([], [], [])
+        if kept.split is not None:
+            folder = needed(data, "a folder of images per class")
+            asked = asked_for(folder, kept.split, facts, valid_share, by_heart)
+            parts = parts._replace(**{kept.split: asked})
+    names, side = facts.classes, facts.side
     steps = prepare(channels)
     plain = v2.Compose(steps)
     varied = v2.Compose([*chance(flip, augmentation), *steps]) if augment else plain
-    pictures = ImageSet(train, side, channels, varied)
-    start = read_weights(Path(weights)) if weights else {}
+    pictures = ImageSet(parts.train, side, channels, varied if kept is None else plain)
+    if kept is not None and kept.split is None:
+        pictures = Invented(lambda index: (noise(side, channels, plain), index % len(names)))
+    start = read_weights(Path(weights)) if weights and kept is None else {}
 
     def build() -> nn.Module:
         if arch == "cnn":
@@ -234,13 +301,14 @@ def task(
 
     return Task.classification(
         model=build,
-        train=Mixed(pictures, len(names), mixup) if mixup else pictures,
-        valid=ImageSet(valid, side, channels, plain),
-        test=ImageSet(tested, side, channels, plain) if tested else None,
+        train=Mixed(pictures, len(names), mixup) if mixup and kept is None else pictures,
+        valid=ImageSet(parts.valid, side, channels, plain),
+        test=ImageSet(parts.test, side, channels, plain) if parts.test else None,
         label_smoothing=label_smoothing,
-        class_weights=balanced_weights(labels, len(names)) if class_weights == "balanced" else None,
+        class_weights=facts.weights,
         classes=names,
         predict=functools.partial(
             answer, names=names, side=side, channels=channels, prepared=plain
         ),
+        facts=facts._asdict(),
     )

@@ -11,17 +11,19 @@ import math
 from collections import Counter
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from autotrain import Loss, Task
+from autotrain import Kept, Loss, Task
 from autotrain.blocks.augment import Augmented
 from autotrain.blocks.convolutions import Convolution, InvertedResidual, halved, mask_of
 from autotrain.blocks.ctc import beam_search, check_text, greedy
 from autotrain.blocks.distilling import Posteriors, distilled
 from autotrain.blocks.error_rates import recognised
 from autotrain.blocks.features import check_scale, load_features, look_at, normalised_landmarks
+from autotrain.blocks.invented import Invented
 from autotrain.blocks.landmarks import (
     are_landmarks,
     are_numbered,
@@ -38,12 +40,13 @@ from autotrain.blocks.mixing import MixedSequences, Utterances, pad_utterances
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.recurrent import BiLSTM
 from autotrain.blocks.samples import Loaded, keep_readable
-from autotrain.blocks.splitting import kept_for_testing, split_samples
+from autotrain.blocks.splitting import kept_for_testing, samples_of, split_samples
 
 BLANK, UNKNOWN = 0, 1
 LEAST_FRAMES = 4.0  # frames a gloss, of a partner to mix with
 CHECKED_BYTES = 256 << 20  # a set up to here is read at once, a larger one checked by its headers
 NAMED = 5  # glosses that a warning names
+FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 STATISTICS = 400  # sentences, evenly spread, for mean and spread
 
 _log = logging.getLogger(__name__)
@@ -109,6 +112,37 @@ class Student(Model):
         return self.head(self.dropout(self.last(found, half)).transpose(1, 2))
 
 
+class Form(NamedTuple):
+    """Of most sentences: the `shape` of a frame, and their `largest` value (0: not measured)."""
+
+    shape: tuple[int, ...]
+    largest: float
+
+
+class Facts(NamedTuple):
+    """What a model needs to know of its data: the `glosses` in the order of its outputs, the
+    `shape` of a frame, and the `largest` value of a usual sentence, see `Form`. Mean and spread are
+    in its checkpoints."""
+
+    glosses: list[str]
+    shape: list[int]
+    largest: float
+
+    @property
+    def form(self) -> Form:
+        return Form(tuple(self.shape), self.largest)
+
+
+class Parts(NamedTuple):
+    """The sentences by what they are for, the frames of those for training, and the facts."""
+
+    train: list[Features]
+    valid: list[Features]
+    test: list[Features]
+    frames: dict[Path, int]
+    facts: Facts
+
+
 class Sentences(torch.utils.data.Dataset):
     """Index -> (features [frames, size], tokens [glosses]), landmarks normalised by sentence."""
 
@@ -170,8 +204,11 @@ class Varied:
         return features + self.mean
 
 
-def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tuple[int, ...]]:
-    """The sentences one can train on, their frames, and the shape of a frame that most have.
+def readable(
+    rows: list[Features], form: Form | None = None, **leeway
+) -> tuple[list[Features], dict[Path, int], Form]:
+    """The sentences one can train on, their frames, and the form that most have, or that is given.
+    `leeway`: of `keep_readable`.
 
     The others are named and skipped: unreadable, of another width or scale, not finite, without
     glosses, or with more of them than CTC has frames for.
@@ -182,33 +219,36 @@ def readable(rows: list[Features]) -> tuple[list[Features], dict[Path, int], tup
         seen[row.path] = look_at(row.path)
         check_text(row.path, row.glosses, halved(seen[row.path].frames))
 
-    rows = keep_readable(rows, header, "feature files")
-    shape = Counter(tuple(seen[row.path].shape) for row in rows).most_common(1)[0][0]
+    rows = keep_readable(rows, header, "feature files", **leeway)
+    if form is None:
+        shapes = Counter(tuple(seen[row.path].shape) for row in rows)
+        form = Form(shapes.most_common(1)[0][0], 0.0)
     few = sum(each.bytes for each in seen.values()) <= CHECKED_BYTES
     largest = {}
 
     def whole(row: Features) -> None:
-        if few or tuple(seen[row.path].shape) != shape:
-            largest[row.path] = float(load_features(row.path, shape).abs().max())
+        if few or tuple(seen[row.path].shape) != form.shape:
+            largest[row.path] = float(load_features(row.path, form.shape).abs().max())
 
-    rows = keep_readable(rows, whole, "feature files")
-    if few and not are_landmarks(shape):  # those are measured in their own spread
-        usual = median(largest[row.path] for row in rows)
-        rows = keep_readable(
-            rows, lambda row: check_scale(row.path, largest[row.path], usual), "feature files"
-        )
-    return rows, {row.path: seen[row.path].frames for row in rows}, shape
+    rows = keep_readable(rows, whole, "feature files", **leeway)
+    if few and not are_landmarks(form.shape):  # those are measured in their own spread
+        form = Form(form.shape, form.largest or median(largest[row.path] for row in rows))
+
+        def scale(row: Features) -> None:
+            check_scale(row.path, largest[row.path], form.largest)
+
+        rows = keep_readable(rows, scale, "feature files", **leeway)
+    return rows, {row.path: seen[row.path].frames for row in rows}, form
 
 
-def vocabulary(train: list[Features], valid: list[Features]) -> list[str]:
-    """The glosses to train on. Others in the validation count as errors, and are named."""
-    known = {gloss for row in train for gloss in row.glosses}
-    strange = {g: row.path for row in reversed(valid) for g in row.glosses if g not in known}
+def say_strange(rows: list[Features], glosses: list[str]) -> None:
+    """Name what the rows hold beside the glosses of the training: it counts as an error."""
+    known = {*glosses}
+    strange = {g: row.path for row in reversed(rows) for g in row.glosses if g not in known}
     for gloss, path in [*strange.items()][:NAMED]:
         _log.warning("%s: %s is in no training sentence: it counts as an error", path, gloss)
     if len(strange) > NAMED:
         _log.warning("and %d more such glosses", len(strange) - NAMED)
-    return sorted(known)
 
 
 def statistics(sentences: Sentences, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -217,6 +257,56 @@ def statistics(sentences: Sentences, places: torch.Tensor) -> tuple[torch.Tensor
     frames = torch.cat([sentences[i][0] for i in range(0, len(sentences), stride)])
     seen = with_hands(frames.double(), places)
     return seen.mean(0).float(), seen.std(0, correction=0).clamp(min=1e-3).float(), places
+
+
+def unseen(shape: tuple[int, ...], places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """In the place of `statistics`, for a model whose checkpoint has them."""
+    size = math.prod(shape) + places.shape[1]
+    return torch.zeros(size), torch.ones(size), places
+
+
+def shared_out(data: Path, valid_share: float, by_heart: bool) -> Parts:
+    """The sentences of a folder, and what there is to know of them."""
+    rows, frames, form = readable(feature_table(data))
+    train = valid = rows
+    if not by_heart:
+        train, valid = split_samples(rows, valid_share, lambda row: row.signer, "signer")
+    glosses = sorted({gloss for row in train for gloss in row.glosses})
+    say_strange(valid, glosses)
+    facts = Facts(glosses, [*form.shape], form.largest)
+    return Parts(train, valid, kept_for_testing(rows), frames, facts)
+
+
+def asked_for(data: Path | None, kept: Kept, valid_share: float, by_heart: bool) -> Parts:
+    """The sentences of one split, or none at all; the others need not be there."""
+    facts = Facts(**kept.facts)
+    parts = Parts([], [], [], {}, facts)
+    if kept.split is None:
+        return parts
+
+    def usable(rows: list[Features]) -> list[Features]:
+        return readable(rows, facts.form, **FEW)[0]
+
+    rows = feature_table(needed(data, "a folder of .npz features"), kept.split)
+    if by_heart and kept.split != "test":
+        found = usable(rows)
+    else:
+        found = samples_of(
+            rows, kept.split, valid_share, lambda row: row.signer, "signer", usable
+        )  # fmt: skip
+    say_strange(found, facts.glosses)
+    return parts._replace(**{kept.split: found})
+
+
+def invented(facts: Facts) -> Invented:
+    """Sentences of nothing, of the form of those that a model learned from."""
+    size, classes = math.prod(facts.shape), UNKNOWN + 1 + len(facts.glosses)
+
+    def sentence(index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = torch.randint(UNKNOWN + 1, classes, (2 + index % 3,))
+        return torch.randn(32 + 9 * index, size), tokens
+
+    return Invented(sentence)
 
 
 class Recognition:
@@ -287,6 +377,7 @@ def task(
     beam: int = 0,
     valid_share: float = 0.2,
     by_heart: bool = False,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: .npz features and a table `file,glosses[,signer,split]`.
 
@@ -311,14 +402,14 @@ def task(
         ("hidden", hidden, 0, 0.9), ("beam", beam, 0, 1000),
         ("valid_share", valid_share, 0.01, 0.9),
     ])  # fmt: skip
-    rows, frames, shape = readable(feature_table(needed(data, "a folder of .npz features")))
-    parts = (rows, rows)
-    if not by_heart:
-        parts = split_samples(rows, valid_share, lambda row: row.signer, "signer")
-    glosses = vocabulary(*parts)
-    train, valid = (Sentences(part, glosses, shape, dominant) for part in parts)
-    tested = kept_for_testing(rows)
-    seen = statistics(train, hand_places(shape))
+    if kept is None:
+        parts = shared_out(needed(data, "a folder of .npz features"), valid_share, by_heart)
+    else:
+        parts = asked_for(data, kept, valid_share, by_heart)
+    glosses, shape = parts.facts.glosses, parts.facts.form.shape
+    train, valid, test = (Sentences(rows, glosses, shape, dominant) for rows in parts[:3])
+    places = hand_places(shape)
+    seen = statistics(train, places) if kept is None else unseen(shape, places)
     classes = UNKNOWN + 1 + len(glosses)
 
     def build(which: str) -> nn.Module:
@@ -326,14 +417,14 @@ def task(
             return Teacher(seen, classes, width, dropout)
         return Student(seen, classes, student_width, student_blocks, dropout / 2)
 
-    varied = train
-    if augment:
+    varied = train if kept is None or kept.split else invented(parts.facts)
+    if augment and kept is None:
         mean = seen[0][: math.prod(shape)]
         varied = Augmented(train, Varied(shape, mean, hidden, flip))
-    if mixup:
+    if mixup and kept is None:
         varied = MixedSequences(varied, mixup, share=0.5, frames_per_token=LEAST_FRAMES)
     figures = Recognition(glosses, label_smoothing, beam)
-    lengths = [frames[row.path] for row in parts[0]]
+    lengths = [parts.frames[row.path] for row in parts.train] if kept is None else []
     made = Task(
         model=lambda: build(model),
         train=varied,
@@ -341,12 +432,13 @@ def task(
         collate=pad_utterances,
         loss=figures.loss,
         measure=figures.measure,
-        length=lengths.__getitem__,
+        length=lengths.__getitem__ if kept is None else None,
         monitor="wer",
-        test=Sentences(tested, glosses, shape, dominant) if tested else None,
+        test=test if len(test) else None,
         predict=functools.partial(figures.predict, shape=shape, dominant=dominant),
+        facts=parts.facts._asdict(),
     )
-    if model == "teacher" or not teacher:
+    if model == "teacher" or not teacher or kept is not None:
         return made
     return distilled(
         made, lambda: build("teacher"), teacher, alpha=alpha, temperature=temperature, read=read

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from autotrain import Loss, Task
+from autotrain import Kept, Loss, Task
 from autotrain.blocks.audio import (
     clip_seconds,
     load_clip,
@@ -20,11 +20,12 @@ from autotrain.blocks.audio import (
     sound_of,
     write_clip,
 )
+from autotrain.blocks.invented import Invented
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import all_between
 from autotrain.blocks.samples import Loaded, keep_readable
-from autotrain.blocks.transcripts import sides
+from autotrain.blocks.transcripts import Sides, side, sides
 
 RATE = 16_000  # hertz; clips of another rate are resampled
 HOP = 320  # samples between frames: 20 ms
@@ -35,6 +36,7 @@ FLOOR_DB = -90.0  # re a sine of full scale; below it everything is silence
 
 STATISTICS_CLIPS = 200  # of the training clips, evenly spread, for the level and its spread
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
+FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 # Of `draw`: title, unit upwards, and of a picture its lowest and highest value and its colours.
 PANELS = (
     ("sound", ""),
@@ -52,6 +54,13 @@ class Frames(NamedTuple):
     spectra: torch.Tensor
     lengths: torch.Tensor
     frames: int
+
+
+class Parts(NamedTuple):
+    """The clips by what they are for, and the seconds of each that are used."""
+
+    sides: Sides
+    seconds: dict[Clip, float]
 
 
 class Autoencoder(nn.Module):
@@ -102,29 +111,59 @@ class Spectra(torch.utils.data.Dataset):
 
 def spectrum(clip: Clip, max_seconds: float) -> torch.Tensor:
     """The log-magnitude spectrum of a clip in dB [frames, 441]."""
-    samples = load_clip(clip.path, RATE, max_seconds)
+    return spectrum_of(load_clip(clip.path, RATE, max_seconds))
+
+
+def spectrum_of(samples: torch.Tensor) -> torch.Tensor:
+    """[samples] -> [frames, 441] in dB."""
     return log_spectrum(samples, n_fft=N_FFT, window=WINDOW, hop=HOP, floor_db=FLOOR_DB)
 
 
-def readable_clips(data: Path, max_seconds: float) -> dict[Clip, float]:
-    """The clips of a folder that can be read, and the seconds of each that are used."""
-    seconds: dict[Path, float] = {}
+def readable_clips(clips: list[Clip], max_seconds: float, **leeway) -> dict[Clip, float]:
+    """The clips that can be read, and the seconds of each that are used. `leeway`: of
+    `keep_readable`."""
+    seconds: dict[Clip, float] = {}
 
     def header(clip: Clip) -> None:
-        seconds[clip.path] = min(clip_seconds(clip.path), max_seconds)
+        seconds[clip] = min(clip_seconds(clip.path), max_seconds)
 
-    clips = keep_readable(speech_clips(data), header, "clips")
+    clips = keep_readable(clips, header, "clips", **leeway)
     if sum(seconds.values()) <= CHECKED_SECONDS:
-        clips = keep_readable(clips, lambda c: load_clip(c.path, RATE, max_seconds), "clips")
-    return {clip: seconds[clip.path] for clip in clips}
+        clips = keep_readable(
+            clips, lambda c: load_clip(c.path, RATE, max_seconds), "clips", **leeway
+        )
+    return {clip: seconds[clip] for clip in clips}
 
 
-def place(clip: Clip) -> str:
-    """The clip's name and its folder's: what it is held out by."""
-    return "/".join(clip.path.parts[-2:])
+def name_of(clip: Clip, folder: Path) -> str:
+    """What a clip is held out by: its name and its folder's, whatever the corpus is called."""
+    return "/".join(["clips", *clip.path.relative_to(folder).parts][-2:])
 
 
-def level_and_spread(spectra: Spectra) -> tuple[float, float]:
+def shared_out(folder: Path, valid_share: float, max_seconds: float) -> Parts:
+    """The clips of a folder, by what they are for."""
+    seconds = readable_clips(speech_clips(folder), max_seconds)
+    alike = functools.partial(name_of, folder=folder)
+    return Parts(sides([*seconds], valid_share, alike), seconds)
+
+
+def asked_for(folder: Path, split: str | None, valid_share: float, max_seconds: float) -> Parts:
+    """The clips of one split, or none at all; the others need not be there."""
+    parts, seconds = Sides([], [], []), {}
+    if split is None:
+        return Parts(parts, seconds)
+
+    def look(clips: list[Clip]) -> list[Clip]:
+        found = readable_clips(clips, max_seconds, **FEW)
+        seconds.update(found)
+        return [*found]
+
+    alike = functools.partial(name_of, folder=folder)
+    found = side(speech_clips(folder, split), split, valid_share, look, alike)
+    return Parts(parts._replace(**{split: found}), seconds)
+
+
+def level_and_spread(spectra: Spectra) -> dict:
     """Mean and standard deviation in dB over all elements of the clips looked at."""
     stride = -(-len(spectra) // STATISTICS_CLIPS)
     count, total, squares = 0, 0.0, 0.0
@@ -134,7 +173,12 @@ def level_and_spread(spectra: Spectra) -> tuple[float, float]:
         total += float(values.sum())
         squares += float(values.square().sum())
     level = total / count
-    return level, max(squares / count - level**2, 1.0) ** 0.5
+    return {"level": level, "spread": max(squares / count - level**2, 1.0) ** 0.5}
+
+
+def invented(level: float, spread: float) -> Invented:
+    """Spectra of nothing, as loud as those that a model learned from."""
+    return Invented(lambda index: level + spread * torch.randn(40 + 9 * index, FEATURES))
 
 
 def pad(clips: list[torch.Tensor]) -> Frames:
@@ -169,11 +213,14 @@ def measure(model: nn.Module, batch: Frames) -> dict:
 
 
 def answer(model: nn.Module, given: str, out: Path, max_seconds: float) -> dict:
-    """What is left of a clip: as a WAV, as a picture, and in figures."""
-    samples = load_clip(Path(given), RATE, max_seconds)
-    seen = spectrum(Clip(Path(given)), max_seconds)
-    normalised, output = model(seen[None].to(model.level.device))
-    latent = model.encode(normalised)[0].float().cpu()
+    """What is left of a clip: as a WAV, as a picture, and in figures. One that is longer than those
+    of the training goes through the model in pieces of their length."""
+    samples = load_clip(Path(given), RATE)
+    seen = spectrum_of(samples)
+    pieces = seen.to(model.level.device).split(max(int(max_seconds * RATE / HOP), 1))
+    each = [model(piece[None]) for piece in pieces]
+    normalised, output = (torch.cat(those, dim=1) for those in zip(*each, strict=True))
+    latent = torch.cat([model.encode(known)[0] for known, _ in each]).float().cpu()
     found = (output[0] * model.spread + model.level).cpu()
     sound = sound_of(found, n_fft=N_FFT, window=WINDOW, hop=HOP)
     wav, picture = (out / f"{Path(given).stem}{suffix}" for suffix in (".wav", ".png"))
@@ -221,26 +268,31 @@ def task(
     dropout: float = 0.0,
     valid_share: float = 0.2,
     max_seconds: float = 20.0,
+    kept: Kept | None = None,
 ) -> Task:
     """`data`: a folder of clips in any layout of autotrain.blocks.layouts (None: those shipped).
 
     `latent`: numbers per frame. `width` of the LSTMs: 434 gives 5.8 M parameters. `dropout`
     between LSTM layers. `valid_share` of the clips is held out where the layout names no
-    validation. Of each clip the first `max_seconds` are used.
+    validation. Of each clip the first `max_seconds` are learned from.
     """
     all_between([
         ("latent", latent, 1, 4096), ("width", width, 1, 8192), ("dropout", dropout, 0, 0.95),
         ("valid_share", valid_share, 0.01, 0.9), ("max_seconds", max_seconds, 0.1, 3600),
     ])  # fmt: skip
     folder = data or Path(__file__).parent / "clips"
-    seconds = readable_clips(folder, max_seconds)
-    parts = sides([*seconds], valid_share, place)
-    frames = [seconds[clip] * RATE / HOP for clip in parts.train]
-    spectra, valid, test = (Spectra(part, max_seconds) for part in parts)
-    level, spread = level_and_spread(spectra)
+    if kept is None:
+        parts = shared_out(folder, valid_share, max_seconds)
+    else:
+        parts = asked_for(folder, kept.split, valid_share, max_seconds)
+    frames = [parts.seconds[clip] * RATE / HOP for clip in parts.sides.train]
+    train, valid, test = (Spectra(clips, max_seconds) for clips in parts.sides)
+    facts = level_and_spread(train) if kept is None else kept.facts
+    if kept is not None and kept.split is None:
+        train = invented(**facts)
     return Task(
-        model=lambda: Autoencoder(level, spread, latent, width, dropout),
-        train=spectra,
+        model=lambda: Autoencoder(facts["level"], facts["spread"], latent, width, dropout),
+        train=train,
         valid=valid,
         test=test if len(test) else None,
         collate=pad,
@@ -248,4 +300,5 @@ def task(
         measure=measure,
         length=frames.__getitem__,
         predict=functools.partial(answer, max_seconds=max_seconds),
+        facts=facts,
     )

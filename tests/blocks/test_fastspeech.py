@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autotrain.blocks.fastspeech import FeedForwards, Near, VariancePredictor, regulated
+from autotrain.blocks.fastspeech import FeedForwards, Near, VariancePredictor, attended, regulated
 from autotrain.blocks.losses import inside
 from autotrain.errors import AutotrainError
 
@@ -57,3 +57,11 @@ def test_widths_that_heads_do_not_divide_and_even_kernels_are_refused():
     for width, heads, kernel in ((9, 3, 3), (8, 3, 3), (8, 2, 4)):
         with pytest.raises(AutotrainError, match=f"width {width}, {heads} heads, kernel {kernel}"):
             FeedForwards(width, 1, heads, 8, kernel, 0.0)
+
+
+def test_what_is_heard_is_what_torchs_own_attention_hears():
+    torch.manual_seed(0)
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval()
+    vectors, kept = torch.randn(2, 5, 8), inside(torch.tensor([5, 3]), 5)
+    wanted = attention(vectors, vectors, vectors, key_padding_mask=~kept, need_weights=False)[0]
+    assert torch.allclose(attended(attention, vectors, kept), wanted, atol=1e-6)

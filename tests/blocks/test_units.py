@@ -151,3 +151,20 @@ def test_a_model_on_meta_holds_the_table_too():
     with torch.device("meta"):
         kept = u.KeptUnits(u.characters(["abc"]))
     assert kept.table.device.type == "meta"
+
+
+def test_units_come_back_from_their_record(worded):
+    for made in (u.characters(["ab c"]), u.symbols([["p", "t"]]), worded):
+        assert u.Units.of(json.loads(json.dumps(made.record()))) == made
+
+
+@pytest.mark.parametrize("record", [{}, {"kind": "pieces", "table": "?"}, {"kind": "symbols"}])
+def test_what_is_no_record_of_units_is_refused(record):
+    with pytest.raises(AutotrainError, match="record of units"):
+        u.Units.of(record)
+
+
+def test_a_letter_more_is_named_where_other_units_are_loaded():
+    before, now = u.KeptUnits(u.characters(["abc"])), u.KeptUnits(u.characters(["abcd"]))
+    with pytest.raises(RuntimeError, match="not these: 'd' is new"):
+        now.load_state_dict(before.state_dict())

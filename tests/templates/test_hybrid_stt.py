@@ -415,6 +415,21 @@ def test_a_transcript_is_the_same_of_another_rate_and_of_stereo(learned, few, tm
     assert caplog.text.count("44100 Hz are resampled") <= 1
 
 
+def test_a_clip_longer_than_those_of_the_training_is_read_in_pieces(learned, few, tmp_path):
+    """Three clips one behind another, with pauses: what is said of each, in order."""
+    _, model = learned
+    clips = speech_clips(few)
+    parts = [load_clip(clip.path, 16_000) for clip in clips]
+    longest = max(len(part) for part in parts) / 16_000
+    pause = torch.zeros(1600)
+    wav(tmp_path / "long.wav", torch.cat([p for part in parts for p in (part, pause)]))
+    task = known(few, max_seconds=longest + 0.3)
+    said = task.predict(model, str(tmp_path / "long.wav"), tmp_path)["transcript"].split()
+    heard = [task.predict(model, str(clip.path), tmp_path)["transcript"].split() for clip in clips]
+    assert said[: len(heard[0])] == heard[0]
+    assert len(said) > sum(map(len, heard)) / 2
+
+
 def test_a_clip_that_cannot_be_heard_is_refused_by_its_name(learned, tmp_path):
     task, model = learned
     wav(tmp_path / "quiet.wav", torch.zeros(8000))

@@ -5,7 +5,7 @@ once, and nothing but regular files is ever returned, in sorted order.
 """
 
 from autotrain.blocks.layouts.features import Features, feature_table
-from autotrain.blocks.layouts.images import image_folder, image_splits
+from autotrain.blocks.layouts.images import image_folder, image_splits, split_folder
 from autotrain.blocks.layouts.kinds import data_kind
 from autotrain.blocks.layouts.speech import Clip, speech_clips
 
@@ -17,4 +17,5 @@ __all__ = [
     "image_folder",
     "image_splits",
     "speech_clips",
+    "split_folder",
 ]

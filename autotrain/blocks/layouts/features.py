@@ -15,6 +15,7 @@ from autotrain.blocks.layouts.listing import (
     refuse_absent,
 )
 from autotrain.blocks.layouts.rows import column, malformed, read_table
+from autotrain.blocks.layouts.speech import split_named
 from autotrain.errors import AutotrainError
 
 FILE_COLUMNS = ("file", "path", "file_name", "filename", "npz")
@@ -43,15 +44,15 @@ class Signing:
     absent: tuple[Absent, ...] = ()
 
 
-def feature_table(root: Path) -> list[Features]:
+def feature_table(root: Path, split: str | None = None) -> list[Features]:
     """The rows of the .csv or .tsv with columns `file, glosses[, signer, split]`, in its order.
 
     Glosses are separated by spaces. Raises AutotrainError for a malformed line, where there is
-    no such table or file, and where over a tenth of the files it names are missing, empty or named
-    twice with other glosses (fewer are left out; the probe names them).
+    no such table or file, and where over a tenth of the files it names, or of those of one `split`,
+    are missing, empty or named twice with other glosses (fewer are left out; the probe names them).
     """
     signing = signing_in(list_files(root))
-    refuse_absent(root, signing.absent, len(signing.rows) + len(signing.absent))
+    refuse_absent(root, signing.absent, [split_named(row.split) for row in signing.rows], split)
     return list(signing.rows)
 
 
@@ -96,7 +97,7 @@ def signing_in(listing: Listing) -> Signing:
         who = "" if signer is None else cells[signer].strip()
         part = "" if split is None else cells[split].strip().lower()
         said = (tuple(cells[gloss].split()), who, part)
-        found = index.take(name, f"{table}:{number}", said)
+        found = index.take(name, f"{table}:{number}", said, split=split_named(part))
         if isinstance(found, Absent):
             absent.append(found)
         elif found is not None:

@@ -13,6 +13,7 @@ NameClasses = dict[str, list[str]]
 TRAIN = ("train", "training")
 VALID = ("valid", "val", "validation", "dev")
 TEST = ("test", "testing")
+SPLITS = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 def image_folder(root: Path) -> Classes:
@@ -37,6 +38,16 @@ def image_splits(root: Path) -> dict[str, Classes]:
         split: {name: [listing.path(file) for file in files] for name, files in classes.items()}
         for split, classes in splits_in(listing).items()
     }
+
+
+def split_folder(root: Path, split: str) -> Classes | None:
+    """The classes in the folder of that split, whatever lies beside it; None where it has none."""
+    listing = list_files(root)
+    top = _by_folder([file.name for file in listing.filled(IMAGES)])
+    classes = _split(top, SPLITS[split])
+    if classes is None:
+        return None
+    return {name: [listing.path(file) for file in files] for name, files in classes.items()}
 
 
 def splits_in(listing: Listing) -> dict[str, NameClasses]:

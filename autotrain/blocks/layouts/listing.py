@@ -154,10 +154,12 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """A file of the data that cannot be there for training: missing, empty, or there already."""
+    """A file of the data that cannot be there for training: missing, empty, or there already.
+    `split`: as its table names it."""
 
     name: str
     problem: str
+    split: str = ""
 
 
 class Index:
@@ -179,21 +181,25 @@ class Index:
         stem, suffix = os.path.splitext(name)
         return stem if suffix.lower() in self.suffixes else name
 
-    def take(self, name: str, where: str, said: Hashable, folder: str = "") -> File | Absent | None:
+    def take(
+        self, name: str, where: str, said: Hashable, *, folder: str = "", split: str = ""
+    ) -> File | Absent | None:
         """The file that a row means, for no other row; None: the same was `said` of it before.
 
-        `where`: the row, for a person. Rows that say different things of one file would be on both
-        sides of a split: the first counts.
+        `where`: the row, for a person; `split`: as it names it. Rows that say different things of
+        one file would be on both sides of a split: the first counts.
         """
         found = self.find(name, folder)
         if found is None:
-            return Absent(name, f"missing; {where} names it")
+            return Absent(name, f"missing; {where} names it", split)
         if not found.size:
-            return Absent(found.name, "an empty file")
+            return Absent(found.name, "an empty file", split)
         first, same = self.taken.setdefault(found.name, (where, said))
         if first == where:
             return found
-        return None if same == said else Absent(found.name, f"named twice, by {first} and {where}")
+        if same == said:
+            return None
+        return Absent(found.name, f"named twice, by {first} and {where}", split)
 
     def find(self, name: str, folder: str = "") -> File | None:
         """The file meant; `folder`, the exact suffix and a file with content are preferred."""
@@ -209,12 +215,23 @@ class Index:
         )
 
 
-def refuse_absent(root: Path, absent: Sequence[Absent], listed: int) -> None:
-    """Raises AutotrainError where more than a tenth of the files listed are absent."""
-    if absent and len(absent) > FAULTY_SHARE * listed:
-        first = ", ".join(f"{a.name} ({a.problem})" for a in absent[:3])
+def refuse_absent(
+    root: Path, absent: Sequence[Absent], splits: Sequence[str], split: str | None = None
+) -> None:
+    """Raises AutotrainError where more than a tenth of the files listed are absent.
+
+    `splits`: of each file that is there, train, valid, test or empty. Where one `split` is asked
+    for, its files count; where no file is in `valid`, those of `train`: it is held out of them.
+    """
+    named = {*splits, *(each.split for each in absent)}
+    asked = "train" if split == "valid" and "valid" not in named else split
+    gone = [each for each in absent if asked is None or each.split in ("", asked)]
+    there = [each for each in splits if asked is None or each in ("", asked)]
+    listed = len(gone) + len(there)
+    if gone and len(gone) > FAULTY_SHARE * listed:
+        first = ", ".join(f"{a.name} ({a.problem})" for a in gone[:3])
         raise AutotrainError(
-            f"{root}: {len(absent)} of {listed} files are missing, empty or named twice: {first}"
-            + (", ..." if len(absent) > 3 else ""),
+            f"{root}: {len(gone)} of {listed} files are missing, empty or named twice: {first}"
+            + (", ..." if len(gone) > 3 else ""),
             f"restore them, or remove them from the table; up to {FAULTY_SHARE:.0%} are skipped",
         )

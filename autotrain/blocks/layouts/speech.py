@@ -72,7 +72,7 @@ class _Line:
     split: str = ""
 
 
-def speech_clips(root: Path) -> list[Clip]:
+def speech_clips(root: Path, split: str | None = None) -> list[Clip]:
     """The clips of a folder, in the order of its table, or of their names where it has none.
 
     - LJSpeech: `metadata.csv` with lines `id|text|normalised[|speaker[|split]]`, clips in `wavs/`.
@@ -84,12 +84,12 @@ def speech_clips(root: Path) -> list[Clip]:
     - any folder of .wav, .flac, .ogg, .opus or .mp3 files, without transcripts.
 
     A table lies at the top, or in the one folder that holds all the rest. Raises AutotrainError for
-    a malformed line, where there are no clips, and where over a tenth
-    of those listed are missing, empty or named twice with other words (fewer are left out; the
+    a malformed line, where there are no clips, and where over a tenth of those listed, or of those
+    of one `split`, are missing, empty or named twice with other words (fewer are left out; the
     probe names them).
     """
     speech = speech_in(list_files(root))
-    refuse_absent(root, speech.absent, len(speech.clips) + len(speech.absent))
+    refuse_absent(root, speech.absent, [clip.split for clip in speech.clips], split)
     return list(speech.clips)
 
 
@@ -220,7 +220,7 @@ def _matched(listing: Listing, layout: str, lines: Iterator[_Line]) -> Speech:
     absent: list[Absent] = []
     for line in lines:
         said, where = (line.text, line.speaker, line.split), f"{line.table}:{line.number}"
-        found = index.take(line.name, where, said, line.folder)
+        found = index.take(line.name, where, said, folder=line.folder, split=line.split)
         if isinstance(found, Absent):
             absent.append(found)
         elif found is not None:

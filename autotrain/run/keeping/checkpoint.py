@@ -180,12 +180,7 @@ def load(path: Path, most: int = tensorfile.MOST_TENSORS) -> Snapshot:
     """The snapshot in a folder that has been verified. Raises TornError naming the file, and
     AutotrainError where one holds more than `most` tensors.
     """
-    try:
-        state = shape.file(_json(path / "state.json")[1])
-    except ValueError as error:
-        raise TornError(f"{path / 'state.json'}: {error}") from None
-    if state["step"] != step_of(path):
-        raise TornError(f"{path / 'state.json'}: it is of step {state['step']}")
+    state = state_of(path)
     model = _tensors(path / "model.safetensors", most)
     optimizer = _tensors(path / "optimizer.safetensors", most)
     average = _tensors(path / AVERAGE, most) if (path / AVERAGE).exists() else None
@@ -199,6 +194,17 @@ def load(path: Path, most: int = tensorfile.MOST_TENSORS) -> Snapshot:
         state=state["run"],
         average=None if average is None else Flat(average, aliases, rest),
     )
+
+
+def state_of(path: Path) -> shape.File:
+    """The `state.json` of a checkpoint that has been verified. Raises TornError."""
+    try:
+        state = shape.file(_json(path / "state.json")[1])
+    except ValueError as error:
+        raise TornError(f"{path / 'state.json'}: {error}") from None
+    if state["step"] != step_of(path):
+        raise TornError(f"{path / 'state.json'}: it is of step {state['step']}")
+    return state
 
 
 def _tensors(path: Path, most: int) -> dict[str, torch.Tensor]:

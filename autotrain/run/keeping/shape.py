@@ -86,6 +86,7 @@ class Kept(TypedDict):
     averaged: NotRequired[Whole]
     given: NotRequired[str | None]
     rounding: NotRequired[dict[str, str]]
+    facts: NotRequired[dict[str, Any] | None]
 
 
 @cache
