@@ -205,7 +205,7 @@ class Varied:
 
 
 def readable(
-    rows: list[Features], form: Form | None = None, **leeway
+    rows: list[Features], given: Form | None = None, **leeway
 ) -> tuple[list[Features], dict[Path, int], Form]:
     """The sentences one can train on, their frames, and the form that most have, or that is given.
     `leeway`: of `keep_readable`.
@@ -220,9 +220,8 @@ def readable(
         check_text(row.path, row.glosses, halved(seen[row.path].frames))
 
     rows = keep_readable(rows, header, "feature files", **leeway)
-    if form is None:
-        shapes = Counter(tuple(seen[row.path].shape) for row in rows)
-        form = Form(shapes.most_common(1)[0][0], 0.0)
+    shapes = Counter(tuple(seen[row.path].shape) for row in rows)
+    form = given or Form(shapes.most_common(1)[0][0], 0.0)
     few = sum(each.bytes for each in seen.values()) <= CHECKED_BYTES
     largest = {}
 
@@ -231,13 +230,15 @@ def readable(
             largest[row.path] = float(load_features(row.path, form.shape).abs().max())
 
     rows = keep_readable(rows, whole, "feature files", **leeway)
-    if few and not are_landmarks(form.shape):  # those are measured in their own spread
-        form = Form(form.shape, form.largest or median(largest[row.path] for row in rows))
-
-        def scale(row: Features) -> None:
-            check_scale(row.path, largest[row.path], form.largest)
-
-        rows = keep_readable(rows, scale, "feature files", **leeway)
+    if few and given is None and not are_landmarks(form.shape):  # those have their own spread
+        form = form._replace(largest=median(largest[row.path] for row in rows))
+    if few and form.largest:
+        rows = keep_readable(
+            rows,
+            lambda row: check_scale(row.path, largest[row.path], form.largest),
+            "feature files",
+            **leeway,
+        )
     return rows, {row.path: seen[row.path].frames for row in rows}, form
 
 

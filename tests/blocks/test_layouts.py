@@ -287,6 +287,26 @@ def test_a_clip_that_is_named_twice_is_there_once(tmp_path):
         speech_clips(tmp_path)
 
 
+@pytest.mark.parametrize("table", ["metadata.csv", "glosses.csv"])
+def test_what_is_absent_counts_in_its_own_split(table, tmp_path):
+    """Missing, empty and named twice with other words: of a split that is asked for by itself."""
+    speech = table == "metadata.csv"
+    read, head = (speech_clips, "") if speech else (feature_table, "file,glosses,signer,split\n")
+    file, row = ("wavs/{}.wav", "{}|{}||me|{}\n") if speech else ("{}.npz", "{},{},me,{}\n")
+    parts = [*10 * ["train"], *10 * ["dev"], *10 * ["test"]]
+    rows = [row.format(number, f"t{number}", part) for number, part in enumerate(parts)]
+    rows += [row.format(number, "other", "train") for number in range(3)]
+    put(tmp_path, *(file.format(number) for number in range(10, 30)))
+    put(tmp_path, *(file.format(number) for number in range(5)))
+    put(tmp_path, *(file.format(number) for number in range(5, 7)), content="")
+    put(tmp_path, table, content="".join([head, *rows]))
+    for split in (None, "train"):
+        with pytest.raises(AutotrainError, match=f"8 of {33 if split is None else 13} files"):
+            read(tmp_path, split)
+    for split in ("valid", "test"):
+        assert len(read(tmp_path, split)) == 25
+
+
 def test_a_clip_in_two_split_tables_is_on_one_side(tmp_path):
     put(tmp_path, *(f"clips/{i}.mp3" for i in range(12)))
     head = "path\tsentence\n"
