@@ -91,7 +91,7 @@ def best_interval(save: float, between: float) -> float:
         return math.inf
     share = save / between
     u = daly(share, 1.0) if share else 0.0
-    if SERIES < share:
+    if share > SERIES:
         for _ in range(6):
             u -= (u + math.expm1(-(u + share))) / -math.expm1(-(u + share))
     return u * between
