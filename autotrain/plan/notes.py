@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from autotrain.plan import choices, execution, keeping, ram, saving
+from autotrain.plan import choices, compute, execution, keeping, ram, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
 from autotrain.plan.memory import KEEP_MOMENTUM
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import DatasetProfile, ModelProfile, Recipe, Scalar
-from autotrain.units import bytes_text
+from autotrain.units import bytes_text, count_text
 
 # From this share of padding on, a plan without buckets says so.
 MUCH_PADDING = 0.25
@@ -29,11 +29,22 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_lengths(model, sizing),
         *_about_what_is_kept(sizing),
         *_about_recipes(sizing),
+        *_about_rates(sizing),
         *_about_limits(ledger, sizing),
         *_about_other_gpus(ledger, sizing),
         *_about_sizes(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
+
+
+def _about_rates(sizing: Sizing) -> Iterator[str]:
+    if sizing.time.derived():
+        dtype, rates = sizing.ledger.value("precision.dtype"), sizing.device.rates
+        yield (
+            f"{sizing.hardware.name} gives no rate for products in {dtype} on {sizing.device.name} "
+            f"(devices.rates.matmul): {count_text(compute.product_rate(rates, dtype))}FLOP/s are "
+            f"derived from {', '.join(rates.matmul)}, and times may be several times off"
+        )
 
 
 def _about_data(dataset: DatasetProfile) -> Iterator[str]:

@@ -45,5 +45,16 @@ def test_what_a_dataset_keeps_is_said_where_it_is_much(kind):
     assert "may end the run for it" in said
 
 
+def test_more_memory_never_gives_a_smaller_micro_batch_whatever_the_dataset_keeps():
+    seen = model(each=200 * MIB, train=10_000).model_copy(update={"cached_bytes": 8 * GIB})
+    sizes = []
+    for step in range(60):
+        free = int(4 * GIB * 1.05**step)
+        hardware = machine(device("cpu", free=free), ram=2 * free)
+        sizes.append(planned(hardware, seen).batch.micro_batch)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+
+
 def test_more_than_half_of_the_memory_does_not_count_as_it_may_be_bounded_otherwise():
     assert expected(0, cached_bytes=90 * GIB) == expected(0)
