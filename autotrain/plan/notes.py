@@ -109,15 +109,16 @@ def _about_what_is_kept(sizing: Sizing) -> Iterator[str]:
     """Of a dataset that fills a dictionary as it is read."""
     workers = sizing.time.workers()
     cached = keeping.cached_bytes(sizing.model, workers)
-    free = sizing.hardware.ram_available_bytes
-    if cached < NOTED_SHARE * free:
+    budget, on_cpu = int(sizing.get("memory.budget_bytes")), sizing.device.kind == "cpu"
+    most = budget if on_cpu else sizing.hardware.ram_available_bytes
+    if cached < NOTED_SHARE * most:
         return
     whose = f" in each of {workers} loader workers" if workers > 1 else ""
     said = f"the dataset keeps what it has read{whose}: about {bytes_text(cached)} once all was"
-    if cached > keeping.SHARE * free:
+    if cached > keeping.SHARE * most:
         yield (
-            f"{said}, of {bytes_text(free)} free: the system may end the run for it, and it is "
-            "not counted in what the run needs; keep less in the dataset"
+            f"{said}, of {bytes_text(most)} that may be used: the system may end the run for it, "
+            "and not all of it is counted in what the run needs; keep less in the dataset"
         )
     else:
         yield said

@@ -38,8 +38,8 @@ def notes(cached, workers=0, hardware=CPU):
 def test_what_a_dataset_keeps_is_said_where_it_is_much(kind):
     hardware = machine(device(kind, free=8 * GIB, native_dtypes=("fp32",)), ram=16 * GIB)
     assert notes(MIB, hardware=hardware) == []
-    (said,) = notes(2 * GIB, workers=2, hardware=hardware)
-    assert said.endswith("in each of 2 loader workers: about 4 GiB once all was")
+    (said,) = notes(GIB, workers=2, hardware=hardware)
+    assert said.endswith("in each of 2 loader workers: about 2 GiB once all was")
     (said,) = notes(90 * GIB, hardware=hardware)
     assert "about 90 GiB once all was, of" in said
     assert "may end the run for it" in said
