@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import multiprocessing
 import os
@@ -13,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch.amp.grad_scaler import GradScaler
 
 from autotrain.errors import AutotrainError
+from autotrain.malloc import give_back_at_once, keep_freed
 from autotrain.schema import CUDA_LIKE, DeviceSection, Dtype, Plan
 
 # What torch says of it in errors of no type of their own: its CPU allocator, the driver itself,
@@ -31,9 +32,6 @@ _RAN_OUT = re.compile(
 # A step that makes the allocator give its cache back and begin anew waits for the device; now and
 # then (a library trying out an algorithm) that is nothing, in every fourth step it is the rule.
 _THRASHING = 0.25
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-OWN_PAGES = 1 << 20  # bytes; from here on a block is given back when it is freed
-_NEVER, _LARGEST = -1, (1 << 30, 1 << 25)  # the second is what glibc before 2.35 takes at most
 _KEPT_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,12 +114,31 @@ def settings(plan: Plan) -> Iterator[None]:
     if device.type == "cpu":
         (keep_freed if plan.model.keeps_freed(plan.device.keep_freed) else give_back_at_once)()
     try:
-        with kernels_kept(plan.device.kernels):
+        with kernels_kept(plan.device.kernels), same_order(device):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
+def same_order(device: torch.device) -> Iterator[None]:
+    """On a CPU, have whatever adds up in threads do so in the same order each time.
+
+    The gradient of `x[index]` in fp32 is the one that else does not, and takes no longer for it
+    (two threads, 5,000 to 100,000 rows). Who has asked torch for it has decided.
+    """
+    searches: Any = torch.utils.deterministic  # for faults: it may fill what was not written to
+    mode, fills = torch.get_deterministic_debug_mode(), searches.fill_uninitialized_memory
+    if mode == 0 and device.type == "cpu":
+        torch.set_deterministic_debug_mode("warn")
+        searches.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+        searches.fill_uninitialized_memory = fills
 
 
 @contextmanager
@@ -135,36 +152,6 @@ def kernels_kept(count: int | None) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_KEPT_KERNELS[0], None)
-
-
-def keep_freed() -> None:
-    """Have glibc keep the memory of freed tensors, for the rest of the process.
-
-    Every step needs as much as the one before. Left to itself, glibc gives large blocks back and
-    the system hands them out again page by page, cleared: 5 to 35 % of a step
-    (docs/measurements/2026-11-28-step-time.md).
-    """
-    if any(_mallopt(_M_MMAP_THRESHOLD, size) for size in _LARGEST):
-        _mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-def give_back_at_once() -> None:
-    """Have glibc return a tensor's memory when it is freed, for the rest of the process.
-
-    Blocks computed again free much between little that stays: left to itself, glibc keeps most of
-    what they save resident, as holes.
-    """
-    _mallopt(_M_MMAP_THRESHOLD, OWN_PAGES)
-
-
-def _mallopt(key: int, value: int) -> bool:
-    """Whether malloc took the wish; other systems' allocators know none."""
-    if sys.platform != "linux":
-        return False
-    try:
-        return bool(ctypes.CDLL(None).mallopt(key, value))
-    except (OSError, AttributeError):
-        return False
 
 
 @contextmanager

@@ -12,10 +12,7 @@ import torch
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.schema import OptimizerSection
-
-# The others are Adam-like, and torch refuses; its SparseAdam refuses all gradients that are dense.
-TAKE = ("sgd", "adagrad")
+from autotrain.schema import TAKE_SPARSE, OptimizerSection
 
 
 def tables(model: nn.Module) -> list[str]:
@@ -48,7 +45,7 @@ def insist(section: OptimizerSection, model: nn.Module) -> None:
 
 def _changes(section: OptimizerSection) -> list[str]:
     """What of the settings must be another, so that it does."""
-    name = section.name if section.name in TAKE else "adagrad"
+    name = section.name if section.name in TAKE_SPARSE else "adagrad"
     return [
         *([f"name={name}"] if name != section.name else []),
         *(["implementation=foreach"] if section.implementation == "fused" else []),

@@ -1,4 +1,4 @@
-"""Process-wide settings of a run: what malloc does with the memory of freed tensors."""
+"""Process-wide settings of a run: memory that is freed, kernels that are kept, order of sums."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from autotrain.device import kernels_kept
+from autotrain.device import kernels_kept, same_order
 
 FAULTS = """
 import resource, torch
-from autotrain.device import keep_freed, give_back_at_once
+from autotrain.malloc import keep_freed, give_back_at_once
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -46,7 +46,7 @@ def test_memory_that_goes_back_at_once_has_to_be_had_anew():
 KERNELS = """
 import sys
 import psutil, torch
-from autotrain.device import kernels_kept
+from autotrain.device import kernels_kept, same_order
 
 torch.manual_seed(0)
 layer = torch.nn.LSTM(96, 96, 2, bidirectional=True)
@@ -83,3 +83,40 @@ def test_the_wish_is_gone_with_the_run_that_made_it(monkeypatch):
     with kernels_kept(48):
         assert os.environ[name] == "7"
     assert os.environ[name] == "7"
+
+
+def gathered_gradient():
+    """Of 5,000 rows of 1,000, most of them taken more than once."""
+    draws = torch.Generator().manual_seed(0)
+    rows = torch.randn(1000, 16, generator=draws, requires_grad=True)
+    index = torch.randint(0, 1000, (5000,), generator=draws)
+    (rows[index] * torch.randn(5000, 16, generator=draws)).sum().backward()
+    return rows.grad
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_sums_of_several_threads_come_in_one_order(two_threads):
+    """Else 17 of 20 differ on two cores; fresh memory is not filled for it."""
+    with same_order(torch.device("cpu")):
+        first = gathered_gradient()
+        assert all(torch.equal(gathered_gradient(), first) for _ in range(20))
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.get_deterministic_debug_mode() == 0
+    assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_who_has_asked_torch_for_one_order_has_decided():
+    torch.set_deterministic_debug_mode("error")
+    try:
+        with same_order(torch.device("cpu")):
+            assert torch.get_deterministic_debug_mode() == 2
+            assert torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.set_deterministic_debug_mode("default")

@@ -15,7 +15,7 @@ from autotrain.commands import measuring, racing, replaying, trying
 from autotrain.commands.measuring import NOTHING, Measures
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import Template
-from autotrain.plan.buckets import to_check
+from autotrain.plan import buckets, cutting
 from autotrain.plan.choices import choose_device
 from autotrain.plan.execution import computed_again, untraced
 from autotrain.plan.planner import (
@@ -204,7 +204,7 @@ class Case:
         return made
 
     def _fitted(self, goal: Goal, trials: tuple[Trial, ...]) -> Decision:
-        """A plan; where it does not fit the budget, what it saves to compute again is looked at."""
+        """A plan; where too few samples fit, what it saves to compute again is looked at."""
         try:
             made = self._made(goal, trials)
         except DoesNotFitError:
@@ -212,7 +212,8 @@ class Case:
                 raise
             return self._made(goal, trials)
         over = made.plan.predicted.device_peak_bytes.high > made.plan.memory.budget_bytes
-        return self._made(goal, trials) if over and self._look_again() else made
+        few = over or cutting.short(made.model, made.plan.because)
+        return self._made(goal, trials) if few and self._look_again() else made
 
     def _made(self, goal: Goal, trials: tuple[Trial, ...]) -> Decision:
         """Raises UsageError where what the user set leads to values that no plan may have."""
@@ -242,7 +243,7 @@ def _unchecked(tracer: ModelTracer, made: Plan, form: ModelSection) -> list[tupl
         return []
     longest = max(t.length for t in tracer.traces)
     seen = {(t.micro_batch, t.length) for t in tracer.traces if t.form == form}
-    chosen = to_check(made.batch, tracer.profile())
+    chosen = buckets.to_check(made.batch, tracer.profile())
     return [(micro, length) for micro, length in chosen if (micro, length or longest) not in seen]
 
 

@@ -15,12 +15,16 @@ class Cut(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """The global batch aimed at, each process's share of it, and what the rule would aim at."""
+    """The global batch aimed at, each process's share of it, and what the rule would aim at.
+
+    `most` at once, whatever fits: so that more memory never means fewer.
+    """
 
     target: int
     share: int
     world: int
     rule: int
+    most: int
 
 
 def default_global_batch(samples: int) -> int:

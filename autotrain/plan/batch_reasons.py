@@ -34,7 +34,8 @@ def _micro(
     accum = max(cut.accum, 2) if choice.parts else cut.accum
     high = sizing.device_peak(sizing.setup(cut.micro, accum)).high
     budget = sizing.budget()
-    short = cut.fit < wanted.share
+    whole = ledger.by_user(_ACCUM) and cut.micro * cut.accum >= wanted.share
+    short = cut.fit < wanted.share and not whole
     fits = count_text(cut.fit) if cut.fit < MOST_SAMPLES else "any number"
     kind: Kind = "rule"
     source = "a traced training step; the high end of the prediction must fit the budget"
@@ -70,6 +71,11 @@ def _micro(
 def _plainly(cut: Cut, wanted: Wanted) -> str:
     """The choice in one sentence, for someone who has never trained a model."""
     step = f"the model is to learn from {wanted.share} samples in each step"
+    if cut.micro == wanted.most < min(cut.fit, wanted.share):
+        return (
+            f"{step}. Memory has room for {count_text(cut.fit)} at once, and they come {cut.micro} "
+            "at a time: no more than with a little more memory, which allows a faster way to run"
+        )
     if cut.fit < wanted.share:
         parts = f"in {cut.accum} parts of {cut.micro}" if cut.accum > 1 else f"{cut.micro} at once"
         return f"{step}, and memory has room for {cut.fit} at once, so they come {parts}"

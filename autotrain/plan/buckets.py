@@ -12,7 +12,7 @@ from typing import NamedTuple
 from autotrain.errors import UsageError
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import edges, share_below, traced_lengths
-from autotrain.plan.sizing import Sizing
+from autotrain.plan.sizing import MOST_SAMPLES, Sizing
 from autotrain.schema import BatchSection, Bucket, LengthProfile, ModelProfile
 from autotrain.units import bytes_text
 
@@ -40,6 +40,7 @@ class Choice(NamedTuple):
     why: str
     fit: int = 0
     short: bool = False  # memory allows less at some length than a step could take
+    most: int = MOST_SAMPLES  # at once where there are none: no more than of the longest otherwise
 
 
 def lengths_to_trace(ledger: Ledger, model: ModelProfile, *, on_cpu: bool) -> tuple[float, ...]:
@@ -68,7 +69,9 @@ def to_check(cut: BatchSection, model: ModelProfile) -> tuple[tuple[int, float],
 def choose(ledger: Ledger, sizing: Sizing, share: int) -> Choice:
     """The largest micro_batch that fits at each length, and no more than a step needs.
 
-    `share`: samples that one process takes in a step.
+    `share`: samples that one process takes in a step. Whether lengths have sizes of their own
+    does not depend on memory: with less of it, as many of every length are no more at once than
+    the longest would be with more.
     """
     lengths = sizing.model.lengths
     why = _why_not(ledger, sizing.model)
@@ -84,16 +87,18 @@ def choose(ledger: Ledger, sizing: Sizing, share: int) -> Choice:
     if len(ends) < 2:
         ratio = lengths.maximum / lengths.mean
         return Choice((), f"the longest sample is {ratio:.3g} x the mean: one size does for all")
-    parts = _sized(sizing, lengths, ends, share * lengths.mean)
+    needed = _needed(sizing, lengths, ends, share * lengths.mean)
+    if len(_merged(lengths, needed, sizing.train_count)) < 2:
+        return Choice((), "every length takes as many samples at once, or too few have that length")
+    parts = _fitting(sizing, needed)
     if not parts:
-        return Choice((), "with the gradients held while accumulating not one sample would fit")
+        why = "with the gradients held while accumulating not one sample would fit"
+        return Choice((), why, most=needed[-1][1])
     kept = _merged(lengths, parts, sizing.train_count)
     if len(kept) < 2:
-        return Choice((), "every length takes as many samples at once, or too few have that length")
-    longest = sizing.fit(2)
-    needed = [_needed(lengths, part, share * lengths.mean) for part in pairwise((-1.0, *ends))]
-    short = any(micro < most for (_, micro), most in zip(parts, needed, strict=True))
-    return Choice(kept, "", longest, short)
+        why = f"memory has room for {parts[-1][1]} at once of every length"
+        return Choice((), why, most=parts[-1][1])
+    return Choice(kept, "", sizing.fit(2), short=parts != needed)
 
 
 def samples_wanted(ledger: Ledger, sizing: Sizing) -> int | None:
@@ -135,25 +140,27 @@ def _why_not(ledger: Ledger, model: ModelProfile) -> str:
     return ""
 
 
-def _sized(
+def _needed(
     sizing: Sizing, lengths: LengthProfile, ends: tuple[float, ...], items: float
 ) -> tuple[Bucket, ...]:
-    """Never more at once for longer samples; none where not even one fits."""
-    parts: list[Bucket] = []
+    """Samples of each bucket that hold what a step takes in all; of longer ones never more."""
+    parts, most = list[Bucket](), sizing.train_count
     for start, end in pairwise((-1.0, *ends)):
-        most = _needed(lengths, (start, end), items)
-        most = min([most, sizing.train_count, *(micro for _, micro in parts)])
-        fit = sizing.fit(2, end, most)
-        if fit == 0:
-            return ()
-        parts.append((end, fit))
+        mean = share_below(lengths, start, end)[1]
+        most = min(most, max(int(items / mean), 1) if mean else int(items) + 1)
+        parts.append((end, most))
     return tuple(parts)
 
 
-def _needed(lengths: LengthProfile, span: tuple[float, float], items: float) -> int:
-    """Samples of a bucket that hold what a step takes in all."""
-    mean = share_below(lengths, *span)[1]
-    return max(int(items / mean), 1) if mean else int(items) + 1
+def _fitting(sizing: Sizing, needed: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
+    """As many of these as fit, of longer ones never more; none where not even one does."""
+    parts, most = list[Bucket](), MOST_SAMPLES
+    for end, micro in needed:
+        most = sizing.fit(2, end, min(micro, most))
+        if most == 0:
+            return ()
+        parts.append((end, most))
+    return tuple(parts)
 
 
 def _merged(lengths: LengthProfile, parts: tuple[Bucket, ...], count: int) -> tuple[Bucket, ...]:

@@ -63,6 +63,10 @@ def interruption_hours(hardware: HardwareProfile) -> float:
     return hardware.interruption_hours or INTERRUPTION_HOURS[machine_kind(hardware)]
 
 
+# For saves of a smaller part of M the series is as exact as numbers are.
+SERIES = 1e-12
+
+
 def young(save: float, between: float) -> float:
     """Seconds of work between saves, to first order (Young 1974): sqrt(2 C M)."""
     return math.sqrt(2 * save * between)
@@ -80,12 +84,16 @@ def best_interval(save: float, between: float) -> float:
     """Seconds of work between saves for the least expected time of a run.
 
     The optimum that Daly's series approximates: u = t / M solves 1 - u = exp(-(u + C / M)).
-    Unlike the series it never falls when C or M grows.
+    Unlike the series it never falls when C or M grows: nothing where a save costs nothing, without
+    end where nothing interrupts, and M itself where a save takes many times as long.
     """
+    if math.isinf(between):
+        return math.inf
     share = save / between
-    u = daly(save, between) / between
-    for _ in range(6):
-        u -= (u + math.expm1(-(u + share))) / -math.expm1(-(u + share))
+    u = daly(share, 1.0) if share else 0.0
+    if share > SERIES:
+        for _ in range(6):
+            u -= (u + math.expm1(-(u + share))) / -math.expm1(-(u + share))
     return u * between
 
 

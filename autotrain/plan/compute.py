@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from autotrain.plan import pricing
 from autotrain.plan.memory import affine
-from autotrain.schema import Device, Dtype, ModelProfile, Prediction, Replay, StepTrace
+from autotrain.schema import Device, Dtype, ModelProfile, Prediction, Rates, Replay, StepTrace
 
 # The share of a calibrated (or datasheet) rate that whole training steps reach. Operators
 # outside the products read and write each tensor about once.
 EFFICIENCY = {"measured": 0.75, "datasheet": 0.4, "assumed": 0.3}
 SPREAD = {"measured": 2.0, "datasheet": 3.0, "assumed": 5.0}
 DISTURBED_SPREAD = 4.0
+# Where a machine's file gives no rate for fp32, products in it are taken for so many times slower
+# than in the formats that it does give: of the GPUs in `profiles/` 2 to 16 times, and 1 to 8.
+SLOWER: dict[Dtype, float] = {"fp32": 1.0, "tf32": 2.0, "bf16": 4.0, "fp16": 4.0}
 TIMED_SPREAD, REPLAYED_SPREAD = 1.5, 1.2
 # An operator was timed by itself at its best; among the others of a step it takes this much more:
 # of ten models 1.00 to 1.24 (docs/measurements/2026-11-20-step-time.md).
@@ -103,7 +106,7 @@ def _timed(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
 def roofline_seconds(model: ModelProfile, device: Device, micro_batch: int, dtype: Dtype) -> float:
     """Products at their rate, the rest by bytes: where no operators were timed."""
     traces, rates = model.at(dtype), device.rates
-    matmul_rate = rates.matmul.get(dtype) or rates.matmul["fp32"]
+    matmul_rate = product_rate(rates, dtype)
     convolution_rate = (
         rates.convolution.get(dtype) or rates.convolution.get("fp32") or 0.6 * matmul_rate
     )
@@ -138,6 +141,17 @@ def on_threads(device: Device, threads: int, cores: int, processes: int = 1) -> 
         }
     )
     return device.model_copy(update={"rates": fewer})
+
+
+def product_rate(rates: Rates, dtype: Dtype) -> float:
+    """FLOP/s of products in a format: its own, else fp32's, else derived from those there are."""
+    derived = min(rate / SLOWER[known] for known, rate in rates.matmul.items())
+    return rates.matmul.get(dtype) or rates.matmul.get("fp32") or derived
+
+
+def derived(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
+    """Whether a step's seconds rest on a rate that nobody gave."""
+    return not _timed(model, device, dtype) and not {dtype, "fp32"} & device.rates.matmul.keys()
 
 
 def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> float:

@@ -9,13 +9,14 @@ from autotrain.plan import batch, batch_reasons, buckets, noise, race
 from autotrain.plan.batch import Cut, Wanted
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import MOST_SAMPLES, Sizing
+from autotrain.schema import ModelProfile, Reason
 from autotrain.units import bytes_text
 
 _MICRO, _ACCUM, _TOTAL = "batch.micro_batch", "batch.accum_steps", "batch.global_batch"
 
 
-def decide(ledger: Ledger, sizing: Sizing) -> None:
-    """Settle micro_batch, accum_steps, world_size and global_batch.
+def decide(ledger: Ledger, sizing: Sizing, most: int = MOST_SAMPLES) -> None:
+    """Settle micro_batch, accum_steps, world_size and global_batch. `most`: no more at once.
 
     Raises DoesNotFitError where nothing fits, UsageError where the user's own do not multiply.
     """
@@ -30,8 +31,9 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         or buckets.samples_wanted(ledger, sizing)
         or rule
     )
-    wanted = Wanted(target, math.ceil(target / world), world, rule)
-    choice = buckets.choose(ledger, sizing, wanted.share)
+    share = math.ceil(target / world)
+    choice = buckets.choose(ledger, sizing, share)
+    wanted = Wanted(target, share, world, rule, min(most, choice.most))
     cut = _bucketed(ledger, wanted, choice) or _cut(ledger, sizing, wanted)
     total = cut.micro * cut.accum * world
     if ledger.by_user(_TOTAL) and target != total:
@@ -47,14 +49,33 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
     buckets.settle(ledger, sizing, choice, total)
 
 
+def enough(model: ModelProfile, *, accum_given: bool) -> int:
+    """Samples at once that count as a fit: for fewer, activations are computed again.
+
+    One; two where batch norm learns from those that come together; all of a step where it takes
+    fewer otherwise. With more of them at once, the plan of a device with a little more memory,
+    which need not compute them again, would take fewer.
+    """
+    if model.mixes or accum_given:
+        return MOST_SAMPLES
+    return 2 if model.batch_norm else 1
+
+
+def short(model: ModelProfile, because: dict[str, dict[str, Reason]]) -> bool:
+    """Whether memory allows fewer at once than count as a fit. `because`: a plan's reasons."""
+    micro, accum = because["batch"]["micro_batch"], because["batch"]["accum_steps"]
+    limited = micro.limited_by == "memory.budget_bytes"
+    return limited and micro.value < enough(model, accum_given=accum.kind == "user")
+
+
 def _bucketed(ledger: Ledger, wanted: Wanted, choice: buckets.Choice) -> Cut | None:
     """With buckets: the longest samples' micro_batch, and the batch cut as if all were so long."""
     if not choice.parts:
         return None
-    most = choice.parts[-1][1]
+    longest = choice.parts[-1][1]
     if ledger.fixed(buckets.BUCKETS):
-        return Cut(most, math.ceil(wanted.share / most), choice.fit)
-    return _within(ledger, wanted, most, choice.fit)
+        return Cut(longest, math.ceil(wanted.share / longest), choice.fit)
+    return _within(ledger, wanted, min(longest, wanted.most), choice.fit)
 
 
 def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
@@ -66,7 +87,7 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
         raise _too_large(sizing, 1, 1)
     if ledger.by_user(_ACCUM):
         return _around_users_accum(ledger, sizing, wanted)
-    most = min(_recipes_micro(ledger, wanted), _fastest_micro(sizing, wanted))
+    most = min(wanted.most, _recipes_micro(ledger, wanted), _fastest_micro(sizing, wanted))
     if sizing.model.mixes:
         micro = min(whole, most, wanted.share)
         if ledger.by_user(_TOTAL) and micro < wanted.share:
@@ -77,6 +98,8 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
         return cut
     # Rarely more fits with them held, where the allocator is lucky: that is no cut for one part.
     parts = min(sizing.fit(accum_steps=2), whole)
+    if parts == 0 and whole >= wanted.share:  # the only way in which it fits
+        return Cut(wanted.share, 1, whole)
     if parts == 0:
         raise _too_large(sizing, 1, 2)
     return _within(ledger, wanted, min(parts, most), parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, keeping, ram
+from autotrain.plan import compute, due, keeping, learning, ram
+from autotrain.plan.due import Times
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import CUDA_LIKE
@@ -88,17 +89,19 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     on_cpu = sizing.device.kind == "cpu"
     felt = loading if on_cpu else sizing.time.fed_seconds(model) - model
     part = f"under {KEPT_FROM:.0%} of the model's time"
+    quick = f"reading a sample takes {seconds_text(max(each, 0.0))}, no more than a copy would"
     (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
+    # That core is in no prediction; workers that were asked for have theirs anyhow.
+    seen = not on_cpu or ledger.fixed("loader.workers") is not None
     there = {
         "they do not stack, or two readings of one differ": not sizing.model.stacks,
         f"reading them is felt for {part} ({_part(felt, model)})": felt <= KEPT_FROM * model,
         f"{bytes_text(size)} of samples are more than {of_room}": size > room,
+        "reading all of them first takes as long as it saves": seen and _gain(ledger, sizing) <= 0,
     }
     here = {
         f"loading takes {part} ({_part(loading, model)})": loading <= KEPT_FROM * model,
-        f"reading a sample takes {seconds_text(max(each, 0.0))}, no more than a copy of it would": (
-            each <= KEPT_SECONDS
-        ),
+        quick: each <= KEPT_SECONDS,
         f"each of {workers} workers would keep its own": workers > 1,
         f"{bytes_text(size)} of samples are more than {of_ram}": size > ram,
     }
@@ -124,6 +127,16 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
         source="our choice; a run keeps only what two readings gave alike without random numbers",
         would_change="--set loader.keep=ram, device or off",
     )
+
+
+def _gain(ledger: Ledger, sizing: Sizing) -> float:
+    """Seconds of the whole run that keeping samples on the device saves; negative: costs."""
+    epochs = ledger.fixed("train.epochs") or learning.default_epochs(sizing.steps_per_epoch())
+    took = {}
+    for value in (None, "device"):
+        ledger.values["loader"]["keep"] = value
+        took[value] = due.run_seconds(ledger, Times.of(sizing), epochs).expected
+    return took[None] - took["device"]
 
 
 def _part(seconds: float, model: float) -> str:

@@ -9,8 +9,9 @@ from autotrain.schema import ModelProfile
 if TYPE_CHECKING:
     from autotrain.plan.sizing import Sizing
 
-# What a dataset keeps counts up to this share of the free RAM: more may be bounded in its own way.
-SHARE = 0.5
+# What a dataset keeps counts up to this share of the budget. More may be bounded in its own way,
+# and counts less, by so much of what is over: so more memory never leaves less for the rest.
+SHARE, FADE = 0.5, 0.5
 
 
 def cached_bytes(model: ModelProfile, workers: int) -> int:
@@ -18,11 +19,12 @@ def cached_bytes(model: ModelProfile, workers: int) -> int:
     return model.cached_bytes * max(workers, 1)
 
 
-def counted_bytes(model: ModelProfile, workers: int, free: int) -> int:
-    """All that counts in a peak, of so many bytes of RAM that are free."""
-    cached = cached_bytes(model, workers)
+def counted_bytes(model: ModelProfile, workers: int, budget: float) -> int:
+    """All that counts in a peak, of a budget of so many bytes of RAM."""
+    cached, most = cached_bytes(model, workers), SHARE * budget
     by_blocks = min(model.kept_bytes * max(workers, 1), model.kept_most)
-    return by_blocks + (cached if cached <= SHARE * free else 0)
+    faded = most - FADE * (cached - most)
+    return by_blocks + (cached if cached <= most else max(int(faded), 0))
 
 
 def where(sizing: Sizing) -> str | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from autotrain.plan import choices, execution, keeping, ram, saving
+from autotrain.plan import choices, compute, execution, keeping, ram, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
 from autotrain.plan.memory import KEEP_MOMENTUM
 from autotrain.plan.sizing import Sizing
 from autotrain.schema import DatasetProfile, ModelProfile, Recipe, Scalar
-from autotrain.units import bytes_text
+from autotrain.units import bytes_text, count_text
 
 # From this share of padding on, a plan without buckets says so.
 MUCH_PADDING = 0.25
@@ -29,11 +29,22 @@ def notes(dataset: DatasetProfile, model: ModelProfile, sizing: Sizing) -> tuple
         *_about_lengths(model, sizing),
         *_about_what_is_kept(sizing),
         *_about_recipes(sizing),
+        *_about_rates(sizing),
         *_about_limits(ledger, sizing),
         *_about_other_gpus(ledger, sizing),
         *_about_sizes(ledger, sizing),
         *(f"{key} is set, and {why}" for key, why in _unused(ledger, model) if ledger.by_user(key)),
     )
+
+
+def _about_rates(sizing: Sizing) -> Iterator[str]:
+    if sizing.time.derived():
+        dtype, rates = sizing.ledger.value("precision.dtype"), sizing.device.rates
+        yield (
+            f"{sizing.hardware.name} gives no rate for products in {dtype} on {sizing.device.name} "
+            f"(devices.rates.matmul): {count_text(compute.product_rate(rates, dtype))}FLOP/s are "
+            f"derived from {', '.join(rates.matmul)}, and times may be several times off"
+        )
 
 
 def _about_data(dataset: DatasetProfile) -> Iterator[str]:
@@ -98,15 +109,16 @@ def _about_what_is_kept(sizing: Sizing) -> Iterator[str]:
     """Of a dataset that fills a dictionary as it is read."""
     workers = sizing.time.workers()
     cached = keeping.cached_bytes(sizing.model, workers)
-    free = sizing.hardware.ram_available_bytes
-    if cached < NOTED_SHARE * free:
+    budget, on_cpu = int(sizing.get("memory.budget_bytes")), sizing.device.kind == "cpu"
+    most = budget if on_cpu else sizing.hardware.ram_available_bytes
+    if cached < NOTED_SHARE * most:
         return
     whose = f" in each of {workers} loader workers" if workers > 1 else ""
     said = f"the dataset keeps what it has read{whose}: about {bytes_text(cached)} once all was"
-    if cached > keeping.SHARE * free:
+    if cached > keeping.SHARE * most:
         yield (
-            f"{said}, of {bytes_text(free)} free: the system may end the run for it, and it is "
-            "not counted in what the run needs; keep less in the dataset"
+            f"{said}, of {bytes_text(most)} that may be used: the system may end the run for it, "
+            "and not all of it is counted in what the run needs; keep less in the dataset"
         )
     else:
         yield said

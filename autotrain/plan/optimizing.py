@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from autotrain.errors import UsageError
-from autotrain.plan import learning
+from autotrain.plan import learning, sparse_gradients
 from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import DEFAULT_OPTIMIZER, FOUND_BY_TRYING, Found, Ledger
 from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
@@ -31,26 +31,22 @@ class Batches(NamedTuple):
 
 def choose(ledger: Ledger, device: Device, model: ModelProfile) -> None:
     """All but what the batch changes; `weight_decay` as it is before that (none stays none)."""
+    if model.sparse:
+        sparse_gradients.make_way(ledger)
     name: OptimizerName = ledger.settle(
         "optimizer.name",
-        DEFAULT_OPTIMIZER,
-        formula="AdamW converges on most models without tuning",
-        source="Loshchilov and Hutter 2019, arXiv:1711.05101",
+        sparse_gradients.USUAL if model.sparse else DEFAULT_OPTIMIZER,
+        formula="AdamW converges on most models without tuning"
+        + (", but takes no sparse gradients; Adagrad does" if model.sparse else ""),
+        source=sparse_gradients.SOURCE
+        if model.sparse
+        else "Loshchilov and Hutter 2019, arXiv:1711.05101",
     )
     for key in FOUND_BY_TRYING - {"optimizer.lr"}:
         if not _kin(ledger.found.get(key), name, key):
             ledger.drop(key)
-    momentum = name in KEEP_MOMENTUM
-    ledger.settle(
-        "optimizer.momentum",
-        0.9 if name == "sgd" else None,
-        formula="the share of the last step that is kept; 0.9 is usual for SGD"
-        if momentum
-        else f"{name} does without",
-        would_change="" if momentum else "another optimizer.name",
-        source="Sutskever 2013, proceedings.mlr.press/v28/sutskever13",
-    )
-    _decay(ledger, name, None)
+    _momentum(ledger, name, sparse=model.sparse)
+    _decay(ledger, name, None, sparse=model.sparse)
     ledger.settle(
         "optimizer.clip_norm",
         1.0,
@@ -58,13 +54,14 @@ def choose(ledger: Ledger, device: Device, model: ModelProfile) -> None:
         source="Pascanu 2013, arXiv:1211.5063",
         would_change="--set optimizer.clip_norm=off",
     )
-    fused = name in FUSED and not model.complex
+    fused = name in FUSED and not model.complex and not model.sparse
     rule = "fused" if fused else "for-loop" if device.kind == "cpu" else "foreach"
     ledger.settle(
         "optimizer.implementation",
         rule,
         formula="fused where torch has it: one pass, no temporaries; else torch's default"
-        + ("; none takes weights of complex numbers" if model.complex else ""),
+        + ("; none takes weights of complex numbers" if model.complex else "")
+        + ("; none takes sparse gradients" if model.sparse else ""),
         source="torch.optim",
         limited_by="torch's kernels",
     )
@@ -73,19 +70,35 @@ def choose(ledger: Ledger, device: Device, model: ModelProfile) -> None:
             "optimizer.implementation: torch's fused optimizers take no weights of complex numbers",
             hint=f"--set optimizer.implementation={rule}",
         )
+    if model.sparse:
+        sparse_gradients.insist(ledger)
 
 
-def scale(ledger: Ledger, parameters: int, samples: int) -> float:
+def _momentum(ledger: Ledger, name: OptimizerName, *, sparse: bool) -> None:
+    momentum = name in KEEP_MOMENTUM
+    ledger.settle(
+        "optimizer.momentum",
+        0.9 if name == "sgd" and not sparse else None,
+        formula="the share of the last step that is kept; 0.9 is usual for SGD"
+        + (f"; {sparse_gradients.WHY}" if sparse else "")
+        if momentum
+        else f"{name} does without",
+        would_change="" if momentum else "another optimizer.name",
+        source="Sutskever 2013, proceedings.mlr.press/v28/sutskever13",
+    )
+
+
+def scale(ledger: Ledger, parameters: int, samples: int, *, sparse: bool = False) -> float:
     """What goes with the batch: learning rate, betas, eps, weight decay.
 
-    `parameters` of the model; `samples` to train on.
+    `parameters` of the model, whose gradients may be `sparse`; `samples` to train on.
     Returns how many times larger the plan's batch is than the one its rate was found at.
     """
     name: OptimizerName = ledger.value("optimizer.name")
     batches = _rate(ledger, name, parameters, samples)
     _betas(ledger, name)
     _eps(ledger, name)
-    _decay(ledger, name, _scaled(ledger, "optimizer.weight_decay"))
+    _decay(ledger, name, _scaled(ledger, "optimizer.weight_decay"), sparse=sparse)
     return batches.times
 
 
@@ -230,9 +243,9 @@ def _eps(ledger: Ledger, name: OptimizerName) -> None:
     _settle_scaled(ledger, key, scaled, formula, source=learning.LAW_SOURCES["square root"])
 
 
-def _decay(ledger: Ledger, name: OptimizerName, batches: Batches | None) -> None:
+def _decay(ledger: Ledger, name: OptimizerName, batches: Batches | None, *, sparse: bool) -> None:
     key = "optimizer.weight_decay"
-    usual = learning.DECAYS.get(name, 0.0)
+    usual = 0.0 if sparse else learning.DECAYS.get(name, 0.0)
     given: float | None = ledger.fixed(key)
     decay = usual if given is None else given
     if name != "adamw" or batches is None or ledger.by_user(key) or not decay:

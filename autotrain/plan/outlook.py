@@ -93,6 +93,8 @@ def _kept(size: int) -> str:
 def _reserved_parts(sizing: Sizing, tensors: str) -> str:
     """Where a caching allocator's bytes go, and with how few the step would do."""
     setup = sizing.planned()
+    if sizing.device.kind == "cpu":  # what it needs, and where it goes, takes longest to simulate
+        return "what a CUDA device's allocator would take of RAM"
     found = cuda.parts(sizing.at_length(setup.length), setup, sizing.device)
     if found is None and cuda.takes(sizing.at_length(setup.length), setup, sizing.device):
         return "along the line between the sizes that were traced and simulated"

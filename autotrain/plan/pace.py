@@ -14,7 +14,9 @@ _FALLS_TO_A_HUNDREDTH = ("cosine", "cosine_restarts", "plateau")
 
 def decide(ledger: Ledger, sizing: Sizing) -> None:
     """Everything here, in order."""
-    times = optimizing.scale(ledger, sizing.model.parameters, sizing.train_count)
+    times = optimizing.scale(
+        ledger, sizing.model.parameters, sizing.train_count, sparse=sizing.model.sparse
+    )
     range_test.settle(ledger, sizing.model.range_test)
     epochs = _epochs(ledger, sizing)
     saving.decide(ledger, sizing, epochs)

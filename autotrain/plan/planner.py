@@ -35,7 +35,7 @@ from autotrain.plan.divided import WHOLE, Way
 from autotrain.plan.inversion import Choice, Limit
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
-from autotrain.plan.sizing import Sizing
+from autotrain.plan.sizing import MOST_SAMPLES, Sizing
 from autotrain.plan.stale import inputs_of
 from autotrain.schema import (
     DatasetProfile,
@@ -206,11 +206,12 @@ def _sized_or_hint(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -
 
 
 def _fitted(hardware: HardwareProfile, device: Device, model: ModelProfile, goal: Goal) -> Sizing:
-    """The batch decided, in the first way in which it fits; else in the first that there is.
+    """The batch decided, in the first way in which enough at once fit, else the most.
 
-    Raises the first one's DoesNotFitError where there is none.
+    What the user fixed may fit in none: then in the first that there is. Raises the first one's
+    DoesNotFitError where there is none.
     """
-    least: Sizing | None = None
+    few, over = list[tuple[Sizing, Way]](), list[Sizing]()
     failed: DoesNotFitError | None = None
     first, *others = divided.ways(Ledger(goal, 0, device.kind))
     for way in (first, *others):
@@ -221,13 +222,19 @@ def _fitted(hardware: HardwareProfile, device: Device, model: ModelProfile, goal
             continue
         if way.again and not sizing.model.form.activation_checkpointing:
             continue
-        if not execution.over(sizing):
+        if execution.over(sizing):
+            over.append(sizing)
+        elif cutting.short(sizing.model, sizing.ledger.because):
+            few.append((sizing, way))
+        else:
             return _explained(sizing, model, way, first)
-        least = least or sizing
-    if least is None:
+    if few:
+        sizing, way = max(few, key=lambda found: found[0].count("batch.micro_batch"))
+        return _explained(sizing, model, way, first)
+    if not over:
         assert failed is not None
         raise failed
-    return least
+    return over[0]
 
 
 def _explained(sizing: Sizing, model: ModelProfile, way: Way, first: Way) -> Sizing:
@@ -261,7 +268,9 @@ def _sized(
     model = grouping.in_order(ledger, model)
     groups = grouping.groups(ledger, model)
     sizing = Sizing(ledger, hardware, device, model, train_count, valid_count, groups)
-    cutting.decide(ledger, sizing)
+    enough = cutting.enough(model, accum_given=ledger.by_user("batch.accum_steps"))
+    alone = way.again and way.strategy == "ddp"
+    cutting.decide(ledger, sizing, enough if alone else MOST_SAMPLES)
     ram.check(sizing)
     return sizing
 

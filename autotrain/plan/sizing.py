@@ -160,8 +160,8 @@ class Sizing:
         if (setup, workers) not in self.said:
             more, model = 0, self.at_length(setup.length)
             if workers is not None:
-                free = self.hardware.ram_available_bytes
-                more = workers * self.worker_bytes() + keeping.counted_bytes(model, workers, free)
+                kept = keeping.counted_bytes(model, workers, self.get("memory.budget_bytes"))
+                more = workers * self.worker_bytes() + kept
             self.said[setup, workers] = host.resident(
                 model, setup, self.tensors(setup), self.saved_bytes(), more
             )

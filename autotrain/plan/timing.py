@@ -135,6 +135,8 @@ class Timing(NamedTuple):
         spread = self.pace().spread
         if spread is None and self.replayed():
             spread = compute.REPLAYED_SPREAD
+        if spread is None and self.derived():
+            spread = compute.SPREAD["assumed"]
         return compute.interval(seconds, self.sizing.device, spread)
 
     def replayed(self) -> bool:
@@ -142,6 +144,11 @@ class Timing(NamedTuple):
         sizing = self.sizing
         dtype = sizing.ledger.value("precision.dtype")
         return bool(compute.replays(sizing.model, dtype, sizing.threads()))
+
+    def derived(self) -> bool:
+        """Whether they rest on a rate that the machine's file does not give."""
+        sizing = self.sizing
+        return compute.derived(sizing.model, sizing.device, sizing.ledger.value("precision.dtype"))
 
     def save_seconds(self) -> float:
         """Writing one checkpoint."""

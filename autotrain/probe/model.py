@@ -25,7 +25,7 @@ from autotrain.probe.limits import usable_memory
 from autotrain.probe.task_data import collated, loaded, opened, sample_count
 from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
-from autotrain.probe.trace.checks import check_loss, read_here, watched
+from autotrain.probe.trace.checks import check_loss, failure, read_here, watched
 from autotrain.probe.trace.counter import Counter
 from autotrain.probe.trace.phases import Phase, phase
 from autotrain.probe.trace.program import Program, Recorder
@@ -35,7 +35,7 @@ from autotrain.probe.trace.sizes import sizes
 from autotrain.probe.trace.values import Values
 from autotrain.recompute import unlike
 from autotrain.schema import Device, Dtype, ModelProfile, ModelSection, StepTrace
-from autotrain.task import Task, map_tensors, user_error
+from autotrain.task import Task, map_tensors
 
 _AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FIGURES = (
@@ -151,7 +151,7 @@ class ModelTracer:
             except AutotrainError:
                 raise
             except Exception as error:
-                failed = user_error(self.path, error, counter.last_words)
+                failed = failure(error, self.path, counter)
             if not values.asked:
                 break
         if made and all(getattr(made[0], f) == getattr(made[-1], f) for f in _FIGURES):
@@ -175,7 +175,7 @@ class ModelTracer:
         except AutotrainError:
             raise
         except Exception as error:
-            raise user_error(self.path, error, counter.last_words) from error
+            raise failure(error, self.path, counter) from error
         self.traces.append(made)
         return made
 
@@ -268,7 +268,7 @@ class ModelTracer:
         later = phase(counter, lambda: self._forward_backward(batch, dtype, counter))
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
-        evaluate = phase(counter, lambda: self._evaluate(batch, dtype))
+        evaluate = phase(counter, lambda: self._evaluate(batch, dtype, counter))
         self.model.train()
         return first, later, evaluate
 
@@ -280,8 +280,8 @@ class ModelTracer:
             (loss.total / loss.weight).backward()  # type: ignore[no-untyped-call]
         self.mixes = loss.mixes
 
-    def _evaluate(self, batch: Any, dtype: Dtype) -> None:
-        with torch.no_grad(), autocast(self.lens, _AUTOCAST.get(dtype)):
+    def _evaluate(self, batch: Any, dtype: Dtype, counter: Counter) -> None:
+        with counter.validating(), autocast(self.lens, _AUTOCAST.get(dtype)):
             self.task.loss(self.model, batch)
             if self.task.measure is not None:
                 # A figure is often computed on the host, which fake tensors cannot follow.

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from autotrain.device import keep_freed
+from autotrain.malloc import keep_freed
 from autotrain.probe.trace.counter import Counter
 from autotrain.probe.trace.program import Alias, Call, Free, Given, Program, Recorder, Slot, Step
 

@@ -41,7 +41,9 @@ def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetPro
     return DatasetProfile(
         kind="task",
         root=data,
-        took_for=f"the task's own datasets: {train} training and {valid} validation samples",
+        took_for="the task's own dataset, of which some will validate"
+        if task.valid is None
+        else f"the task's own datasets, {train:,} to train on and {valid:,} to validate on",
         count=train + valid,
         fingerprint=seen.hexdigest(),
     )

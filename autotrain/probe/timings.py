@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from autotrain.device import keep_freed
+from autotrain.malloc import keep_freed
 from autotrain.probe.trace.flops import flops_of
 from autotrain.probe.trace.values import tensors_in
 from autotrain.probe.trace.work import VIEW, work

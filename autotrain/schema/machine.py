@@ -56,7 +56,7 @@ class Rates(Record):
     `disturbed`: other programs used the device while it was measured.
     """
 
-    matmul: dict[Dtype, PositiveFloat]
+    matmul: dict[Dtype, PositiveFloat] = Field(min_length=1)
     convolution: dict[Dtype, PositiveFloat] = {}
     bandwidth: PositiveFloat
     op_seconds: PositiveFloat

@@ -157,7 +157,7 @@ class ModelProfile(Record):
     data it keeps in memory; 0: not measured. `trainable_sizes`: bytes of each trainable
     parameter, in the order an optimizer sees them; `trainable_dims` and `trainable_depths`: of
     how many dimensions each is, and how many levels below the output (`autotrain.depth`);
-    `complex`: some are of complex numbers.
+    `complex`: some are of complex numbers; `sparse`: the gradients of some are.
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
     `uneven`: samples differ in size, and no `length` tells how.
@@ -192,6 +192,7 @@ class ModelProfile(Record):
     form: ModelSection = ModelSection()
     batch_norm: bool = False
     complex: bool = False
+    sparse: bool = False
     mixes: bool = False
     traced: Literal["fake", "concrete"]
     traces: tuple[StepTrace, ...] = Field(min_length=1)

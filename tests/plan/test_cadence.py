@@ -69,6 +69,26 @@ def test_costlier_saves_and_rarer_interruptions_never_shorten_the_interval(save,
     assert cadence.best_interval(save, times * between) >= best * (1 - 1e-7)
 
 
+NUMBERS = st.floats(0, math.inf)
+
+
+@given(NUMBERS, NUMBERS.filter(bool), st.floats(1, 100))
+def test_any_save_and_any_interruptions_have_an_interval_that_never_shrinks(save, between, times):
+    best = cadence.best_interval(save, between)
+    assert 0 <= best <= between * (1 + 1e-12)
+    assert cadence.best_interval(times * save, between) >= best * (1 - 1e-7)
+    assert cadence.best_interval(save, times * between) >= best * (1 - 1e-7)
+    assert cadence.steps_within(best, 1e-3) >= 1
+
+
+def test_saves_at_the_ends_of_what_there_is():
+    assert cadence.best_interval(0.0, 3600.0) == 0.0
+    assert cadence.best_interval(math.inf, 3600.0) == 3600.0
+    assert cadence.best_interval(1.0, math.inf) == math.inf
+    assert cadence.best_interval(0.0, math.inf) == math.inf
+    assert cadence.best_interval(1e300, 1e300) == pytest.approx(0.8414 * 1e300, rel=1e-4)
+
+
 # --- machines ------------------------------------------------------------------------------
 
 

@@ -38,11 +38,22 @@ def notes(cached, workers=0, hardware=CPU):
 def test_what_a_dataset_keeps_is_said_where_it_is_much(kind):
     hardware = machine(device(kind, free=8 * GIB, native_dtypes=("fp32",)), ram=16 * GIB)
     assert notes(MIB, hardware=hardware) == []
-    (said,) = notes(2 * GIB, workers=2, hardware=hardware)
-    assert said.endswith("in each of 2 loader workers: about 4 GiB once all was")
+    (said,) = notes(GIB, workers=2, hardware=hardware)
+    assert said.endswith("in each of 2 loader workers: about 2 GiB once all was")
     (said,) = notes(90 * GIB, hardware=hardware)
     assert "about 90 GiB once all was, of" in said
     assert "may end the run for it" in said
+
+
+def test_more_memory_never_gives_a_smaller_micro_batch_whatever_the_dataset_keeps():
+    seen = model(each=200 * MIB, train=10_000).model_copy(update={"cached_bytes": 8 * GIB})
+    sizes = []
+    for step in range(60):
+        free = int(4 * GIB * 1.05**step)
+        hardware = machine(device("cpu", free=free), ram=2 * free)
+        sizes.append(planned(hardware, seen).batch.micro_batch)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
 
 
 def test_more_than_half_of_the_memory_does_not_count_as_it_may_be_bounded_otherwise():

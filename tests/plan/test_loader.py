@@ -1,5 +1,7 @@
 """What feeds a run: loader workers, and what a slow loader or disk costs."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,8 @@ from hypothesis import strategies as st
 from autotrain.plan import compute
 from autotrain.probe.machines import load_machine
 
-from .profiles import GIB, device, goal, machine, model, planned, reason
+from .profiles import GIB, device, goal, machine, model, planned, rates, reason
+from .triples import faster
 
 
 @given(
@@ -170,3 +173,17 @@ def test_a_model_and_its_loader_share_the_cores():
     plan = planned(wish=goal(loader__workers=3))
     said = reason(plan, "predicted.step_seconds").formula
     assert "beside it in 3 workers; on the same 4 cores both take " in said
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("user", [{}, {"train__epochs": 2}, {"loader__workers": 1}])
+def test_a_faster_device_never_takes_longer_whether_samples_stay_or_not(kind, user):
+    of = model(sample_bytes=1000, sample_seconds=1e-2, stacks=True)
+    took, kept = math.inf, set()
+    for power in range(60):
+        own = faster(device(kind, native_dtypes=("fp32",), rates=rates(5e-4)), 1.15**power)
+        plan = planned(machine(own, device(), cores=2), of, goal(**user))
+        assert plan.predicted.run_seconds.expected <= took * 1.000001
+        took = plan.predicted.run_seconds.expected
+        kept.add(plan.loader.keep)
+    assert len(kept) > 1

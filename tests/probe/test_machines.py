@@ -128,6 +128,11 @@ def test_what_such_a_file_lacks_is_named(by_hand, line):
         ("= 32_000_000_000", "= '32 gigs'", "ram_total_bytes: '32 gigs' should be a whole number"),
         ("= 17_171_480_576", "= 1.5", "devices.0.total_bytes: 1.5 should be a valid integer"),
         ("{ fp32 = 48.7e12", "{ fp8 = 1e12", "devices.0.rates.matmul.fp8.[key]: 'fp8' should"),
+        (
+            "fp32 = 48.7e12, tf32 = 48.7e12, bf16 = 97.5e12, fp16 = 97.5e12",
+            "",
+            "devices.0.rates.matmul: ",
+        ),
         ("bandwidth = 717e9\n", "", "devices.0.rates.bandwidth: missing"),
         ("total_bytes = 17_171_480_576\n", "", "devices.0.total_bytes: missing"),
         ("[cpu]\ncores = 8", "cpu = 8", "cpu: 8 should be a valid dictionary"),

@@ -340,6 +340,44 @@ def test_an_error_in_forward_names_the_operator_and_the_users_line():
     assert "shapes cannot be multiplied" in said
 
 
+def test_an_error_between_operators_names_none():
+    """torch's own check of a BatchNorm is no fault of what ran before it."""
+    one = Task.classification(
+        model=lambda: nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8)), train=Rows(64)
+    )
+    with pytest.raises(AutotrainError) as caught:
+        opened(one).trace(1)
+    assert "more than 1 value per channel" in caught.value.message
+    assert "aten." not in caught.value.message
+
+
+def force(model, batch, allowed):
+    """A loss of a gradient, as of a force field or a penalty."""
+    inputs = batch[0].requires_grad_()
+    with torch.set_grad_enabled(allowed or torch.is_grad_enabled()):
+        energy = model(inputs).square().sum()
+        (slope,) = torch.autograd.grad(energy, inputs, create_graph=True)
+    return Loss(total=slope.square().sum(), weight=len(inputs))
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_loss_that_needs_gradients_in_validation_is_told_how_to_have_them(allowed):
+    task = Task(model=mlp, train=Rows(64), loss=lambda *given: force(*given, allowed))
+    if allowed:
+        assert opened(task).trace(4).evaluate_peak_bytes
+        return
+    with pytest.raises(AutotrainError, match="validating, without gradients: ") as caught:
+        opened(task).trace(4)
+    assert "torch.enable_grad()" in caught.value.hint
+
+
+def test_a_model_that_is_no_function_is_named():
+    task = Task.classification(model=nn.Linear(64, 10), train=Rows(64))
+    with pytest.raises(AutotrainError, match="is a Linear, not a function") as caught:
+        opened(task)
+    assert "model=lambda: Linear(...)" in caught.value.hint
+
+
 def test_an_error_while_building_names_the_users_line():
     def build():
         raise RuntimeError("no weights")  # build line

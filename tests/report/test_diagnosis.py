@@ -1,6 +1,7 @@
 """What a run is said to suffer from: invented runs of each kind, and what is to be typed then."""
 
 import math
+import random
 import shlex
 from collections import Counter
 from itertools import pairwise
@@ -160,6 +161,42 @@ def test_jumps_of_single_samples_are_no_instability():
 
     assert told(events(1)).verdict != "unstable"
     assert told(events(8)).verdict == "unstable"
+
+
+def brief(valid, losses, **figures):
+    """A run of a few epochs, validated after each."""
+    per = len(losses) // len(valid)
+    events = [started(epochs=len(valid), per_epoch=per)]
+    for n, loss in enumerate(losses, 1):
+        events.append(a_step(n, loss=loss, lr=1e-3 * (1.05 - n / len(losses)), samples=16))
+        if n % per == 0:
+            events.append(evaluated(n, valid[n // per - 1], best=True))
+    return [*events, stopped(len(losses))]
+
+
+def test_a_few_epochs_that_each_brought_more_are_not_done():
+    """A trial of two epochs whose rate went down: its training loss stands still at the end."""
+    losses = [max(18 - n, 2.5) + 0.3 * (n % 3) for n in range(46)]
+    found = told(brief([5.7, 3.2], losses))
+    assert found.verdict == "improving"
+    assert "each of 2 evaluations found it better, the last 3.2 after 5.7" in (
+        found.findings[0].evidence
+    )
+    assert ("train.epochs", "75") in found.findings[0].changes
+    assert told(brief([2.9, 2.88], losses)).verdict == "converged"
+
+
+def test_a_plateau_in_training_is_none_while_validation_gets_better():
+    losses = [1.5 if n < 8 else 1.14 + 0.03 * (n % 3) for n in range(48)]
+    assert told(brief([1.3, 1.1, 0.8], losses)).verdict == "improving"
+
+
+def test_losses_that_differ_by_their_samples_are_no_instability():
+    """Squared errors of 16 samples scatter by a third; the weights are judged by validation."""
+    draw = random.Random(0)
+    losses = [1.2 * math.exp(draw.gauss(0, 0.5)) for _ in range(60)]
+    assert told(brief([1.21, 1.2, 1.19], losses)).verdict != "unstable"
+    assert told(brief([1.2, 0.9, 1.3], losses)).verdict == "unstable"
 
 
 def test_a_run_that_goes_on_is_not_called_underfitted():

@@ -115,6 +115,16 @@ def test_no_more_is_kept_than_there_is_room_for():
     assert float(found[2][0]) == 2.0
 
 
+@pytest.mark.parametrize(
+    "missing",
+    [float("nan"), numpy.float64("nan"), numpy.array([1, numpy.nan]), torch.tensor(torch.nan)],
+)
+def test_what_is_missing_is_missing_the_next_time(missing):
+    """NaN is unequal to itself, and yet the same sample."""
+    assert same((missing, 1), copied((missing, 1)))
+    assert not same((missing, 1), (copied(missing), 2))
+
+
 def test_a_copy_shares_nothing_and_equals():
     item = ({"a": torch.arange(3), "b": [numpy.ones(2), "text", None]}, 1.5, True)
     copy = copied(item)

@@ -189,16 +189,25 @@ def test_who_changes_a_batch_changes_nothing_that_is_kept():
         ([("a", 1), ("b", 2), ("c", 3)], "they are not made of tensors and numbers alone"),
         ([torch.ones(2), torch.ones(2), torch.ones(3)], "they are not all of one size"),
         ([torch.ones(2), torch.ones(2), torch.ones(2).double()], "they are not all of one size"),
-        ([torch.ones(2), torch.full((2,), torch.nan), torch.ones(2)], "two readings of sample 1"),
     ],
 )
 def test_what_is_no_row_of_a_column_is_not_kept(dataset, why):
-    """NaN is unequal to itself: when in doubt, samples are read."""
     made = Batches(dataset)
     made.offer(0, 1)
     made.offer(2)
     assert made.shelf.why.startswith(why)
     assert made.shelf.rows([0]) is None
+
+
+def test_a_missing_value_is_the_same_at_each_reading(tmp_path):
+    """Tables have NaN where nobody knew; a batch holds what was read, to the bit."""
+    rows = [torch.tensor([1.0, torch.nan, -0.0]), torch.tensor([torch.nan, 2.0, 3.0])]
+    made = Batches(rows)
+    made.offer(0, 1)
+    assert not made.shelf.why
+    assert torch.equal(
+        made.shelf.rows([1, 0]).view(torch.int32), torch.stack(rows)[[1, 0]].view(torch.int32)
+    )
 
 
 def test_no_more_is_kept_than_there_is_room_for():

@@ -9,9 +9,10 @@ from torch import nn
 
 from autotrain import optimizer, sparse
 from autotrain.errors import AutotrainError
+from autotrain.probe.trace.sizes import sizes
 from autotrain.run import assemble
 from autotrain.run.healing.guard import Guard
-from autotrain.schema import OptimizerSection
+from autotrain.schema import TAKE_SPARSE, OptimizerSection
 from autotrain.task import Loss, Task
 
 from .faulty import furthest, named, run, weights
@@ -51,7 +52,7 @@ def planned(name="sgd", **more):
 
 
 @pytest.mark.parametrize("clip", [0.5, None])
-@pytest.mark.parametrize("name", sparse.TAKE)
+@pytest.mark.parametrize("name", TAKE_SPARSE)
 def test_a_sparse_table_learns_as_a_dense_one(tmp_path, name, clip):
     """Gradients of several micro-batches, clipped by the norm that the dense one has."""
     plan = planned(name, clip_norm=clip)
@@ -149,3 +150,8 @@ def test_several_processes_refuse_sparse_gradients_before_the_run():
     """What adds gradients up among them knows dense ones alone."""
     with pytest.raises(AutotrainError, match="several processes"):
         assemble._refuse_shared(planned(), Words(sparse=True))
+
+
+def test_a_plan_knows_of_sparse_tables():
+    assert sizes(Words(sparse=True))["sparse"]
+    assert not sizes(Words(sparse=False))["sparse"]

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from autotrain.errors import AutotrainError
 from autotrain.probe.limits import usable_memory
 from autotrain.probe.trace.counter import Counter, TooMuch
-from autotrain.probe.trace.values import Values, small_enough
+from autotrain.probe.trace.values import FEW, Values, small_enough
 from autotrain.task import Task, user_error
 
 _GIB = 2**30
@@ -28,6 +28,12 @@ def build(task: Task, path: Path, *, insist: bool = False) -> tuple[nn.Module, F
     `insist`: built for real whatever memory that takes, where it must be.
     Raises AutotrainError where it cannot be built, is no module, or has nothing to train.
     """
+    if isinstance(task.model, nn.Module):
+        kind = type(task.model).__name__
+        raise AutotrainError(
+            f"{path}: Task(model=...) is a {kind}, not a function that builds one",
+            f"model=lambda: {kind}(...): a plan calls it, and each run, for a model of its own",
+        )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     model, born = _built(task, path, mode, insist)
     if not isinstance(model, nn.Module):
@@ -38,7 +44,19 @@ def build(task: Task, path: Path, *, insist: bool = False) -> tuple[nn.Module, F
     _refuse_lazy(model, path)
     if not any(p.requires_grad for p in model.parameters()):
         raise AutotrainError(f"{path}: the model has no trainable parameter", "unfreeze a layer")
-    return _as_fake(model, mode, born), mode
+    model = _as_fake(model, mode, born)
+    _unnested(model)
+    return model, mode
+
+
+def _unnested(model: nn.Module) -> None:
+    """Padding is computed like the rest: there are no fake tensors of nested ones.
+
+    A transformer encoder of torch's leaves padding out where it validates.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def _refuse_lazy(model: nn.Module, path: Path) -> None:
@@ -58,7 +76,7 @@ def _built(task: Task, path: Path, mode: FakeTensorMode, insist: bool) -> tuple[
     real; of a large one, the numbers are taken for 1 or, if that fails, for 0.
     """
     for answer in (1, 0):
-        values = Values(mode, answer)
+        values = Values(mode, answer, FEW)
         born = Counter(values)
         with suppress(Exception):
             with mode, born:

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from autotrain.batches import map_tensors
 from autotrain.errors import AutotrainError
 from autotrain.probe.trace.counter import Counter
-from autotrain.task import Loss
+from autotrain.task import Loss, user_error
 
 
 def check_loss(loss: Any, path: Path) -> None:
@@ -37,6 +37,14 @@ def check_loss(loss: Any, path: Path) -> None:
             f"{path}: the loss has no gradient: no trainable parameter takes part in it",
             "look for .detach(), torch.no_grad() or frozen parameters between model and loss",
         )
+
+
+def failure(error: Exception, path: Path, counter: Counter) -> AutotrainError:
+    """What failed in the user's code, where, and what was going on."""
+    told = user_error(path, error, counter.last_words)
+    if counter.validates and "does not require grad" in str(error):
+        told.hint = "where the loss needs gradients in validation too: `with torch.enable_grad():`"
+    return told
 
 
 def read_here(stack: traceback.StackSummary | None, path: Path) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         self.work = Work()
         self._followed: set[int | None] | None = None  # storages
         self.limit: int | None = None  # bytes alive, above which `TooMuch` is raised
-        self.last_op = ""
+        self.last_op, self.under_way, self.validates = "", False, False
         self.formulas = Formulas()
         self.manners = Manners()
         self.inside = INSIDE  # by operator: bytes used beside its outputs
@@ -85,7 +86,16 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
     @property
     def last_words(self) -> str:
         """Where a step that failed had got to, for the beginning of a message."""
-        return f"in {self.last_op}: " if self.last_op else ""
+        during = "validating, without gradients: " if self.validates else ""
+        return f"{during}in {self.last_op}: " if self.under_way else during
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Without gradients, as a run validates. What fails within is said to have failed there."""
+        self.validates = True
+        with torch.no_grad():
+            yield
+        self.validates = False
 
     def hold(self, tensors: Iterable[torch.Tensor], *, theirs: bool = False) -> None:
         """Count tensors that exist already: parameters, buffers, the batch.
@@ -158,6 +168,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         kwargs = kwargs or {}
         func = self.formulas.as_run(func, args)
         self.last_op = name = _name(func)
+        self.under_way = True
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         self._meet(func, inputs)
         if self.values is None:
@@ -182,6 +193,7 @@ class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
             )
             if known is not None:
                 self.calls.append(known)
+        self.under_way = False
         return out
 
     def _meet(self, func: Any, inputs: list[torch.Tensor]) -> None:

@@ -12,6 +12,7 @@ from autotrain.depth import depths
 from autotrain.freezing import moves
 from autotrain.prepare import convolutions
 from autotrain.repeats import apart, blocks
+from autotrain.sparse import tables
 
 
 def sizes(model: nn.Module) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def sizes(model: nn.Module) -> dict[str, Any]:
         **_divided(model),
         "convolutions": convolutions(model),
         "complex": any(p.is_complex() for p in trainable.values()),
+        "sparse": bool(tables(model)),
         "batch_norm": any(isinstance(m, _BatchNorm) and moves(m) for m in model.modules()),
     }
 

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from autotrain.probe.trace.rules import INDEXED, RULES, numbered
 
 MANY = 4 * 2**20  # elements: a larger tensor of integers or booleans is fake as well
-FEW = 1024  # elements: floats that follow from known values are real up to here
+MANY_FLOATS = 2**18  # elements: floats of a step that follow from known values, a mask of 512 words
+FEW = 1024  # elements: floats while a model is built, whose weights would all be known
 _SMALL_WORK = 4096  # elements read: the outputs cannot be so large that one must look first
 
 Name = str
@@ -46,29 +47,33 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
     return []
 
 
-def small_enough(tensor: torch.Tensor) -> bool:
-    """Whether a tensor of this size may be real beside fake ones."""
-    floats = tensor.is_floating_point() or tensor.is_complex()
-    return tensor.numel() <= (FEW if floats else MANY)
+def small_enough(tensor: torch.Tensor, floats: int = MANY_FLOATS) -> bool:
+    """Whether a tensor of this size may be real beside fake ones; of `floats`, so many."""
+    inexact = tensor.is_floating_point() or tensor.is_complex()
+    return tensor.numel() <= (floats if inexact else MANY)
 
 
 class Values:
     """Runs operators: for real where all that they take is known, else on fake tensors.
 
     `answer` is what a number is taken for that the code reads out of an unknown tensor;
-    `asked` counts how often that happened, `where` is the stack of the first time.
+    `asked` counts how often that happened, `where` is the stack of the first time. `floats`: how
+    many elements a known tensor of floats may have.
     """
 
-    def __init__(self, mode: FakeTensorMode, answer: float = 1) -> None:
-        self.mode, self.answer, self.asked = mode, answer, 0
+    def __init__(self, mode: FakeTensorMode, answer: float = 1, floats: int = MANY_FLOATS) -> None:
+        self.mode, self.answer, self.asked, self.floats = mode, answer, 0, floats
         self.where: traceback.StackSummary | None = None
         self._unknown: set[int] = set()  # storages of real tensors
         self._stand_ins: dict[Any, torch.Tensor] = {}
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of the batch as the step is to see it: as it is, or fake."""
-        exact = not tensor.is_floating_point() and small_enough(tensor)
+        exact = not tensor.is_floating_point() and self._small(tensor)
         return tensor if exact else self.mode.from_tensor(tensor)
+
+    def _small(self, tensor: torch.Tensor) -> bool:
+        return small_enough(tensor, self.floats)
 
     def forget(self, tensor: torch.Tensor) -> None:
         """Take what is in a real tensor for unknown from now on."""
@@ -82,7 +87,7 @@ class Values:
         """Whether this tensor's values are real ones."""
         if isinstance(tensor, FakeTensor) or tensor.layout != torch.strided:
             return False
-        if not small_enough(tensor):
+        if not self._small(tensor):
             return False
         return not self._unknown or tensor.untyped_storage()._cdata not in self._unknown
 
@@ -114,10 +119,10 @@ class Values:
                     out = func(*self._faked(args), **self._faked(kwargs))
                 except Exception:  # its shape depends on values, which we have
                     return _for_real(func, args, kwargs)
-                if not all(map(small_enough, tensors_in(out))):
+                if not all(map(self._small, tensors_in(out))):
                     return out
         out = _for_real(func, args, kwargs)
-        if not all(map(small_enough, tensors_in(out))):
+        if not all(map(self._small, tensors_in(out))):
             return self._faked(out)
         return out
 
@@ -142,7 +147,7 @@ class Values:
         return func(*args, **kwargs)
 
     def _filled(self, name: str, out: torch.Tensor, args: Any) -> torch.Tensor:
-        if out.is_floating_point() or out.is_complex() or not small_enough(out):
+        if out.is_floating_point() or out.is_complex() or not self._small(out):
             return out
         value = _FILLED[name]
         given = args[-1] if value is None else value

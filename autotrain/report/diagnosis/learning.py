@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import fmean
 
 from autotrain.rates import is_error_rate
@@ -21,8 +22,9 @@ from autotrain.report.text import number, percent
 
 # Of the whole fall, and of what is left: less in the last quarter of a run, and it stands still.
 LATE, LATE_OF_LEVEL, LATE_SURE = 0.05, 0.03, 4.0
-# So many evaluations have a course of their own.
-ENOUGH = 8
+# So many evaluations have a course of their own. Of fewer, each may be better than the one before,
+# the last by so much of its level.
+ENOUGH, FEW_GAIN = 8, 0.05
 # A rate or an accuracy so near to none, or to all, leaves little to wish for.
 GOOD_RATE = 0.05
 # So much of the first loss, and hardly anything was learned.
@@ -77,6 +79,8 @@ def plateau(view: View) -> Finding | None:
     since = _still_since(view)
     if since is None or _good(view) or not view.left > _enough(view):
         return None
+    if _each_better(view) is not None:
+        return None
     if view.rate_share(since) < HIGH:
         return None
     share = 1 - since / view.trained.steps[-1]
@@ -106,7 +110,7 @@ def _valid_end(view: View) -> str:
 def converged(view: View) -> Finding | None:
     """Nothing falls any more, and nothing is wrong with that."""
     trained = view.trained
-    if len(trained) < POINTS or _falling(view) is not None:
+    if len(trained) < POINTS or _falling(view) is not None or _each_better(view) is not None:
         return None
     since = _still_since(view)
     epoch = view.result.epoch(max(int(since), 1)) if since is not None else None
@@ -130,10 +134,14 @@ def improving(view: View) -> Finding | None:
         return None
     where = "at its end" if view.whole else "so far"
     falling, name = _falling(view) or (view.trained, "the training loss")
+    how = f"{percent(late_fall(falling))} of all that it gained came in the last quarter"
+    if _falling(view) is None and (few := _each_better(view)) is not None:
+        falling, name = few
+        before, last = (number(abs(value)) for value in falling.values[-2:])
+        how = f"each of {len(falling)} evaluations found it better, the last {last} after {before}"
     return Finding(
         "improving",
-        f"{name} still improves {where}: {percent(late_fall(falling))} of all that it gained came "
-        "in the last quarter",
+        f"{name} still improves {where}: {how}",
         "it can go on: more epochs, by the same plan" if view.whole else "let it go on",
         advice.longer(view.plan) if view.whole else (),
     )
@@ -168,11 +176,26 @@ def still_falls(each: Series) -> bool:
 
 def _falling(view: View) -> tuple[Series, str] | None:
     """What still gets better, and its name: first what is monitored."""
-    judged = [(view.figures, view.monitor)] if view.monitor != "loss" else []
-    judged += [(view.validated, "the validation loss")]
-    known = [(each, name) for each, name in judged if len(each) >= ENOUGH]
+    known = [(each, name) for each, name in _evaluated(view) if len(each) >= ENOUGH]
     known += [(view.trained, "the training loss")]
     return next(((each, name) for each, name in known if still_falls(each)), None)
+
+
+def _evaluated(view: View) -> list[tuple[Series, str]]:
+    """What evaluations tell, and its name: first what is monitored."""
+    monitored = [(view.figures, view.monitor)] if view.monitor != "loss" else []
+    return [*monitored, (view.validated, "the validation loss")]
+
+
+def _each_better(view: View) -> tuple[Series, str] | None:
+    """What few evaluations found better each time, at last by a part that matters, and its name."""
+    for each, name in _evaluated(view):
+        if not 2 <= len(each) < ENOUGH:
+            continue
+        gains = [before - after for before, after in pairwise(each.values)]
+        if min(gains) > 0 and gains[-1] >= FEW_GAIN * abs(each.values[-1]):
+            return each, name
+    return None
 
 
 def _still_since(view: View) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean, median
 
 from autotrain.report.diagnosis import advice
@@ -24,7 +25,8 @@ SEVERAL = 8
 # By so many stretches at least, unless it is far beyond all noise.
 DIVERGES, LATE = 0.1, 4
 # Losses of neighbouring stretches that differ by so much of their level go to and fro.
-SWINGS = 0.35
+# They are no fault of the steps where validation, of the same weights, goes by less than that.
+SWINGS, STEADY = 0.35, 0.09
 # One step that was left out may be the fault of a sample.
 OFTEN = 2
 # Of the time. Less than so many seconds in all is nothing that a person would wait for.
@@ -130,12 +132,19 @@ def _swinging(view: View) -> tuple[str, float] | None:
         return None
     level = abs(fmean(late))
     spread = view.trained.noise
-    if spread < SWINGS * level or spread < SWINGS / 4 * abs(view.trained.start):
+    if spread < SWINGS * level or spread < SWINGS / 4 * abs(view.trained.start) or _steady(view):
         return None
     said = (
         f"the training loss swings by {percent(spread / level)} of itself from stretch to stretch"
     )
     return said, view.trained.steps[0]
+
+
+def _steady(view: View) -> bool:
+    """Whether evaluations agree: then weights stay, and it is the samples of a step that differ."""
+    values = view.validated.values
+    near = (abs(b - a) <= STEADY * max(abs(a), abs(b)) for a, b in pairwise(values))
+    return len(values) > 1 and all(near)
 
 
 def _several(view: View) -> bool:

@@ -79,18 +79,28 @@ def copied(item: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two copies are equal in all they hold. NaN is not: when in doubt they differ."""
+    """Whether two copies are equal in all they hold; a value that is missing (NaN) is to itself."""
     if type(a) is not type(b):
         return False
     if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
+        return alike(a, b)
     if isinstance(a, numpy.ndarray):
-        return bool(a.dtype == b.dtype and numpy.array_equal(a, b))
+        return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
     if isinstance(a, dict):
         return [*a] == [*b] and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float | complex | numpy.generic):
+        return same(numpy.asarray(a), numpy.asarray(b))
     return bool(a == b)
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same, to the bit."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    one, other = (each.contiguous().reshape(-1).view(torch.uint8) for each in (a, b))
+    return torch.equal(one, other)
 
 
 def bytes_of(item: Any) -> int:

@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from autotrain.batches import map_tensors
 from autotrain.device import out_of_memory
 from autotrain.run.loading.itinerary import Request
+from autotrain.run.loading.kept import alike
 from autotrain.run.loading.source import Made, Source
 from autotrain.units import bytes_text
 
@@ -129,8 +130,7 @@ class Shelf:
         except Exception:  # it does not read twice
             return False
         return len(again or ()) == len(row) and all(
-            one.dtype == other.dtype and torch.equal(one, other[0])
-            for one, other in zip(row, again or (), strict=True)
+            alike(one, other[0]) for one, other in zip(row, again or (), strict=True)
         )
 
     def _begun(self, moved: Any) -> str:
