@@ -67,7 +67,7 @@ def test_the_folder_of_a_run_of_ours_is_not_data(tmp_path):
     [
         (("train", "valid"), ("train", "valid")),
         (("Train", "val"), ("train", "valid")),
-        (("train", "test"), ("train", "valid")),
+        (("train", "test"), ("train", "test")),
         (("train", "validation", "test"), ("train", "valid", "test")),
     ],
 )
@@ -76,7 +76,7 @@ def test_train_beside_another_split_is_recognised(tmp_path, folders, splits):
         put(tmp_path, f"{folder}/a/1.png", f"{folder}/b/1.png")
     found = image_splits(tmp_path)
     assert tuple(found) == splits
-    assert names(tmp_path, found["valid"])["a"] == [f"{folders[1]}/a/1.png"]
+    assert names(tmp_path, found[splits[1]])["a"] == [f"{folders[1]}/a/1.png"]
     assert names(tmp_path, image_folder(tmp_path))["b"] == [f"{folders[0]}/b/1.png"]
 
 

@@ -296,6 +296,14 @@ def test_the_glyphs_are_29_classes_the_same_each_time_with_fonts_apart(tmp_path)
     assert task.train[0][0].shape == (3, 64, 64)
 
 
+def test_pictures_to_test_on_choose_nothing(tmp_path):
+    """What is validated on is held out of `train/` where there is no folder for it."""
+    for split, each in (("train", 10), ("test", 3)):
+        write(tmp_path / split, each=each)
+    task = load(tmp_path)
+    assert (len(task.train), len(task.valid), len(task.test)) == (24, 6, 9)
+
+
 def test_a_test_of_one_picture_is_a_test(tmp_path):
     for split, each in (("train", 6), ("valid", 3)):
         write(tmp_path / split, each=each)

@@ -26,12 +26,11 @@ def image_folder(root: Path) -> Classes:
 
 
 def image_splits(root: Path) -> dict[str, Classes]:
-    """`{"train": classes, "valid": classes}` (and `test` beside both), or `{"all": classes}`.
+    """`train`, and of `valid` and `test` what is there: each `classes`; or `{"all": classes}`.
 
     `train/` beside `valid/`, `val/` or `test/` are splits where they hold a folder per class;
-    `test/` serves as `valid` where it is the only other one, and is left out where `train/`
-    does not know its classes. Raises AutotrainError where there is no folder with images, or
-    `train/` does not know a class of `valid/`.
+    `test/` is left out where `train/` does not know its classes. Raises AutotrainError where there
+    is no folder with images, or `train/` does not know a class of `valid/`.
     """
     listing = list_files(root)
     return {
@@ -68,10 +67,10 @@ def splits_in(listing: Listing) -> dict[str, NameClasses]:
     if valid is None and test is None:
         alone = all(folder.lower() in (*TRAIN, *VALID, *TEST) for folder in top)
         return {"all": train if alone else top}
-    if valid is None:
-        return {"train": train, "valid": test or {}}
-    _refuse_unknown(listing.root, train, valid)
-    return {"train": train, "valid": valid} | ({"test": test} if test is not None else {})
+    if valid is not None:
+        _refuse_unknown(listing.root, train, valid)
+    there = {"train": train, "valid": valid, "test": test}
+    return {split: classes for split, classes in there.items() if classes is not None}
 
 
 def _by_folder(names: list[str], depth: int = 0) -> NameClasses:
