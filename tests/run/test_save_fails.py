@@ -75,8 +75,9 @@ def test_a_best_one_that_is_not_on_disk_leaves_its_place_to_the_next(tmp_path, b
             limit.__exit__()
     lost = next(event for event in seen if event.name == "warned")
     assert "the best that is saved counts as best" in lost.message
-    assert pointed(tmp_path)["best"] == 10
-    assert seen[-1].best_step == 10
+    # In the background it may be known after the next one was judged: then it is the one after.
+    assert pointed(tmp_path)["best"] in ((10, 15) if background else (10,))
+    assert seen[-1].best_step == pointed(tmp_path)["best"]
 
 
 def test_state_that_turns_into_what_no_checkpoint_holds_ends_no_run(tmp_path):
