@@ -46,7 +46,7 @@ def test_memory_that_goes_back_at_once_has_to_be_had_anew():
 KERNELS = """
 import sys
 import psutil, torch
-from autotrain.device import kernels_kept, same_order
+from autotrain.device import kernels_kept
 
 torch.manual_seed(0)
 layer = torch.nn.LSTM(96, 96, 2, bidirectional=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import torch
 from torch.utils.data import get_worker_info
@@ -19,6 +19,16 @@ CACHE_BYTES = 512 << 20  # of loaded samples, shared out among the loader's work
 BLOCK_BYTES, ALIGNED = 16 << 20, 64
 
 _log = logging.getLogger(__name__)
+
+
+class Leeway(TypedDict):
+    """What `keep_readable` bears: how many are left at least, and what share may be damaged."""
+
+    least: int
+    bears: float
+
+
+FEW: Leeway = {"least": 1, "bears": 0.5}  # of one split by itself
 
 
 def keep_readable(
@@ -56,6 +66,23 @@ def split_by_name(names: Sequence[str], valid_share: float) -> tuple[list[int], 
     order = sorted(range(len(names)), key=lambda i: (_hashed(names[i]), i))
     held = min(max(round(len(names) * valid_share), 1), len(names) - 1) if names else 0
     return sorted(order[held:]), sorted(order[:held])
+
+
+def of_split(
+    items: Sequence[Item], split: str, named: Callable[[Item], str],
+    look: Callable[[list[Item]], list[Item]],
+    share_out: Callable[[list[Item]], Sequence[list[Item]]],
+) -> list[Item]:  # fmt: skip
+    """The items of one split, by itself. `named`: what split the data says an item is of.
+
+    `look` -> those that can be used. It is asked of all, and `share_out` for (train, valid, ...) of
+    them, only where the data names no validation: then all of them say which are held out.
+    """
+    if split == "test" or any(named(item) == "valid" for item in items):
+        found = [item for item in items if named(item) == split]
+        return look(found) if found else []
+    train, valid, *_ = share_out(look([*items]))
+    return train if split == "train" else valid
 
 
 def _hashed(name: str) -> bytes:

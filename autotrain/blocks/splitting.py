@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from autotrain.blocks.samples import split_by_name
+from autotrain.blocks.samples import of_split, split_by_name
 from autotrain.errors import AutotrainError
 
 PARTS = {
@@ -76,10 +76,9 @@ def samples_of(
     rows: Sequence[Sample], split: str, valid_share: float, person: Callable[[Sample], str],
     who: str, look: Callable[[list[Sample]], list[Sample]],
 ) -> list[Sample]:  # fmt: skip
-    """Those of one split, as `split_samples` and `kept_for_testing` have them. `look` -> those that
-    can be used: it is asked of the others too where only all of them say which are held out."""
-    if split == "test" or any(PARTS.get(row.split) == "valid" for row in rows):
-        named = [row for row in rows if (PARTS.get(row.split) or "train") == split]
-        return look(named) if named else []
-    train, valid = split_samples(look([*rows]), valid_share, person, who)
-    return train if split == "train" else valid
+    """Those of one split, as `split_samples` and `kept_for_testing` have them. `look`: as in
+    `of_split`."""
+    return of_split(
+        rows, split, lambda row: PARTS.get(row.split) or "train", look,
+        lambda usable: split_samples(usable, valid_share, person, who),
+    )  # fmt: skip

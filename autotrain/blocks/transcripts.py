@@ -6,17 +6,18 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from autotrain.blocks.audio import clip_seconds
 from autotrain.blocks.ctc import frames_needed
 from autotrain.blocks.layouts import Clip
 from autotrain.blocks.layouts.listing import FAULTY_SHARE
 from autotrain.blocks.normalising import language_of, normalised
-from autotrain.blocks.samples import keep_readable, split_by_name
+from autotrain.blocks.samples import keep_readable, of_split, split_by_name
 from autotrain.blocks.units import Units
 from autotrain.errors import AutotrainError
 
+Known = TypeVar("Known")
 _log = logging.getLogger(__name__)
 
 
@@ -170,13 +171,19 @@ def insist_on_both(parts: Sides) -> Sides:
 
 
 def side(
-    clips: Sequence[Clip], split: str, valid_share: float, look: Callable[[list[Clip]], list[Clip]],
-    alike: Callable[[Clip], str] = said_in,
-) -> list[Clip]:  # fmt: skip
-    """The clips of one split, as `sides` has them. `look` -> those that can be used: it is asked of
-    the others too where only all of them say which are held out."""
-    if split == "test" or any(clip.split == "valid" for clip in clips):
-        named = [clip for clip in clips if clip.split == split]
-        return look(named) if named else []
-    found = sides(look([*clips]), valid_share, alike)
-    return found.train if split == "train" else found.valid
+    clips: Sequence[Clip], split: str, valid_share: float,
+    look: Callable[[list[Clip]], dict[Clip, Known]], alike: Callable[[Clip], str] = said_in,
+) -> dict[Clip, Known]:  # fmt: skip
+    """The clips of one split, as `sides` has them, and what `look` knows of each. `look` -> those
+    that can be used, see `of_split`."""
+    known: dict[Clip, Known] = {}
+
+    def looked(some: list[Clip]) -> list[Clip]:
+        known.update(look(some))
+        return [*known]
+
+    found = of_split(
+        clips, split, lambda clip: clip.split, looked,
+        lambda usable: sides(usable, valid_share, alike),
+    )  # fmt: skip
+    return {clip: known[clip] for clip in found}

@@ -24,6 +24,7 @@ from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.mels import Mels, Normaliser
 from autotrain.blocks.options import all_between, needed
+from autotrain.blocks.samples import FEW
 from autotrain.blocks.speakable import QUIETEST, Usual, known, speakable, usual_of
 from autotrain.blocks.speaking import Speaking, Wish
 from autotrain.blocks.spoken import Aligned, AlignedClip, Voiced, VoicedBatch, pad_voiced
@@ -34,7 +35,6 @@ from autotrain.blocks.vocoding import vocoder as made_sound
 SHAPES = 16  # batches are of a multiple of so many phonemes and frames
 LONGEST = 100  # frames of one phoneme that is predicted
 ANYBODY = "anybody"  # the speaker of a corpus that names none
-FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 
 
 @dataclass(frozen=True)
@@ -221,16 +221,12 @@ def asked_for(
     data: Path | None, split: str | None, valid_share: float, max_seconds: float, rate: int
 ) -> Parts:
     """The clips of one split, or none at all; the others need not be there."""
-    parts, found = Sides([], [], []), {}
+    parts = Sides([], [], [])
     if split is None:
-        return Parts(parts, found)
-
-    def look(clips: list[Clip]) -> list[Clip]:
-        found.update(speakable(clips, max_seconds, rate, **FEW))
-        return [clip for clip in clips if clip in found]
-
-    asked = side(speech_clips(data, split), split, valid_share, look)
-    return Parts(parts._replace(**{split: asked}), found)
+        return Parts(parts, {})
+    look = functools.partial(speakable, max_seconds=max_seconds, rate=rate, **FEW)
+    found = side(speech_clips(data, split), split, valid_share, look)
+    return Parts(parts._replace(**{split: [*found]}), found)
 
 
 def facts_of(parts: Parts, mels: Mels, language: str) -> Facts:

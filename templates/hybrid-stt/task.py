@@ -32,7 +32,7 @@ from autotrain.blocks.normalising import language_of
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.pretraining import Guessed, Guesses, Names, pad_guesses
 from autotrain.blocks.repeating import without_loops
-from autotrain.blocks.samples import keep_readable
+from autotrain.blocks.samples import FEW, keep_readable
 from autotrain.blocks.spoken import Spectra
 from autotrain.blocks.transcripts import (
     Sides,
@@ -51,7 +51,6 @@ MELS = Mels()  # 16 kHz, 80 bands, 80 frames a second
 FRAMES, PIECES = 32, 8  # what batches are padded to multiples of: few shapes, which come again
 NAMES = 256  # what the encoder tells apart before it knows any text
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
-FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 STATISTICS = 200  # clips, evenly spread, for mean and spread of each band
 
 
@@ -346,18 +345,14 @@ def asked_for(
     facts, parts = Facts(**kept.facts), Sides([], [], [])
     if kept.split is None:
         return Parts(parts, {}, facts)
-    seconds: dict[Clip, float] = {}
-
-    def look(clips: list[Clip]) -> list[Clip]:
-        found = readable(clips, max_seconds, facts.language, **FEW)
-        seconds.update(found)
-        return [*found]
-
+    look = functools.partial(
+        readable, max_seconds=max_seconds, language=facts.language, **FEW
+    )  # fmt: skip
     clips = speech_clips(needed(data, "a corpus of clips with transcripts"), kept.split)
     whole = by_heart and kept.split != "test"
-    found = look(clips) if whole else side(clips, kept.split, valid_share, look)
-    parts = parts._replace(**{kept.split: found})
-    if found:
+    seconds = look(clips) if whole else side(clips, kept.split, valid_share, look)
+    parts = parts._replace(**{kept.split: [*seconds]})
+    if seconds:
         parts = usable(parts, Units.of(facts.units), seconds, fastest, **FEW)
     return Parts(parts, seconds, facts)
 

@@ -35,7 +35,7 @@ from autotrain.blocks.invented import Invented
 from autotrain.blocks.layouts import image_splits, split_folder
 from autotrain.blocks.mixing import Mixed
 from autotrain.blocks.options import all_between, needed, one_of
-from autotrain.blocks.samples import keep_readable, split_by_name
+from autotrain.blocks.samples import FEW, keep_readable, split_by_name
 from autotrain.blocks.weights import load_weights, read_weights
 
 WIDTHS = (32, 64, 128, 256, 512)  # channels after the stem and each stage: 4.7 M parameters
@@ -43,8 +43,6 @@ SMALLEST = {"cnn": 32, "efficientnet_b0": 64}  # pixels: what their strides leav
 NORMALISE = {1: ([0.449], [0.226]), 3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])}  # ImageNet
 
 CHECKED_PIXELS = 50_000_000  # decoded at once up to here (about 1 s), else checked by header
-
-FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 
 Labelled = tuple[Path, int]
 Sizes = dict[Path, tuple[int, int]]

@@ -39,14 +39,13 @@ from autotrain.blocks.masking import SpecAugment
 from autotrain.blocks.mixing import MixedSequences, Utterances, pad_utterances
 from autotrain.blocks.options import all_between, needed, one_of
 from autotrain.blocks.recurrent import BiLSTM
-from autotrain.blocks.samples import Loaded, keep_readable
+from autotrain.blocks.samples import FEW, Loaded, keep_readable
 from autotrain.blocks.splitting import kept_for_testing, samples_of, split_samples
 
 BLANK, UNKNOWN = 0, 1
 LEAST_FRAMES = 4.0  # frames a gloss, of a partner to mix with
 CHECKED_BYTES = 256 << 20  # a set up to here is read at once, a larger one checked by its headers
 NAMED = 5  # glosses that a warning names
-FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 STATISTICS = 400  # sentences, evenly spread, for mean and spread
 
 _log = logging.getLogger(__name__)

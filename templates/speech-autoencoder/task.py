@@ -24,7 +24,7 @@ from autotrain.blocks.invented import Invented
 from autotrain.blocks.layouts import Clip, speech_clips
 from autotrain.blocks.losses import inside
 from autotrain.blocks.options import all_between
-from autotrain.blocks.samples import Loaded, keep_readable
+from autotrain.blocks.samples import FEW, Loaded, keep_readable
 from autotrain.blocks.transcripts import Sides, side, sides
 
 RATE = 16_000  # hertz; clips of another rate are resampled
@@ -36,7 +36,6 @@ FLOOR_DB = -90.0  # re a sine of full scale; below it everything is silence
 
 STATISTICS_CLIPS = 200  # of the training clips, evenly spread, for the level and its spread
 CHECKED_SECONDS = 600.0  # a corpus up to here is decoded at once, a larger one checked by header
-FEW = {"least": 1, "bears": 0.5}  # of one split by itself: how many are left, and may be damaged
 # Of `draw`: title, unit upwards, and of a picture its lowest and highest value and its colours.
 PANELS = (
     ("sound", ""),
@@ -149,18 +148,13 @@ def shared_out(folder: Path, valid_share: float, max_seconds: float) -> Parts:
 
 def asked_for(folder: Path, split: str | None, valid_share: float, max_seconds: float) -> Parts:
     """The clips of one split, or none at all; the others need not be there."""
-    parts, seconds = Sides([], [], []), {}
+    parts = Sides([], [], [])
     if split is None:
-        return Parts(parts, seconds)
-
-    def look(clips: list[Clip]) -> list[Clip]:
-        found = readable_clips(clips, max_seconds, **FEW)
-        seconds.update(found)
-        return [*found]
-
+        return Parts(parts, {})
+    look = functools.partial(readable_clips, max_seconds=max_seconds, **FEW)
     alike = functools.partial(name_of, folder=folder)
-    found = side(speech_clips(folder, split), split, valid_share, look, alike)
-    return Parts(parts._replace(**{split: found}), seconds)
+    seconds = side(speech_clips(folder, split), split, valid_share, look, alike)
+    return Parts(parts._replace(**{split: [*seconds]}), seconds)
 
 
 def level_and_spread(spectra: Spectra) -> dict:

@@ -149,7 +149,6 @@ def used(trained, tmp_path, monkeypatch):
         folder, given = trained(template)
         shutil.copytree(folder, tmp_path / "copy")
         # Where the data was when it was trained there is nothing on another machine.
-        plan = next((tmp_path / "copy/runs/mine").rglob("plan.toml"))
         for plan in (tmp_path / "copy/runs/mine").rglob("plan.toml"):
             plan.write_text(plan.read_text().replace(str(folder), str(tmp_path / "copy")))
         monkeypatch.chdir(tmp_path / "copy")
