@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from autotrain.errors import AutotrainError
-from autotrain.schema import TAKE_SPARSE, OptimizerSection
+from autotrain.schema import OptimizerSection, refused_with_sparse
 
 
 def tables(model: nn.Module) -> list[str]:
@@ -33,25 +33,14 @@ def insist(section: OptimizerSection, model: nn.Module) -> None:
         return
     # Nothing is checked, as by default; unless that is said, torch warns of it.
     torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
-    changes = _changes(section)
+    changes = refused_with_sparse(lambda name: getattr(section, name))
     if changes:
         of = ", ".join(names)
         raise AutotrainError(
             f"the gradients of {of} are sparse, and the optimizer does not take such as it is set",
             "sparse=False where the model makes it, which suits every optimizer; or "
-            + " ".join(f"--set optimizer.{change}" for change in changes),
+            + " ".join(f"--set optimizer.{key}={value}" for key, value in changes.items()),
         )
-
-
-def _changes(section: OptimizerSection) -> list[str]:
-    """What of the settings must be another, so that it does."""
-    name = section.name if section.name in TAKE_SPARSE else "adagrad"
-    return [
-        *([f"name={name}"] if name != section.name else []),
-        *(["implementation=foreach"] if section.implementation == "fused" else []),
-        *(["weight_decay=0"] if section.weight_decay else []),
-        *(["momentum=off"] if name == "sgd" and section.momentum else []),
-    ]
 
 
 def values(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

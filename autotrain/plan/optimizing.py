@@ -9,7 +9,7 @@ from autotrain.plan import learning, sparse_gradients
 from autotrain.plan.learning import ADAM_LIKE
 from autotrain.plan.ledger import DEFAULT_OPTIMIZER, FOUND_BY_TRYING, Found, Ledger
 from autotrain.plan.memory import FUSED, KEEP_MOMENTUM
-from autotrain.schema import Device, ModelProfile, OptimizerName
+from autotrain.schema import USUAL_FOR_SPARSE, Device, ModelProfile, OptimizerName
 
 _TORCH = "torch.optim's default"
 _DECAY_SOURCE = f"{_TORCH}; He 2016, arXiv:1512.03385, for SGD"
@@ -35,7 +35,7 @@ def choose(ledger: Ledger, device: Device, model: ModelProfile) -> None:
         sparse_gradients.make_way(ledger)
     name: OptimizerName = ledger.settle(
         "optimizer.name",
-        sparse_gradients.USUAL if model.sparse else DEFAULT_OPTIMIZER,
+        USUAL_FOR_SPARSE if model.sparse else DEFAULT_OPTIMIZER,
         formula="AdamW converges on most models without tuning"
         + (", but takes no sparse gradients; Adagrad does" if model.sparse else ""),
         source=sparse_gradients.SOURCE

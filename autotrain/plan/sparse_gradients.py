@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from autotrain.errors import UsageError
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import TAKE_SPARSE, OptimizerName
+from autotrain.schema import refused_with_sparse
 
 SOURCE = "torch.optim: which optimizers take sparse gradients"
-USUAL: OptimizerName = "adagrad"
 WHY = "torch takes none with sparse gradients"
 
 
@@ -31,16 +31,7 @@ def insist(ledger: Ledger) -> None:
     )
 
 
-def _refused(value: Any) -> dict[str, str]:
-    """Keys whose `value(key)` torch refuses, and what it takes instead."""
-    name = value("optimizer.name")
-    found: dict[str, str] = {}
-    if name is not None and name not in TAKE_SPARSE:
-        found["optimizer.name"] = USUAL
-    if value("optimizer.implementation") == "fused":
-        found["optimizer.implementation"] = "foreach"
-    if value("optimizer.weight_decay"):
-        found["optimizer.weight_decay"] = "0"
-    if name == "sgd" and value("optimizer.momentum"):
-        found["optimizer.momentum"] = "off"
-    return found
+def _refused(value: Callable[[str], Any]) -> dict[str, str]:
+    """What `refused_with_sparse` says, by the keys of a plan."""
+    found = refused_with_sparse(lambda name: value(f"optimizer.{name}"))
+    return {f"optimizer.{name}": instead for name, instead in found.items()}

@@ -7,7 +7,6 @@ from autotrain.schema.base import (
     CUDA_LIKE,
     PLAN_SCHEMA,
     PROFILE_SCHEMA,
-    TAKE_SPARSE,
     DeviceKind,
     Dtype,
     Kind,
@@ -83,6 +82,7 @@ from autotrain.schema.settings import (
     ScheduleSection,
     TrainSection,
 )
+from autotrain.schema.sparse import TAKE_SPARSE, USUAL_FOR_SPARSE, refused_with_sparse
 from autotrain.schema.stage import (
     Stage,
     StageName,
@@ -103,6 +103,7 @@ __all__ = [
     "PROFILE_SCHEMA",
     "SETTING_SECTIONS",
     "TAKE_SPARSE",
+    "USUAL_FOR_SPARSE",
     "VALID_SHARE",
     "Amendment",
     "BatchSection",
@@ -179,6 +180,7 @@ __all__ = [
     "difference",
     "leaders",
     "overlaid",
+    "refused_with_sparse",
     "setting_types",
     "whole",
 ]

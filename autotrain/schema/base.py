@@ -20,9 +20,6 @@ Kind = Literal["fixed", "rule", "measured", "user"]
 OptimizerName = Literal[
     "adamw", "adam", "sgd", "rmsprop", "adagrad", "adadelta", "adamax", "nadam", "radam", "rprop"
 ]
-# Those that take sparse gradients. Others are Adam-like, and torch refuses; its SparseAdam refuses
-# all gradients that are dense.
-TAKE_SPARSE: tuple[OptimizerName, ...] = ("sgd", "adagrad")
 Scalar = bool | int | float | str
 
 # Strict: in a file that people edit, `true` is no 1 and "8" is no 8. A whole number is a float.
