@@ -1,26 +1,10 @@
 import shutil
-import sys
-from typing import NamedTuple
 
 import pytest
 
-from autotrain.__main__ import main
 from autotrain.report import figures
 
-from .house import PLAN, SMALL, TASK, cli
-
-
-class Said(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """The first error line; what a task printed may stand before it."""
-        return next((x for x in self.err.splitlines() if x.startswith("error: ")), "")
+from .house import PLAN, SMALL, TASK, cli, typist
 
 
 @pytest.fixture(scope="session")
@@ -67,17 +51,7 @@ def folder(planned_once, tmp_path, monkeypatch):
 @pytest.fixture
 def at(capsys, monkeypatch):
     """The command line in this process: `at("run", "plan.toml")`."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["autotrain", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = Said(end.value.code, *capsys.readouterr())
-        print(said.err)  # for the reader of a failure
-        return said
-
-    return call
+    return typist(capsys, monkeypatch)
 
 
 @pytest.fixture(scope="session")

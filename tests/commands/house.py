@@ -4,9 +4,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 import tomli_w
 
+from autotrain.__main__ import main
 from autotrain.probe import child
 from autotrain.schema import Trial
 
@@ -55,6 +58,34 @@ def cli(*arguments, cwd, seconds=300, **more):
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False, **more
     )
+
+
+class Said(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The first error line; what a task printed may stand before it."""
+        return next((x for x in self.err.splitlines() if x.startswith("error: ")), "")
+
+
+def typist(capsys, monkeypatch):
+    """The command line in this process: `typist(...)("run", "plan.toml")`."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["autotrain", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = Said(end.value.code, *capsys.readouterr())
+        print(said.err)  # for the reader of a failure
+        return said
+
+    return call
 
 
 def trial(plan, **said) -> Trial:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from dataclasses import replace
 
 import pytest
@@ -74,10 +75,11 @@ def test_a_best_one_that_is_not_on_disk_leaves_its_place_to_the_next(tmp_path, b
         elif event.name == "warned" and "not saved" in event.message:
             lost.append(event.message)
             limit.__exit__()
+        elif not lost:  # the next one is judged when the loss of this one is known
+            time.sleep(0.05)
     assert "the best that is saved counts as best" in lost[0]
-    # In the background it may be known after the next one was judged: then it is the one after.
-    assert pointed(tmp_path)["best"] in ((10, 15) if background else (10,))
-    assert seen[-1].best_step == pointed(tmp_path)["best"]
+    assert pointed(tmp_path)["best"] == 10
+    assert seen[-1].best_step == 10
 
 
 def test_state_that_turns_into_what_no_checkpoint_holds_ends_no_run(tmp_path):

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import soundfile
 import torch
+from commands.house import typist
 
 from autotrain.__main__ import main
 from autotrain.blocks.corpus import SHIPPED
@@ -39,14 +39,6 @@ SMALL = {
 STAGE = {"sign-ctc": ["--stage", "teacher"], "hybrid-stt": ["--stage", "joint"]}
 
 
-class Said(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
@@ -63,17 +55,7 @@ def quick(home, monkeypatch):
 @pytest.fixture
 def at(capsys, monkeypatch):
     """The command line in this process."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["autotrain", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = Said(end.value.code, *capsys.readouterr())
-        print(said.err)
-        return said
-
-    return call
+    return typist(capsys, monkeypatch)
 
 
 def corpus(folder):
