@@ -66,9 +66,9 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> Written:
 def tensor_chunks(
     tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file of contiguous CPU tensors, largest items first.
+    """The bytes of a safetensors file of CPU tensors, largest items first.
 
-    `notes`: its metadata.
+    One that is not contiguous is copied as its turn comes. `notes`: the file's metadata.
     """
     # The format wants every tensor aligned to its item size, which this order gives for free.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))

@@ -17,7 +17,7 @@ from autotrain.averaging import Average
 from autotrain.errors import AutotrainError
 from autotrain.optimizer import grouped
 from autotrain.run.keeping import tensorfile
-from autotrain.run.keeping.copies import own_copies
+from autotrain.run.keeping.copies import own_copy
 
 _ANOTHER = "resume with the code and options that the run began with, or start a fresh run"
 
@@ -46,7 +46,7 @@ class Undivided:
         self, values: Sequence[torch.Tensor], _like: Sequence[torch.Tensor] | None = None
     ) -> list[torch.Tensor]:
         """Whole copies on the CPU."""
-        return own_copies(values)
+        return [own_copy(value) for value in values]
 
     def part(self, value: torch.Tensor, _like: torch.Tensor) -> torch.Tensor:
         """What of a whole tensor belongs here."""
