@@ -1,6 +1,6 @@
 """Two processes against one on this CPU, one thread each: samples a second, and the gradient.
 
-    python benchmarks/two_processes.py [--world 2] [--steps 60] [--repeats 3]
+    python benchmarks/two_processes.py [--world 2] [--steps 120] [--repeats 3]
 
 Both train the same steps of the same global batch. What the machine itself allows stands beside
 it: as many runs at once that have nothing to do with one another. The gradient is what one step of
@@ -150,7 +150,7 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
