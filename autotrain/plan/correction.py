@@ -18,6 +18,10 @@ from autotrain.units import MIB, bytes_text, seconds_text
 
 # What the same steps take when they are taken again: share and bytes, below and above.
 BELOW, ABOVE, APART = 0.02, 0.04, 8 * MIB
+# Of what a trial's steps hold above the process's base on a CPU, how much more a run comes to hold:
+# little that stays settles in malloc's holes, so that what is large fits into fewer. Expected and
+# at most, and no more than had been predicted (docs/measurements/2026-11-20-cpu-memory.md).
+GROWTH = (0.08, 0.35)
 # Of the interval without a trial, what is left at sizes that were not tried.
 LEFT = 0.5
 # Ratios of less than this much memory are noise: there the difference is added instead.
@@ -33,7 +37,8 @@ class Point(NamedTuple):
 
     `at_least`: memory ran out there, and more was wanted. `as_long`: its samples were as long
     as those in question. `holds`: gradients of other micro-batches, 1 where only this step held
-    them, -1 where only the one in question does.
+    them, -1 where only the one in question does. `more`: what a long run holds beyond that,
+    expected and at most.
     """
 
     micro_batch: int
@@ -44,6 +49,7 @@ class Point(NamedTuple):
     as_long: bool = True
     holds: int = 0
     by: str = "a trial"
+    more: tuple[float, float] = (0.0, 0.0)
 
     @property
     def alike(self) -> bool:
@@ -59,10 +65,11 @@ class Point(NamedTuple):
                 expected=self.base + LACKED * above,
                 high=self.base + LACKED_HIGH * above,
             )
+        expected = self.measured + self.more[0]
         return Prediction(
             low=max((1 - BELOW) * self.measured - APART, 0.0),
-            expected=self.measured,
-            high=(1 + ABOVE) * self.measured + APART,
+            expected=expected,
+            high=max((1 + ABOVE) * expected + APART, self.measured + self.more[1]),
         )
 
 
@@ -98,21 +105,30 @@ def points(
         if measured is None:
             continue
         worst = max(setups(trial, setup), key=lambda s: predict(s).expected)
-        predicted, ran_out = predict(worst).expected, trial.outcome == "out_of_memory"
+        raw, ran_out = predict(worst), trial.outcome == "out_of_memory"
+        base = trial.base_bytes if key == "device_peak_bytes" else 0
         found.append(
             Point(
                 micro_batch=worst.micro_batch,
                 # Where memory ran out, what was seen by then says little.
-                measured=float(max(measured, predicted) if ran_out else measured),
-                predicted=predicted,
-                base=float(trial.base_bytes if key == "device_peak_bytes" else 0),
+                measured=float(max(measured, raw.expected) if ran_out else measured),
+                predicted=raw.expected,
+                base=float(base),
                 at_least=ran_out,
                 as_long=worst.length == setup.length,
                 holds=trial.accum_steps - min(setup.accum_steps, 2),
                 by="a run" if trial.of_run else "a trial",
+                more=(0.0, 0.0) if trial.of_run else _growth(base, measured, raw.high),
             )
         )
     return found
+
+
+def _growth(base: float, measured: float, most: float) -> tuple[float, float]:
+    """What a run comes to hold on a CPU beyond a trial: expected, and at most."""
+    above, room = measured - base if base else 0.0, max(most - measured, 0.0)
+    expected, high = (min(share * above, room) for share in GROWTH)
+    return expected, high
 
 
 def exact(found: Sequence[Point], micro_batch: int) -> Point | None:
@@ -142,7 +158,8 @@ def corrected(raw: Prediction, micro_batch: int, found: Sequence[Point]) -> Pred
     as_long = [p for p in found if p.as_long]
     for point in as_long:
         if point.micro_batch >= micro_batch and point.holds >= 0 and not point.at_least:
-            expected, high = min(expected, point.measured), min(high, point.known().high)
+            known = point.known()
+            expected, high = min(expected, known.expected), min(high, known.high)
     # Last, as it is the safer one where two trials contradict each other.
     for point in as_long:
         if point.micro_batch <= micro_batch and point.holds <= 0:
@@ -169,11 +186,14 @@ def said(raw: Prediction, micro_batch: int, found: Sequence[Point]) -> str:
     size, measured = f"micro_batch {point.micro_batch}", bytes_text(point.measured)
     if point.at_least:
         return f"memory ran out at {size} with {measured} taken; it had said {_span(raw)}"
+    grows = ""
+    if point.more[1]:
+        grows = f", and a long run comes to hold up to {bytes_text(point.more[1])} more"
     if point.micro_batch == micro_batch and point.alike:
-        return f"{point.by} at {size} took {measured}; without it: {_span(raw)}"
+        return f"{point.by} at {size} took {measured}{grows}; without it: {_span(raw)}"
     return (
-        f"{point.by} at {size} took {measured}, predicted {bytes_text(point.predicted)}; what is "
-        f"above the process's base is corrected by as much; without it: {_span(raw)}"
+        f"{point.by} at {size} took {measured}{grows}; predicted {bytes_text(point.predicted)}: "
+        f"what is above the process's base is corrected by as much; without it: {_span(raw)}"
     )
 
 

@@ -178,6 +178,24 @@ def test_what_was_seen_where_memory_ran_out_makes_no_prediction_smaller():
     assert found.measured == RAW.expected
 
 
+def test_a_long_run_holds_more_than_a_trials_few_steps_and_no_more_than_was_predicted():
+    def tried(measured, **more) -> Prediction:
+        made = trial(**{"base_bytes": int(BASE), "device_peak_bytes": measured} | more)
+        (found,) = correction.points([made], SETUP, "device_peak_bytes", lambda _: RAW)
+        return found.known()
+
+    for measured in (600 * MIB, 900 * MIB, int(1.4 * GIB), int(RAW.high), 2 * GIB):
+        few, long = 1.04 * measured + 8 * MIB, tried(measured)
+        assert measured <= long.expected <= max(RAW.high, measured)
+        assert long.high >= max(few, min(BASE + 1.3 * (measured - BASE), RAW.high))
+        assert long.high <= max(RAW.high, 1.04 * long.expected + 8 * MIB)
+        whole = tried(measured, of_run=True)
+        assert (whole.expected, whole.high) == (measured, pytest.approx(few))
+    assert tried(900 * MIB).expected > 900 * MIB
+    # On a GPU blocks of the same sizes come again, and little that stays lies between them.
+    assert tried(900 * MIB, base_bytes=0).expected == 900 * MIB
+
+
 # --- in a plan ------------------------------------------------------------------------------
 
 
