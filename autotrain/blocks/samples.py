@@ -52,7 +52,8 @@ def keep_readable(
         _log.warning("skipped: %s", problem)
     if len(kept) < least:
         raise AutotrainError(
-            f"{len(kept)} {what}, {least} are the least to train on", f"add {what}"
+            f"{what} that can be read: {len(kept)}; {least} are the least to train on",
+            f"add {what}",
         )
     return kept
 

@@ -138,6 +138,7 @@ def _own_fingerprint(task: Task, task_file: Path, data: str | None) -> str:
     if time.perf_counter() - begun > QUICK_SECONDS:
         return ""
     once, again = (
-        task_dataset(task, loaded(task, task_file, chosen), data).fingerprint for _ in range(2)
+        task_dataset(task, [*loaded(task, task_file, chosen).samples.values()], data).fingerprint
+        for _ in range(2)
     )
     return once if once == again else ""

@@ -175,7 +175,7 @@ def told(trial: Trial, before: Plan, after: Plan) -> str:
     return (
         f"tried {trial.steps} steps at {size}: {bytes_text(took)}, predicted "
         f"{bytes_text(said.expected)}{beside} ({bytes_text(said.low)} to {bytes_text(said.high)}); "
-        f"{_step_text(trial, after)}"
+        f"{_step_text(trial, after)}" + (f"; {trial.message}" if trial.message else "")
     )
 
 

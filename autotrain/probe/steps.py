@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +20,7 @@ from autotrain import optimizer as optimizers
 from autotrain.averaging import Average
 from autotrain.device import Memory, Precision
 from autotrain.errors import AutotrainError
+from autotrain.probe import reading
 from autotrain.probe.child import Request
 from autotrain.recompute import unlike
 from autotrain.task import Task, map_tensors
@@ -43,6 +46,7 @@ class Stepper:
     memory: Memory | None = None
     average: Average | None = None
     losses: list[float] = field(default_factory=list)
+    unread: dict[str, None] = field(default_factory=dict)  # in words, the samples left out
     load_seconds: list[float] = field(default_factory=list)
     micro_seconds: list[float] = field(default_factory=list)
     update_seconds: list[float] = field(default_factory=list)
@@ -73,11 +77,16 @@ class Stepper:
         optimizers.set_rate(self.optimizer, plan.optimizer.lr / max(warmup, 1))
 
     def batch(self, dataset: Any, indices: list[int], of: str) -> Any:
-        """Those samples as a batch on the device."""
-        samples = []
-        for index in indices:
+        """Those samples as a batch on the device; others of them for what cannot be read."""
+        self.doing = f"loading {of} samples: "
+        found = reading.read(dataset, indices)
+        if found.hopeless is not None:
+            index, error = found.hopeless
             self.doing = f"loading {of} sample {index}: "
-            samples.append(dataset[index])
+            raise error
+        self.unread |= {f"{of} {line}": None for line in found.told(Path(self.request.task_file))}
+        rest = itertools.cycle(found.samples.values())
+        samples = [found.samples[i] if i in found.samples else next(rest) for i in indices]
         self.doing = "the collate refuses a batch: "
         collate = self.task.collate or torch.utils.data.default_collate
         made = collate(samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import statistics
 import time
@@ -14,9 +15,11 @@ from typing import Any, NamedTuple
 
 from autotrain.errors import AutotrainError
 from autotrain.kept import keeping, reads
+from autotrain.probe import reading
 from autotrain.probe.findings import spread
 from autotrain.probe.keeping import kept_of_each
 from autotrain.probe.lengths import Lengths
+from autotrain.probe.reading import Read, explained
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, map_tensors, user_error
 
@@ -25,6 +28,8 @@ _OTHERS = 40  # looked at for what the dataset keeps, those of the first few lef
 # Where samples differ in size and no `length` tells how.
 _LOOKED_AT, _LOOKING_SECONDS = 256, 1.0
 _TIMING_SECONDS = 0.5
+
+_log = logging.getLogger(__name__)
 
 
 def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetProfile:
@@ -88,8 +93,8 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
     Raises AutotrainError, naming the task file's line, where loading one fails.
     """
     before = reads()
-    first, seconds = load_samples(task, path, lengths)
-    read = {*_first_read(task, lengths)}
+    few, seconds = load_samples(task, path, lengths)
+    first, read = [*few.samples.values()], {*few.samples, *few.failed}
     uneven = lengths is None and len({*map(_bytes, first)}) > 1
     known = {
         **traits(task, path, first),
@@ -101,7 +106,7 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
     return Opened(samples, seconds, first, known)
 
 
-def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[list[Any], float]:
+def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[Read, float]:
     """A few samples (the longest, where lengths are known) and the median seconds to load one.
 
     Raises AutotrainError, naming the task file's line, where that fails.
@@ -111,12 +116,13 @@ def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tupl
         raise AutotrainError(
             f"{path}: the training dataset is empty", "check the data it was given"
         )
-    chosen = _first_read(task, lengths)
-    samples = loaded(task, path, chosen)
+    few = loaded(task, path, _first_read(task, lengths))
+    for line in few.told(path):
+        _log.warning("training %s", line)
     try:
-        return samples, _loading_seconds(task.train, chosen)
+        return few, _loading_seconds(task.train, [*few.samples])
     except Exception as error:
-        raise user_error(path, error, "loading a sample: ") from error
+        raise explained(path, error) from error
 
 
 def _first_read(task: Task, lengths: Lengths | None) -> list[int]:
@@ -221,14 +227,15 @@ def spread_indices(total: int) -> list[int]:
     return spread(range(total), _SAMPLES)
 
 
-def loaded(task: Task, path: Path, indices: list[int]) -> list[Any]:
+def loaded(task: Task, path: Path, indices: list[int]) -> Read:
     """Those training samples. Raises AutotrainError, naming the task file's line."""
     try:
-        return [task.train[index] for index in indices]
-    except AutotrainError:
-        raise
+        found = reading.read(task.train, indices)
     except Exception as error:
-        raise user_error(path, error, "loading a sample: ") from error
+        raise explained(path, error) from error
+    if found.hopeless is not None:
+        raise explained(path, found.hopeless[1]) from found.hopeless[1]
+    return found
 
 
 def _loading_seconds(dataset: Any, indices: list[int]) -> float:

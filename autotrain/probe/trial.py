@@ -135,6 +135,7 @@ def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
         )
     first = len(window)
     return {
+        "message": "; ".join(stepper.unread),
         "steps": request.steps,
         "base_bytes": base,
         "device_peak_bytes": lent,

@@ -35,7 +35,7 @@ def test_more_than_a_tenth_is_refused_with_names():
 
 
 def test_fewer_than_two_samples_are_refused():
-    with pytest.raises(AutotrainError, match="1 clips, 2 are the least"):
+    with pytest.raises(AutotrainError, match="clips that can be read: 1; 2 are the least"):
         keep_readable([1], load, "clips")
 
 

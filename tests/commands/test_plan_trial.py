@@ -54,6 +54,24 @@ def planned(at, *more):
     return json.loads(said.out), said.err
 
 
+def test_a_sample_that_cannot_be_read_ends_no_plan_and_is_named(task, at):
+    """The first, which every plan looks at; a run of the plan puts it aside."""
+    torn = """
+class Torn(Points):
+    def __getitem__(self, index):
+        return super().__getitem__(index or 1 / 0)
+
+
+def net("""
+    task(TASK.replace("def net(", torn).replace("train=Points", "train=Torn"))
+    plan, err = planned(at, *ONE_WAY, "--trial")
+    assert plan["batch"]["micro_batch"] == 8
+    (line,) = [x for x in err.splitlines() if x.startswith("tried ")]
+    assert "training sample 0 is left out" in line
+    assert "ZeroDivisionError" in line
+    assert at("run", "plan.toml").code == 0
+
+
 def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, at, monkeypatch):
     plan, err = planned(at, *ONE_WAY, "--trial")
     (line,) = [x for x in err.splitlines() if x.startswith("tried ")]
@@ -72,7 +90,8 @@ def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, a
     monkeypatch.setattr(child, "take_steps", never)
     monkeypatch.setenv("AUTOTRAIN_TRIAL", "")
     again, err = planned(at, *ONE_WAY)
-    assert again["predicted"]["device_peak_bytes"] == peak
+    # What a long run may hold is bounded by the prediction, of a process that had loaded the task.
+    assert again["predicted"]["device_peak_bytes"] == pytest.approx(peak, rel=0.03)
     assert "tried" not in err
 
 

@@ -194,7 +194,7 @@ def test_two_damaged_clips_in_ten_are_refused_by_name(tmp_path):
 
 def test_a_corpus_of_silence_or_of_one_clip_is_refused(tmp_path):
     one = some_clips(tmp_path / "one", 1)
-    with pytest.raises(AutotrainError, match="1 clips, 2 are the least"):
+    with pytest.raises(AutotrainError, match="clips that can be read: 1; 2 are the least"):
         load(one)
     (tmp_path / "silent").mkdir()
     for name in "ab":
