@@ -138,7 +138,6 @@ def _own_fingerprint(task: Task, task_file: Path, data: str | None) -> str:
     if time.perf_counter() - begun > QUICK_SECONDS:
         return ""
     once, again = (
-        task_dataset(task, [*loaded(task, task_file, chosen).samples.values()], data).fingerprint
-        for _ in range(2)
+        task_dataset(task, loaded(task, task_file, chosen).kept, data).fingerprint for _ in range(2)
     )
     return once if once == again else ""

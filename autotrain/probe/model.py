@@ -293,8 +293,7 @@ class ModelTracer:
         longest = self.lengths.longest if self.lengths is not None else 0.0
         self.length = length if 0 < length < longest else longest
         if self.lengths is not None and self.length < longest and length not in self.shorter:
-            some = loaded(self.task, self.path, self.lengths.up_to(length, 4))
-            self.shorter[length] = [*some.samples.values()]
+            self.shorter[length] = loaded(self.task, self.path, self.lengths.up_to(length, 4)).kept
 
     def _batch(self, micro_batch: int) -> Any:
         samples = self.shorter.get(self.length, self.samples)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autotrain.device import out_of_memory
 from autotrain.errors import AutotrainError
 from autotrain.task import user_error
 
@@ -21,6 +20,11 @@ class Read(NamedTuple):
 
     samples: dict[int, Any]
     failed: dict[int, Exception]
+
+    @property
+    def kept(self) -> list[Any]:
+        """The samples."""
+        return [*self.samples.values()]
 
     @property
     def hopeless(self) -> tuple[int, Exception] | None:
@@ -42,10 +46,10 @@ def read(dataset: Any, indices: Sequence[int]) -> Read:
     for index in dict.fromkeys(indices):
         try:
             found.samples[index] = dataset[index]
+        except MemoryError:
+            raise
         except Exception as error:
             found.failed[index] = error
-            if out_of_memory(error):
-                raise
     return found
 
 

@@ -18,7 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from autotrain import freezing, prepare, sparse
 from autotrain import optimizer as optimizers
 from autotrain.averaging import Average
-from autotrain.device import Memory, Precision
+from autotrain.device import Memory, Precision, out_of_memory
 from autotrain.errors import AutotrainError
 from autotrain.probe import reading
 from autotrain.probe.child import Request
@@ -80,12 +80,13 @@ class Stepper:
         """Those samples as a batch on the device; others of them for what cannot be read."""
         self.doing = f"loading {of} samples: "
         found = reading.read(dataset, indices)
-        if found.hopeless is not None:
-            index, error = found.hopeless
+        starved = (each for each in found.failed.items() if out_of_memory(each[1]))
+        if (fault := next(starved, found.hopeless)) is not None:
+            index, error = fault
             self.doing = f"loading {of} sample {index}: "
             raise error
         self.unread |= {f"{of} {line}": None for line in found.told(Path(self.request.task_file))}
-        rest = itertools.cycle(found.samples.values())
+        rest = itertools.cycle(found.kept)
         samples = [found.samples[i] if i in found.samples else next(rest) for i in indices]
         self.doing = "the collate refuses a batch: "
         collate = self.task.collate or torch.utils.data.default_collate

@@ -94,7 +94,7 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
     """
     before = reads()
     few, seconds = load_samples(task, path, lengths)
-    first, read = [*few.samples.values()], {*few.samples, *few.failed}
+    first, read = few.kept, {*few.samples, *few.failed}
     uneven = lengths is None and len({*map(_bytes, first)}) > 1
     known = {
         **traits(task, path, first),
