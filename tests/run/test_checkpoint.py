@@ -140,6 +140,18 @@ def test_the_newest_that_verifies_is_used(tmp_path):
     assert ["step-00000003/model.safetensors" in str(error) for error in torn] == [True]
 
 
+def test_a_weight_with_one_other_bit_is_not_resumed_from(tmp_path):
+    """It can be read, and looks like any other: only the digest tells."""
+    for step in (1, 2):
+        checkpoint.save(tmp_path, snapshot(step))
+    file = checkpoint.folder(tmp_path, 2) / "model.safetensors"
+    raw = file.read_bytes()
+    file.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    path, found, torn = checkpoint.newest_whole(tmp_path, [2, 1])
+    assert (path, found.step) == (checkpoint.folder(tmp_path, 1), 1)
+    assert str(file) in torn[0].message
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_nothing_gets_its_name_before_it_is_on_the_disk(tmp_path, monkeypatch):
     """Every file is fsynced, the manifest last, then the folder, the rename, and the parent."""
