@@ -103,11 +103,11 @@ class Case:
         from autotrain.probe.model import ModelTracer
         from autotrain.probe.task_data import task_dataset
 
-        before = resident_bytes()
-        task = load_task(source.task_file, source.data, goal.task.options)
+        before, task = resident_bytes(), load_task(source.task_file, source.data, goal.task.options)
         device = choose_device(hardware, goal)
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
         tracer.loaded_bytes = max(resident_bytes() - before, loaded)
+        tracer.traits["follows"] = loaded > 0
         dataset = source.dataset or task_dataset(task, tracer.first, source.data)
         case = cls(source, hardware, goal, tracer, dataset)
         case._look()

@@ -18,6 +18,9 @@ from autotrain.units import MIB
 # task adds is measured where it is planned (`ModelProfile.loaded_bytes`); TASK where it was not.
 # Measured: docs/measurements/2026-11-20-cpu-memory.md.
 BASE_BYTES, TASK_BYTES = 567 * MIB, 108 * MIB
+# What the stages before one leave in its process: libraries that draw their reports, kernels,
+# malloc's holes. Measured of sign-ctc's student, after its teacher: 77 to 90 MiB.
+LEFT_BYTES = 100 * MIB
 # RSS over the bytes of the tensors where no trace tells in which order they came.
 SLACK = 1.15
 # Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
@@ -41,6 +44,11 @@ FORK_WORKER_BYTES, SPAWN_WORKER_BYTES = 120 * MIB, 420 * MIB
 def base_bytes(model: ModelProfile) -> int:
     """The process before its first step, without the model."""
     return BASE_BYTES + (model.loaded_bytes or TASK_BYTES)
+
+
+def left_bytes(model: ModelProfile) -> int:
+    """What stages before it leave in the process."""
+    return LEFT_BYTES if model.follows else 0
 
 
 def resident(

@@ -51,10 +51,12 @@ def _memory(sizing: Sizing) -> list[_Line]:
     base, context = host.base_bytes(sizing.model), cuda.context(sizing.device).expected
     if sizing.device.kind == "cpu":
         beside = f" ({bytes_text(saved_bytes)} more beside the steps)" if setup.background else ""
+        left = host.left_bytes(sizing.model)
+        before = f" + {bytes_text(left)} that the stages before leave" if left else ""
         seen = (
-            f"{bytes_text(base)} of Python, torch and what the task loads + what malloc keeps for "
-            f"{bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step or in a "
-            f"save's copy{beside} + {sizing.time.workers()} loader workers x "
+            f"{bytes_text(base)} of Python, torch and what the task loads{before} + what malloc "
+            f"keeps for {bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step "
+            f"or in a save's copy{beside} + {sizing.time.workers()} loader workers x "
             f"{bytes_text(sizing.worker_bytes())}{_kept(kept)}"
         )
     else:

@@ -154,29 +154,11 @@ def machine_digest(hardware: HardwareProfile) -> str:
 def model_digest(model: ModelProfile) -> str:
     """SHA-256 of the model's own sizes; not of traces, trials, lengths, or loading's speed."""
     passing = {
-        "traces",
-        "traced",
-        "loaded_bytes",
-        "kept_bytes",
-        "kept_most",
-        "cached_bytes",
-        "form",
-        "trials",
-        "range_test",
-        "noise",
-        "race",
-        "replays",
-        "lengths",
-        "sample_seconds",
-        "sample_bytes",
-        "stacks",
-        "uneven",
-        "statistics_bytes",
-        "trainable_dims",
-        "trainable_depths",
-        "block_bytes",
-        "outside_bytes",
-    }
+        "traces", "traced", "loaded_bytes", "follows", "kept_bytes", "kept_most", "cached_bytes",
+        "form", "trials", "range_test", "noise", "race", "replays", "lengths", "sample_seconds",
+        "sample_bytes", "stacks", "uneven", "statistics_bytes", "trainable_dims",
+        "trainable_depths", "block_bytes", "outside_bytes",
+    }  # fmt: skip
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)
 

@@ -161,7 +161,7 @@ class Sizing:
             more, model = 0, self.at_length(setup.length)
             if workers is not None:
                 kept = keeping.counted_bytes(model, workers, self.get("memory.budget_bytes"))
-                more = workers * self.worker_bytes() + kept
+                more = workers * self.worker_bytes() + kept + host.left_bytes(model)
             self.said[setup, workers] = host.resident(
                 model, setup, self.tensors(setup), self.saved_bytes(), more
             )

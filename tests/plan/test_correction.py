@@ -265,3 +265,20 @@ def test_the_high_end_is_within_the_budget_whatever_was_tried(micro, took, free)
     except DoesNotFitError:
         return
     assert made.predicted.device_peak_bytes.high <= made.memory.budget_bytes
+
+
+@pytest.mark.parametrize("trials", [(), (trial(),)], ids=["untried", "tried"])
+def test_a_stage_is_planned_beside_what_those_before_it_leave_in_the_process(trials):
+    """A trial has a process of its own, so what it measured lacks that as well."""
+    made = model(traces=(trace(2, 64 * MIB, 10 * MIB, 16 * MIB),)).model_copy(
+        update={"trials": tuple(trials)}
+    )
+    later = made.model_copy(update={"follows": True})
+    settings = {"optimizer.implementation": "fused", "batch.micro_batch": 8}
+    here = machine(device(free=4 * GIB))
+    first, second = (
+        planned(here, each, goal(**settings)).predicted.device_peak_bytes for each in (made, later)
+    )
+    assert second.expected - first.expected == pytest.approx(100 * MIB)
+    assert second.high - first.high == pytest.approx(100 * MIB)
+    assert second.low == first.low

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -214,6 +215,24 @@ def test_another_runs_checkpoint_of_the_same_step_is_fetched_and_ones_own_set_as
     mirror.fetch(str(there), "mine", mine)
     assert tree(checkpoint.folder(mine, 6)) == tree(there / "mine/checkpoints/step-00000006")
     assert tree(mine / "checkpoints/aside-1/step-00000006") == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_mirror_on_a_disk_is_synced_as_a_checkpoint_is_the_manifest_last(tmp_path, monkeypatch):
+    """Its folder before and after the manifest, and then the one that names it."""
+    synced, fsync = [], os.fsync
+
+    def seen(handle):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    list(begun(tmp_path / "mine", tmp_path / "there", max_steps=1))
+    step = tmp_path / "there/mine/checkpoints/step-00000001"
+    last = synced.index(step / MANIFEST)
+    assert {*step.iterdir()} - {step / MANIFEST} <= {*synced[:last]}
+    assert step in synced[:last]
+    assert synced[last + 1 : last + 3] == [step, step.parent]
 
 
 def test_what_is_fetched_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
