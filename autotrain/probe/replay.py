@@ -36,6 +36,7 @@ FIRST, LATER, EVALUATE = range(3)  # the parts of a traced step
 # The first round warms up and does not count; of the others the median does.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 9
 LEAST = 0.5  # of what playing took
+LONGEST = 30.0  # seconds; who is not through its least rounds by then is on a busy machine
 TIMES = 9  # a step of next to nothing is repeated, to tell what asking for its calls takes
 
 
@@ -53,8 +54,9 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
     """What each program takes on so many threads: rounds in turns, for about `seconds`.
 
     Every other round goes the other way about: who comes right after one on fewer threads is slow.
+    Raises TimeoutError where a few rounds take LONGEST.
     """
-    before, deadline = torch.get_num_threads(), time.perf_counter() + seconds
+    before, begun = torch.get_num_threads(), time.perf_counter()
     keep_freed()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -63,11 +65,13 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
             rounds: list[list[Taken]] = [[] for _ in programs]
             for number in range(1 + MOST_ROUNDS):
                 for at in range(len(players))[:: -1 if number % 2 else 1]:
+                    if number <= LEAST_ROUNDS and time.perf_counter() > begun + LONGEST:
+                        raise TimeoutError(f"a few rounds of it take over {LONGEST:.0f} s now")
                     torch.set_num_threads(programs[at][1])
                     taken = players[at].round(accum_steps, asking)
                     if number:
                         rounds[at].append(taken)
-                if number >= LEAST_ROUNDS and time.perf_counter() > deadline:
+                if number >= LEAST_ROUNDS and time.perf_counter() > begun + seconds:
                     break
         return [_middle(found) for found in rounds]
     finally:

@@ -156,6 +156,14 @@ def test_more_samples_take_longer_and_threads_are_put_back():
     assert torch.get_num_threads() == before
 
 
+def test_on_a_busy_machine_playing_ends_before_its_least_rounds(monkeypatch):
+    made, threads = program(opened(classifier(lambda: mlp(1024), 64))), torch.get_num_threads()
+    monkeypatch.setattr(replay, "LONGEST", 0.0)
+    with pytest.raises(TimeoutError, match="a few rounds of it take over"):
+        replay.timed([(made, 1)], 1, 0.0)
+    assert torch.get_num_threads() == threads
+
+
 def test_playing_draws_no_random_numbers_of_ours():
     made = program(opened(classifier(Many, 64)))
     torch.manual_seed(7)
