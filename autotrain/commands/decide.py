@@ -92,12 +92,12 @@ class Case:
     @classmethod
     def open(
         cls, source: Source, hardware: HardwareProfile, goal: Goal, *, insist: bool = False,
-        loaded: int = 0,
+        loaded: tuple[int, ...] = (),
     ) -> Case:  # fmt: skip
         """Load the task and trace it at the first sizes. Raises AutotrainError.
 
         `insist`: also where that takes real steps for which memory may not do. `loaded`: bytes
-        known to be loaded for this task, where some are already.
+        that the task of each stage before this one was seen to load.
         """
         from autotrain.probe.limits import resident_bytes
         from autotrain.probe.model import ModelTracer
@@ -106,8 +106,8 @@ class Case:
         before, task = resident_bytes(), load_task(source.task_file, source.data, goal.task.options)
         device = choose_device(hardware, goal)
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
-        tracer.loaded_bytes = max(resident_bytes() - before, loaded)
-        tracer.traits["follows"] = loaded > 0
+        tracer.loaded_bytes = max(resident_bytes() - before, *loaded, 0)
+        tracer.traits["follows"] = len(loaded)
         dataset = source.dataset or task_dataset(task, tracer.first, source.data)
         case = cls(source, hardware, goal, tracer, dataset)
         case._look()
@@ -255,7 +255,7 @@ def decide(
     trial: bool | None = False,
     here: bool = False,
     measures: Measures = NOTHING,
-    loaded: int = 0,
+    loaded: tuple[int, ...] = (),
 ) -> Decision:
     """The plan. `trial`: corrected by real steps (True), by the trace alone (False), or as
     AUTOTRAIN_TRIAL says: by default, where the device is here and the steps take seconds (None).

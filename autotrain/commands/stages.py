@@ -118,10 +118,11 @@ def decide_each(
 ) -> list[Decision]:
     """A plan for each goal, each by the same way as a plan without stages."""
     found: list[Decision] = []
-    loaded = 0
     for place, goal in enumerate(goals):
         if any(measures) and (said := _anew(several.stages, place)):
             print(said, file=sys.stderr)
+        # What the first stage imported is there already when the next one is looked at.
+        loaded = tuple(each.model.loaded_bytes for each in found)
         try:
             made = decide(
                 source, hardware, goal, trial=trial, here=here, measures=measures, loaded=loaded
@@ -130,8 +131,6 @@ def decide_each(
             if not several.stages:
                 raise
             raise _of_stage(error, several.stages[place].name) from error
-        # What the first stage imported is there already when the next one is looked at.
-        loaded = max(loaded, made.model.loaded_bytes)
         found.append(made)
     return found
 

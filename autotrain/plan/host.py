@@ -18,9 +18,9 @@ from autotrain.units import MIB
 # task adds is measured where it is planned (`ModelProfile.loaded_bytes`); TASK where it was not.
 # Measured: docs/measurements/2026-11-20-cpu-memory.md.
 BASE_BYTES, TASK_BYTES = 567 * MIB, 108 * MIB
-# What the stages before one leave in its process: libraries that draw their reports, kernels,
-# malloc's holes. Measured of sign-ctc's student, after its teacher: 77 to 90 MiB.
-LEFT_BYTES = 100 * MIB
+# What each stage before one leaves in their process: libraries that draw reports, kernels, malloc's
+# holes. Measured: docs/measurements/2026-11-20-cpu-memory.md.
+LEFT_BYTES = 90 * MIB
 # RSS over the bytes of the tensors where no trace tells in which order they came.
 SLACK = 1.15
 # Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
@@ -48,7 +48,7 @@ def base_bytes(model: ModelProfile) -> int:
 
 def left_bytes(model: ModelProfile) -> int:
     """What stages before it leave in the process."""
-    return LEFT_BYTES if model.follows else 0
+    return LEFT_BYTES * model.follows
 
 
 def resident(

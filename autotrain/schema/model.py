@@ -154,10 +154,10 @@ class ModelProfile(Record):
     """A model and its data as a training step sees them.
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
-    data it keeps in memory; 0: not measured. `follows`: stages before it ran in its process.
+    data it keeps in memory; 0: not measured. `follows`: so many stages ran before in its process.
     `trainable_sizes`: bytes of each trainable parameter, in the order an optimizer sees them;
-    `trainable_dims` and `trainable_depths`: of
-    how many dimensions each is, and how many levels below the output (`autotrain.depth`);
+    `trainable_dims` and `trainable_depths`: of each,
+    how many dimensions it has, and how many levels below the output it is (`autotrain.depth`);
     `complex`: some are of complex numbers; `sparse`: the gradients of some are.
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
@@ -183,7 +183,7 @@ class ModelProfile(Record):
     buffer_bytes: Whole
     statistics_bytes: Whole = 0
     loaded_bytes: Whole = 0
-    follows: bool = False
+    follows: Whole = 0
     kept_bytes: Whole = 0
     kept_most: Whole = 0
     cached_bytes: Whole = 0

@@ -273,12 +273,12 @@ def test_a_stage_is_planned_beside_what_those_before_it_leave_in_the_process(tri
     made = model(traces=(trace(2, 64 * MIB, 10 * MIB, 16 * MIB),)).model_copy(
         update={"trials": tuple(trials)}
     )
-    later = made.model_copy(update={"follows": True})
+    later = made.model_copy(update={"follows": 2})
     settings = {"optimizer.implementation": "fused", "batch.micro_batch": 8}
     here = machine(device(free=4 * GIB))
     first, second = (
         planned(here, each, goal(**settings)).predicted.device_peak_bytes for each in (made, later)
     )
-    assert second.expected - first.expected == pytest.approx(100 * MIB)
-    assert second.high - first.high == pytest.approx(100 * MIB)
+    assert second.expected - first.expected == pytest.approx(180 * MIB)
+    assert second.high - first.high == pytest.approx(180 * MIB)
     assert second.low == first.low
