@@ -21,7 +21,7 @@ BELOW, ABOVE, APART = 0.02, 0.04, 8 * MIB
 # Of what a trial's steps hold above the process's base on a CPU, how much more a run comes to hold:
 # little that stays settles in malloc's holes, so that what is large fits into fewer. Expected and
 # at most, and no more than had been predicted (docs/measurements/2026-11-20-cpu-memory.md).
-GROWTH = (0.08, 0.35)
+GROWTH = (0.15, 0.5)
 # Of the interval without a trial, what is left at sizes that were not tried.
 LEFT = 0.5
 # Ratios of less than this much memory are noise: there the difference is added instead.
