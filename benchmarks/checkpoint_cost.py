@@ -4,8 +4,8 @@ python benchmarks/checkpoint_cost.py [--models a,b] [--saves 8]
 
 Each run of a model of cells.py saves every third step, in the background where the plan says that
 it does so. `waits`: the median time that a save held the loop up, beside a plain copy of the same
-tensors in RAM (a first copy, as a save makes: its memory is new). `at the planned cadence`: that
-wait over the interval that the plan chose, as a share of the time to train.
+tensors in RAM, made in the same place of the same run: before every other save, which then does not
+count. `every`: the interval that the plan chose, and the wait's share of it.
 """
 
 import argparse

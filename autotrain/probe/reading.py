@@ -53,8 +53,6 @@ def read(dataset: Any, indices: Sequence[int]) -> Read:
     return found
 
 
-def explained(path: Path, error: Exception) -> AutotrainError:
-    """As an error that names the task file's line."""
-    if isinstance(error, AutotrainError):
-        return error
-    return user_error(path, error, "loading a sample: ")
+def explained(path: Path, error: Exception, doing: str = "loading a sample: ") -> AutotrainError:
+    """As an error that names the task file's line, and what the task's code was `doing`."""
+    return error if isinstance(error, AutotrainError) else user_error(path, error, doing)

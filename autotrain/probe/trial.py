@@ -22,13 +22,13 @@ import torch
 
 from autotrain.child import SO_FAR
 from autotrain.device import device_of, out_of_memory, settings
-from autotrain.errors import AutotrainError
 from autotrain.nvml import used_bytes
 from autotrain.probe.allocated import most_alive
 from autotrain.probe.child import Request, setup_of
+from autotrain.probe.reading import explained
 from autotrain.probe.steps import NotFiniteError, Stepper, insist_on_input, longest_samples
 from autotrain.schema import CUDA_LIKE, Plan, Record, Trial
-from autotrain.task import Task, load_task, user_error
+from autotrain.task import Task, load_task
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def fault(path: Path, error: Exception, doing: str) -> dict[str, Any]:
     if out_of_memory(error):
         first = str(error).splitlines()[:1]
         return {"outcome": "out_of_memory", "message": " ".join([doing.rstrip(": "), *first])}
-    theirs = error if isinstance(error, AutotrainError) else user_error(path, error, doing)
+    theirs = explained(path, error, doing)
     return {"outcome": "failed", "message": theirs.message, "hint": theirs.hint}
 
 

@@ -345,9 +345,7 @@ def asked_for(
     facts, parts = Facts(**kept.facts), Sides([], [], [])
     if kept.split is None:
         return Parts(parts, {}, facts)
-    look = functools.partial(
-        readable, max_seconds=max_seconds, language=facts.language, **FEW
-    )  # fmt: skip
+    look = functools.partial(readable, max_seconds=max_seconds, language=facts.language, **FEW)
     clips = speech_clips(needed(data, "a corpus of clips with transcripts"), kept.split)
     whole = by_heart and kept.split != "test"
     seconds = look(clips) if whole else side(clips, kept.split, valid_share, look)

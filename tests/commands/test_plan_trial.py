@@ -7,7 +7,7 @@ import pytest
 from autotrain import planfile
 from autotrain.commands import racing, trying
 from autotrain.errors import DoesNotFitError
-from autotrain.probe import child
+from autotrain.probe import child, limits
 from autotrain.schema import Trial
 
 from .house import ONE_WAY, PLAN, SMALL, TASK, trial
@@ -73,6 +73,8 @@ def net("""
 
 
 def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, at, monkeypatch):
+    # Both plans are made in this process, which grows by loading the task for the first alone.
+    monkeypatch.setattr(limits, "resident_bytes", lambda: 600 << 20)
     plan, err = planned(at, *ONE_WAY, "--trial")
     (line,) = [x for x in err.splitlines() if x.startswith("tried ")]
     assert line.startswith("tried 3 steps at micro_batch 8: ")
@@ -90,8 +92,7 @@ def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, a
     monkeypatch.setattr(child, "take_steps", never)
     monkeypatch.setenv("AUTOTRAIN_TRIAL", "")
     again, err = planned(at, *ONE_WAY)
-    # What a long run may hold is bounded by the prediction, of a process that had loaded the task.
-    assert again["predicted"]["device_peak_bytes"] == pytest.approx(peak, rel=0.03)
+    assert again["predicted"]["device_peak_bytes"] == peak
     assert "tried" not in err
 
 
