@@ -1,89 +1,148 @@
-"""Samples per second of a plan, beside the plain way: fp32, torch's defaults, the batch at once.
+"""Samples per second of a plan, beside the loop that one writes by hand with torch's defaults.
 
-python benchmarks/naive.py [--models a,b] [--batch 32] [--steps 10]
+python benchmarks/naive.py [--tasks a,b] [--batch 32] [--epochs 3] [--rounds 5]
 
-Both are runs of autotrain's own loop on a model of cells.py with the same global batch, so what
-differs is what the plan chose: precision, memory format, threads, and how the batch is cut. The
-plan may take its trial and its race. Runs take turns; the median of each one's steps counts, the
-first three left out. Both learn from the same samples in the same order: the losses of their last
-steps stand beside each other. Nothing else should be running.
+Both train the same model of learnable.py with the same global batch, optimizer settings and
+schedule, each in a process of its own. The plain loop is torch as it comes: fp32, a DataLoader
+that shuffles, the batch at once, the optimizer's default implementation, no setting of the
+environment. The plan is what `autotrain plan` decides, its trial and race included, and `run`
+carries it out with logging, checkpoints and healing armed; the report of a first evaluation, which
+would be written during most of so short a run, is off (report_cost.py has it). Runs take turns;
+of each one the median of its steps counts, those of the first epoch left out, and of all rounds
+the median of their ratios, with the lowest and the highest. The validation losses at the end stand
+beside each other: each run's own start and order of samples differ. Nothing else should be
+running.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from time import perf_counter
 
-import cells
+import learnable
+import torch
+from torch.utils.data import DataLoader
+
+from autotrain import Task, optimizer, planfile
+from autotrain.run.schedule import Schedule
 
 HERE = Path(__file__).parent
 AUTOTRAIN = [sys.executable, "-m", "autotrain"]
-MODELS = "resnet18,shufflenet,bilstm_ctc,gpt2_like,mixer,unet,separable_net,table_net"
-ROUNDS, LEFT_OUT, LAST = 3, 3, 5
-PLAIN = {
-    "precision.dtype": "fp32", "model.memory_format": "contiguous", "model.compile": "false",
-}  # fmt: skip
+LOG_EVERY = 4
 
 
-def planned(name: str, batch: int, folder: Path, more: dict[str, object], *flags: str) -> dict:
-    """A plan of that model and batch."""
+def planned(name: str, batch: int, epochs: int, place: Path) -> dict:
+    """A plan of that task."""
     settings = {
-        "task.model": name, "batch.global_batch": batch, "run.log_every_steps": 1,
-        "loader.workers": 0, "train.epochs": 50, "evaluate.every_epochs": 50,
-        "checkpoint.every_epochs": 50, **more,
+        "task.name": name, "batch.global_batch": batch, "run.log_every_steps": LOG_EVERY,
+        "train.epochs": epochs,
     }  # fmt: skip
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    folder.mkdir()
-    plan = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *sets, "-o", folder / "plan.toml"]
-    done = subprocess.run([*plan, "--json", *flags], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    plan = [*AUTOTRAIN, "plan", "--task", HERE / "learnable.py", *sets, "-o", place, "--json"]
+    return json.loads(subprocess.run(plan, capture_output=True, text=True, check=True).stdout)
 
 
-def ran(folder: Path, number: int, steps: int) -> tuple[list[float], float]:
-    """Seconds of each step of a short run, and the mean loss of its last ones."""
-    plan = folder / "plan.toml"
-    command = [*AUTOTRAIN, "run", plan, "--json", "--max-steps", str(steps)]
-    more = ["--fresh"] if number else []
-    done = subprocess.run([*command, *more], capture_output=True, text=True, check=True)
-    events = map(json.loads, done.stdout.splitlines())
-    taken = [e for e in events if e["event"] == "step"]
-    loss = statistics.mean(e["loss"] for e in taken[-LAST:])
-    return [e["step_seconds"] for e in taken[LEFT_OUT:]], loss
+def ours(place: Path, number: int) -> tuple[list[float], float]:
+    """Seconds a step of each stretch behind the first epoch, and the last validation loss."""
+    command = [*AUTOTRAIN, "run", place, "--json", *(["--fresh"] if number else [])]
+    quiet = {**os.environ, "AUTOTRAIN_REPORTS": "off"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=quiet)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    evaluated = [event for event in events if event["event"] == "evaluated"]
+    taken = [e["step_seconds"] for e in events
+             if e["event"] == "step" and e["step"] > evaluated[0]["step"] + LOG_EVERY]  # fmt: skip
+    return taken, evaluated[-1]["loss"]
+
+
+def plain(place: Path, seed: int) -> None:
+    """The loop by hand, in this process; prints what `ours` returns."""
+    plan = planfile.load(place)
+    torch.manual_seed(seed)
+    task = learnable.task(None, plan.task.options["name"])
+    model = task.model()
+    usual = plan.optimizer.model_copy(update={"implementation": "for-loop"})
+    made, clip = optimizer.build(usual, model), plan.optimizer.clip_norm
+    batches = DataLoader(task.train, batch_size=plan.batch.global_batch, shuffle=True)
+    epochs = plan.train.epochs
+    schedule = Schedule(plan.schedule, plan.optimizer.lr, epochs * len(batches))
+    taken: list[float] = []
+    for epoch in range(epochs):
+        asked = perf_counter()
+        for number, batch in enumerate(batches):
+            optimizer.set_rate(made, schedule.at(epoch * len(batches) + number))
+            loss = task.loss(model, batch)
+            (loss.total / loss.weight).backward()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            made.step()
+            made.zero_grad()
+            now = perf_counter()
+            if epoch and number:
+                taken.append(now - asked)
+            asked = now
+    print(json.dumps([taken, validated(task, model, plan.batch.global_batch)]))
+
+
+@torch.no_grad()
+def validated(task: Task, model: torch.nn.Module, batch: int) -> float:
+    """The mean validation loss."""
+    model.eval()
+    found = [task.loss(model, each) for each in DataLoader(task.valid, batch_size=batch)]
+    return float(sum(each.total for each in found) / sum(each.weight for each in found))
+
+
+def theirs(place: Path, number: int) -> tuple[list[float], float]:
+    """`plain` in a process that autotrain has set nothing of."""
+    command = [sys.executable, __file__, "--plain", place, "--seed", str(number)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compared(name: str, arguments: argparse.Namespace) -> float:
+    """How many times as fast the plan is; prints it, and what was learned."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "plan.toml")
+        made = planned(name, arguments.batch, arguments.epochs, place)
+        taken: dict[str, list[float]] = {"plan": [], "plain": []}
+        losses: dict[str, list[float]] = {"plan": [], "plain": []}
+        for number in range(arguments.rounds):
+            for who, run in (("plan", ours), ("plain", theirs)):
+                seconds, loss = run(place, number)
+                taken[who].append(statistics.median(seconds))
+                losses[who].append(loss)
+    ratios = [slow / fast for slow, fast in zip(taken["plain"], taken["plan"], strict=True)]
+    fast, slow = (statistics.median(taken[who]) for who in ("plan", "plain"))
+    ended = {who: f"{min(found):.4g} to {max(found):.4g}" for who, found in losses.items()}
+    print(f"{name:18} plain {slow * 1e3:6.1f} ms, plan {fast * 1e3:6.1f} ms: "
+          f"{statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f}): "
+          f"{made['precision']['dtype']}, {made['model']['memory_format']}, "
+          f"{made['device']['threads']} threads, {made['batch']['micro_batch']} x "
+          f"{made['batch']['accum_steps']}; loss {ended['plain']}, {ended['plan']}",
+          flush=True)  # fmt: skip
+    return statistics.median(ratios)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default=MODELS)
+    parser.add_argument("--tasks", default=",".join(learnable.TASKS))
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the child: its plan
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    unknown = set(arguments.models.split(",")) - {*cells.FITTED, *cells.HELD_OUT}
-    assert not unknown, f"no such models: {unknown}"
-    ratios = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in arguments.models.split(","):
-            ours, theirs = (Path(temporary) / f"{name}-{kind}" for kind in ("ours", "plain"))
-            made = planned(name, arguments.batch, ours, {}, "--trial")
-            plain = {**PLAIN, "batch.micro_batch": arguments.batch}
-            planned(name, arguments.batch, theirs, plain, "--no-trial")
-            taken: dict[Path, list[float]] = {ours: [], theirs: []}
-            loss: dict[Path, float] = {}
-            for number in range(ROUNDS):
-                for folder in (ours, theirs):
-                    seconds, loss[folder] = ran(folder, number, arguments.steps)
-                    taken[folder] += seconds
-            fast, slow = (statistics.median(taken[folder]) for folder in (ours, theirs))
-            ratios.append(slow / fast)
-            print(f"{name:14} plain {slow * 1e3:8.2f} ms, plan {fast * 1e3:8.2f} ms: "
-                  f"{ratios[-1]:.2f} x  ({made['precision']['dtype']}, "
-                  f"{made['model']['memory_format']}, {made['device']['threads']} threads, "
-                  f"{made['batch']['micro_batch']} x {made['batch']['accum_steps']}); "
-                  f"loss {loss[theirs]:.4g} and {loss[ours]:.4g}",
-                  flush=True)  # fmt: skip
-    print(f"{len(ratios)} models: {statistics.geometric_mean(ratios):.2f} x on the geometric mean, "
+    if arguments.plain:
+        plain(arguments.plain, arguments.seed)
+        return
+    unknown = {*arguments.tasks.split(",")} - {*learnable.TASKS}
+    assert not unknown, f"no such tasks: {unknown}"
+    ratios = [compared(name, arguments) for name in arguments.tasks.split(",")]
+    print(f"{len(ratios)} tasks: {statistics.geometric_mean(ratios):.2f} x on the geometric mean, "
           f"{min(ratios):.2f} x at least")  # fmt: skip
 
 

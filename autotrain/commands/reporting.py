@@ -18,8 +18,10 @@ from pathlib import Path
 from autotrain import child
 from autotrain.events import Evaluated, Event
 
-# Between two reports, each of which takes 1 to 2 s of one core.
-PAUSE_SECONDS = 30.0
+# From the beginning of one report to that of the next: so long, and so many times as long as the
+# first took. It takes 1 s of a core, ten where the run uses all of them, and steps a seventh longer
+# meanwhile: about a hundredth of the run (docs/measurements/2026-11-20-loop.md).
+PAUSE_SECONDS, PAUSES = 30.0, 20.0
 # It may wait for a core of its own; the run has the right of way.
 NICE = 10
 # At the end of a run, which writes its own report, one that is under way may tidy up for so long.
@@ -35,7 +37,7 @@ class Reports:
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory, self._clock = directory, clock
-        self._begun = -float("inf")
+        self._begun = self._next = -float("inf")
         self._pending = False
         self._process: subprocess.Popen[bytes] | None = None
         self._off = os.environ.get(OFF) == "off"
@@ -43,15 +45,22 @@ class Reports:
     def see(self, event: Event) -> None:
         """Begin a report where one is due; never waits, never raises."""
         self._pending |= isinstance(event, Evaluated)
-        if not self._pending or self._off or self._clock() - self._begun < PAUSE_SECONDS:
-            return
-        if self._process is not None and self._process.poll() is None:
+        writing = self._writing()
+        if not self._pending or self._off or writing or self._clock() < self._next:
             return
         self._pending, self._begun = False, self._clock()
         try:
             self._process = start(self._directory)
         except Exception:  # no process, no memory: `autotrain report` writes it at any time
             self._off = True
+
+    def _writing(self) -> bool:
+        """Whether one is under way; where it has just ended, when the next one may begin."""
+        if self._process is None or self._process.poll() is None:
+            return self._process is not None
+        took, self._process = self._clock() - self._begun, None
+        self._next = self._begun + max(PAUSE_SECONDS, PAUSES * took)
+        return False
 
     def close(self) -> None:
         """End a report that is under way: it would replace a newer one."""

@@ -21,7 +21,7 @@ from autotrain.schema import (
 from autotrain.units import seconds_text
 
 # A plainer way is left only for one that is faster by more than what a race cannot tell apart.
-MARGIN, NEAR = 0.03, 0.02
+MARGIN, NEAR = 0.05, 0.02
 # The fastest of another memory format may be the fastest of all in smaller parts, if it took so
 # many times as long as the winner at most.
 LEADERS = 1.25

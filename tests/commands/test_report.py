@@ -12,7 +12,7 @@ import tomllib
 import pytest
 
 from autotrain.commands import reporting
-from autotrain.commands.reporting import PAUSE_SECONDS, Reports
+from autotrain.commands.reporting import PAUSE_SECONDS, PAUSES, Reports
 from autotrain.events import Evaluated, Started
 
 from .house import cli, edit
@@ -71,21 +71,28 @@ class Process:
 def test_the_first_evaluation_is_reported_at_once_and_others_when_the_pause_is_over(
     tmp_path, monkeypatch
 ):
-    """One that comes meanwhile is not forgotten: the next event begins its report."""
+    """One that comes meanwhile is not forgotten: the next event begins its report. A report that
+    took long, on cores that the run uses, is followed by a longer pause.
+    """
     begun, now = [], [0.0]
     monkeypatch.setenv("AUTOTRAIN_REPORTS", "on")
     monkeypatch.setattr(reporting, "start", lambda _: begun.append(Process()) or begun[-1])
     reports = Reports(tmp_path, clock=lambda: now[0])
+    written = 2.0 + PAUSE_SECONDS  # the first one took that long
+    due = 2.0 + PAUSES * PAUSE_SECONDS
     for time_, event, count in (
-        (1.0, a_start(), 0), (2.0, evaluated(), 1), (3.0, evaluated(), 1), (4.0, a_start(), 1),
-        (2.0 + PAUSE_SECONDS, a_start(), 1), (3.0 + PAUSE_SECONDS, a_start(), 2),
-        (4.0 + 3 * PAUSE_SECONDS, a_start(), 2), (5.0 + 3 * PAUSE_SECONDS, evaluated(), 3),
+        (1.0, a_start(), 0), (2.0, evaluated(), 1), (3.0, evaluated(), 1),
+        (written - 1.0, a_start(), 1), (written, a_start(), 1), (due - 1.0, evaluated(), 1),
+        (due, a_start(), 2), (due + 1.0, evaluated(), 2), (due + PAUSE_SECONDS - 1, a_start(), 2),
+        (due + PAUSE_SECONDS, a_start(), 3), (due + 3 * PAUSE_SECONDS, a_start(), 3),
     ):  # fmt: skip
         now[0] = time_
+        if time_ >= written:
+            begun[0].code = 0
+        if time_ >= due + 1.0:
+            begun[1].code = 0
         reports.see(event)
         assert len(begun) == count, time_
-        if time_ >= 2 + PAUSE_SECONDS:
-            begun[-1].code = 0
 
 
 def a_start():
