@@ -175,13 +175,18 @@ def fed_seconds(
 ) -> float:
     """One micro-batch with its loading: after one another, or side by side with workers.
 
-    Of more workers than cores some wait. Where the model computes on `threads` of the same cores,
-    all of them together do the work of both, and no sooner.
+    Of more workers than cores some wait. Where the model computes on `threads` of the same cores, a
+    thread that shares its core with a worker is late, and all others wait for it; several are late
+    at different times, which costs half of the model's time at most.
     """
     if workers == 0:
         return model_seconds + loading
-    apart = max(loading, HANDOVER_SECONDS) / min(workers, cores)
-    return max(model_seconds, apart, (model_seconds * min(threads, cores) + loading) / cores)
+    busy, free = min(workers, cores), min(workers, cores - threads)
+    shared = model_seconds + min(loading, loading / busy + model_seconds / 2)
+    if free < 1:
+        return shared
+    apart = max(model_seconds, max(loading, HANDOVER_SECONDS) / free)
+    return apart if free == busy else min(apart, shared)
 
 
 def interval(seconds: float, device: Device, spread: float | None = None) -> Prediction:
