@@ -18,10 +18,11 @@ from pathlib import Path
 from autotrain import child
 from autotrain.events import Evaluated, Event
 
-# From the beginning of one report to that of the next: so long, and so many times as long as the
-# first took. It takes 1 s of a core, ten where the run uses all of them, and steps a seventh longer
-# meanwhile: about a hundredth of the run (docs/measurements/2026-11-20-loop.md).
-PAUSE_SECONDS, PAUSES = 30.0, 20.0
+# From one report's beginning to the next one's: so long at least, and so many times as long as it
+# took. It takes 1 s of a core, ten where the run uses all of them, and steps a seventh longer
+# meanwhile: about a hundredth of the run (docs/measurements/2026-11-20-loop.md). So long at most:
+# its end is seen at the run's next event, which may come late.
+PAUSE_SECONDS, PAUSES, MOST_SECONDS = 30.0, 20.0, 300.0
 # It may wait for a core of its own; the run has the right of way.
 NICE = 10
 # At the end of a run, which writes its own report, one that is under way may tidy up for so long.
@@ -59,7 +60,7 @@ class Reports:
         if self._process is None or self._process.poll() is None:
             return self._process is not None
         took, self._process = self._clock() - self._begun, None
-        self._next = self._begun + max(PAUSE_SECONDS, PAUSES * took)
+        self._next = self._begun + min(max(PAUSE_SECONDS, PAUSES * took), MOST_SECONDS)
         return False
 
     def close(self) -> None:

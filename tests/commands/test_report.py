@@ -12,7 +12,7 @@ import tomllib
 import pytest
 
 from autotrain.commands import reporting
-from autotrain.commands.reporting import PAUSE_SECONDS, PAUSES, Reports
+from autotrain.commands.reporting import MOST_SECONDS, PAUSE_SECONDS, PAUSES, Reports
 from autotrain.events import Evaluated, Started
 
 from .house import cli, edit
@@ -78,19 +78,22 @@ def test_the_first_evaluation_is_reported_at_once_and_others_when_the_pause_is_o
     monkeypatch.setenv("AUTOTRAIN_REPORTS", "on")
     monkeypatch.setattr(reporting, "start", lambda _: begun.append(Process()) or begun[-1])
     reports = Reports(tmp_path, clock=lambda: now[0])
-    written = 2.0 + PAUSE_SECONDS  # the first one took that long
-    due = 2.0 + PAUSES * PAUSE_SECONDS
+    written = 12.0  # the first one took ten seconds
+    due = 2.0 + PAUSES * 10.0
     for time_, event, count in (
         (1.0, a_start(), 0), (2.0, evaluated(), 1), (3.0, evaluated(), 1),
         (written - 1.0, a_start(), 1), (written, a_start(), 1), (due - 1.0, evaluated(), 1),
         (due, a_start(), 2), (due + 1.0, evaluated(), 2), (due + PAUSE_SECONDS - 1, a_start(), 2),
         (due + PAUSE_SECONDS, a_start(), 3), (due + 3 * PAUSE_SECONDS, a_start(), 3),
+        (due + PAUSE_SECONDS + MOST_SECONDS, evaluated(), 4),  # seen late, whenever it ended
     ):  # fmt: skip
         now[0] = time_
         if time_ >= written:
             begun[0].code = 0
         if time_ >= due + 1.0:
             begun[1].code = 0
+        if time_ >= due + 3 * PAUSE_SECONDS + 1.0:
+            begun[2].code = 0
         reports.see(event)
         assert len(begun) == count, time_
 
