@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import re
 from typing import NamedTuple
 
@@ -90,7 +91,9 @@ def best_interval(save: float, between: float) -> float:
     if math.isinf(between):
         return math.inf
     share = save / between
-    u = daly(share, 1.0) if share else 0.0
+    if share < sys.float_info.min:  # too small for a float to hold: Young's first term is all of it
+        return math.sqrt(2 * save) * math.sqrt(between)
+    u = daly(share, 1.0)
     if share > SERIES:
         for _ in range(6):
             u -= (u + math.expm1(-(u + share))) / -math.expm1(-(u + share))

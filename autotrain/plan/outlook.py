@@ -121,9 +121,9 @@ def _time(sizing: Sizing) -> list[_Line]:
     time = sizing.time
     model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
-    fed = time.fed_seconds(model)
-    if workers and fed > 1.01 * max(model, loading / workers):
-        beside += f"; on the same {time.cores()} cores both take {seconds_text(fed)}"
+    fed, cores = time.fed_seconds(model), time.cores()
+    if workers and fed > 1.01 * max(model, loading / min(workers, cores)):
+        beside += f"; on the same {cores} cores both take {seconds_text(fed)}"
     beside = "in the first epoch alone" if time.keeps() else beside
     accum = mean_text(sizing.micro_batches())
     update = time.update_seconds()

@@ -86,6 +86,7 @@ def test_saves_at_the_ends_of_what_there_is():
     assert cadence.best_interval(math.inf, 3600.0) == 3600.0
     assert cadence.best_interval(1.0, math.inf) == math.inf
     assert cadence.best_interval(0.0, math.inf) == math.inf
+    assert cadence.best_interval(5e-324, 2.0) > cadence.best_interval(5e-324, 1.0) > 0
     assert cadence.best_interval(1e300, 1e300) == pytest.approx(0.8414 * 1e300, rel=1e-4)
 
 
