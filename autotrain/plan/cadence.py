@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 import re
+import sys
 from typing import NamedTuple
 
 from autotrain.schema import INTERRUPTION_HOURS, HardwareProfile, Prediction
