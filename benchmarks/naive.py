@@ -36,12 +36,8 @@ AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 LOG_EVERY = 4
 
 
-def planned(name: str, batch: int, epochs: int, place: Path) -> dict:
-    """A plan of that task."""
-    settings = {
-        "task.name": name, "batch.global_batch": batch, "run.log_every_steps": LOG_EVERY,
-        "train.epochs": epochs,
-    }  # fmt: skip
+def planned(place: Path, settings: dict[str, object]) -> dict:
+    """A plan of a task of learnable.py, `task.name` among its settings, written to `place`."""
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     plan = [*AUTOTRAIN, "plan", "--task", HERE / "learnable.py", *sets, "-o", place, "--json"]
     return json.loads(subprocess.run(plan, capture_output=True, text=True, check=True).stdout)
@@ -107,7 +103,10 @@ def compared(name: str, arguments: argparse.Namespace) -> float:
     """How many times as fast the plan is; prints it, and what was learned."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "plan.toml")
-        made = planned(name, arguments.batch, arguments.epochs, place)
+        made = planned(place, {
+            "task.name": name, "batch.global_batch": arguments.batch,
+            "run.log_every_steps": LOG_EVERY, "train.epochs": arguments.epochs,
+        })  # fmt: skip
         taken: dict[str, list[float]] = {"plan": [], "plain": []}
         losses: dict[str, list[float]] = {"plan": [], "plain": []}
         for number in range(arguments.rounds):

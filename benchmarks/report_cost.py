@@ -11,14 +11,12 @@ import argparse
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import psutil
+from naive import AUTOTRAIN, planned
 
-HERE = Path(__file__).parent
-AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 WRITER, LEFT_OUT = "autotrain.commands.reporting", 5
 
 
@@ -35,15 +33,13 @@ def main() -> None:
     parser.add_argument("--task", default="tones_separable")
     parser.add_argument("--epochs", type=int, default=50)
     arguments = parser.parse_args()
-    sets = {
+    settings = {
         "task.name": arguments.task, "train.epochs": arguments.epochs, "early_stop.patience": "off",
         "batch.global_batch": 32, "run.log_every_steps": 1,
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         plan = Path(folder, "plan.toml")
-        more = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-        command = [*AUTOTRAIN, "plan", "--task", HERE / "learnable.py", *more, "-o", plan]
-        subprocess.run(command, check=True, capture_output=True)
+        planned(plan, settings)
         run = subprocess.Popen(
             [*AUTOTRAIN, "run", plan, "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
