@@ -36,11 +36,15 @@ AUTOTRAIN = [sys.executable, "-m", "autotrain"]
 LOG_EVERY = 4
 
 
-def planned(place: Path, settings: dict[str, object]) -> dict:
-    """A plan of a task of learnable.py, `task.name` among its settings, written to `place`."""
+def planned(
+    place: Path, settings: dict[str, object], *flags: str, file: str = "learnable.py"
+) -> dict:
+    """A plan of a task of that file, `task.name` among its settings, written to `place`."""
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    plan = [*AUTOTRAIN, "plan", "--task", HERE / "learnable.py", *sets, "-o", place, "--json"]
-    return json.loads(subprocess.run(plan, capture_output=True, text=True, check=True).stdout)
+    plan = [*AUTOTRAIN, "plan", "--task", HERE / file, *sets, "-o", place, "--json"]
+    return json.loads(
+        subprocess.run([*plan, *flags], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def ours(place: Path, number: int) -> tuple[list[float], float]:

@@ -5,10 +5,10 @@ python benchmarks/peers.py [--models tiny,resnet18,lstm_ctc,transformer] [--roun
 Each trains the same model on the same samples by the same DataLoader settings, micro_batch,
 accumulation, clipping, fused AdamW and cosine schedule, in one process, in turns; the median time
 of a step counts, the first ones left out. Ours has everything armed: logging every 50 steps,
-healing, and checkpoints four times within the steps that count (a plan's own rule is five in a
-run); what they hold a run up for is spread over its steps and added to the median, which alone
-would leave it out. `--plan`: ours as `autotrain plan` decides, theirs as a person would leave them:
-fp32, the batch at once.
+healing, and checkpoints within the steps that count; what one holds a run up for is
+spread over the steps that its plan lets pass between two and added to the median, which alone would
+leave it out. `--plan`: ours as `autotrain plan` decides, in a process of its own; theirs as one
+would leave them: fp32, the batch at once, torch's own number of threads.
 
 The peers are an extra: pip install autotrain[peers].
 """
@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import cells
 import torch
-from choice import as_way, planned, way_of
+from choice import AUTOTRAIN, as_way, planned, way_of
 from torch.utils.data import DataLoader, TensorDataset
 
 from autotrain import Loss, Task, planfile
@@ -38,17 +38,18 @@ from autotrain.events import Saved, Step
 from autotrain.run.loop import train
 
 HERE = Path(__file__).parent
-LOG_EVERY, LEFT_OUT, SAVES = 50, 2, 4
+LOG_EVERY, LEFT_OUT = 50, 2
 LR, CLIP = 1e-3, 1.0
 
 
 class Setting(NamedTuple):
-    """What one run is to do. `log_every`: steps between two looks at the clock."""
+    """What one run is to do: `log_every` steps between two looks at the clock, `saves` of ours."""
 
     micro_batch: int
     accum_steps: int
     steps: int
     log_every: int
+    saves: int
 
 
 def tiny():
@@ -67,8 +68,11 @@ def task_of(name):
     return tiny() if name == "tiny" else cells.task(None, name)
 
 
-SETTINGS = {"tiny": Setting(16, 1, 2000, LOG_EVERY), "tiny x 2": Setting(16, 2, 2000, LOG_EVERY)}
-REAL = Setting(16, 2, 12, 1)
+SETTINGS = {
+    "tiny": Setting(16, 1, 2000, LOG_EVERY, 4),
+    "tiny x 2": Setting(16, 2, 2000, LOG_EVERY, 4),
+}
+REAL = Setting(16, 2, 12, 1, 2)
 
 
 def loader(task, setting):
@@ -213,8 +217,8 @@ def hf_trainer(task, setting):
     return stretches(clock.times, setting)
 
 
-def ours(task, setting, plan, name):
-    """The same of our own loop, and what saves add to a step; the clock is that of the events."""
+def ours(task, setting, plan):
+    """The same of our own loop by the clock of its events, and what a save holds it up for."""
     epochs = -(-setting.steps // max(len(task.train) // plan.batch.global_batch, 1)) + 1
     plan = plan.model_copy(
         update={
@@ -229,8 +233,8 @@ def ours(task, setting, plan, name):
         told = [*events]
     clock = [event.time for event in told if isinstance(event, Step)]
     held = [event.held_seconds for event in told if isinstance(event, Saved)]
-    assert len(held) >= SAVES
-    return stretches(clock, setting), sum(held) / setting.steps
+    assert len(held) >= setting.saves
+    return stretches(clock, setting), statistics.fmean(held)
 
 
 def plan_of(name, setting, folder, *flags):
@@ -259,59 +263,95 @@ def plan_of(name, setting, folder, *flags):
         },
         "schedule": {"name": "cosine", "warmup_steps": 0, "min_lr": 0.0},
         "evaluate": {"every_epochs": 10**6, "every_steps": None},
-        "checkpoint": {"every_epochs": None, "every_steps": setting.steps // SAVES},
+        "checkpoint": {"every_epochs": None, "every_steps": setting.steps // setting.saves},
     }
     return plan.model_copy(
         update={key: getattr(plan, key).model_copy(update=new) for key, new in sections.items()}
     )
 
 
+def between_saves(name, setting, task, folder):
+    """Steps that a plan with no wishes of its own lets pass between two saves."""
+    batch, place = setting.micro_batch * setting.accum_steps, Path(folder) / "own.toml"
+    model = "mlp" if name.startswith("tiny") else name
+    wishes = ["--set", f"task.model={model}", "--set", f"batch.global_batch={batch}"]
+    command = [*AUTOTRAIN, "plan", "--task", HERE / "cells.py", *wishes, "--no-trial"]
+    subprocess.run([*command, "-o", place], capture_output=True, check=True)
+    saved = planfile.load(place).checkpoint
+    return saved.every_steps or saved.every_epochs * -(-len(task.train) // batch)
+
+
 PEERS = {"bare": bare, "accelerate": accelerate, "lightning": lightning, "hf trainer": hf_trainer}
 
 
-def measured(name, rounds, folder, *, by_plan):
-    """{who: seconds a step}: medians over interleaved rounds."""
+def measured(name, who, rounds, *, by_plan):
+    """{who: seconds a step, of all rounds in turns}; with ours, `saves`: what each held up."""
     setting = SETTINGS.get(name, REAL)
+    whole = setting._replace(micro_batch=setting.micro_batch * setting.accum_steps, accum_steps=1)
     task = task_of(name.split(" x ")[0])
-    plan = plan_of(name, setting, folder, *(["--trial"] if by_plan else []))
-    theirs = setting._replace(micro_batch=setting.micro_batch * setting.accum_steps, accum_steps=1)
-    found, held = {who: [] for who in ("ours", *PEERS)}, []
-    for _ in range(rounds):
-        for who, run in PEERS.items():
-            found[who] += run(task, theirs if by_plan else setting)[LEFT_OUT:]
-        seconds, saves = ours(task, setting, plan, name)
-        found["ours"] += seconds[LEFT_OUT - 1 :]
-        held.append(saves)
+    found, held = {each: [] for each in who}, []
+    with tempfile.TemporaryDirectory() as folder:
+        if "ours" in who:
+            plan = plan_of(name, setting, folder, *(["--trial"] if by_plan else []))
+        for _ in range(rounds):
+            for each in who:
+                if each == "ours":
+                    seconds, saves = ours(task, setting, plan)
+                    found[each] += seconds[LEFT_OUT - 1 :]
+                    held.append(saves)
+                else:
+                    run = PEERS[each]
+                    found[each] += run(task, whole if by_plan else setting)[LEFT_OUT:]
+        if held:
+            between = between_saves(name, setting, task, folder)
+            found["saves"] = [seconds / between for seconds in held]
+    return found
+
+
+def taken(name, arguments):
+    """The medians of all rounds, each {who: seconds a step}. By a plan ours has a process of its
+    own each round: what it sets of the process, the allocator's manners too, is no peer's default.
+    """
+    groups, rounds = [[*PEERS, "ours"]], [arguments.rounds]
+    if arguments.plan:
+        groups, rounds = [[*PEERS], ["ours"]], [1] * arguments.rounds
+    threads = arguments.threads or (torch.get_num_threads() if arguments.plan else 1)
+    found = {}
+    for many, group in itertools.product(rounds, groups):
+        command = [sys.executable, __file__, "--one", name, "--who", ",".join(group), "--rounds",
+                   str(many), "--threads", str(threads)] + ["--plan"] * arguments.plan  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for who, seconds in json.loads(done.stdout.splitlines()[-1]).items():
+            found.setdefault(who, []).extend(seconds)
     middle = {who: statistics.median(seconds) for who, seconds in found.items()}
-    return middle | {"ours": middle["ours"] + statistics.median(held)}
+    return middle | {"ours": middle["ours"] + middle["saves"]}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="tiny,tiny x 2,resnet18,bilstm_ctc,transformer")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="default: 1; with --plan torch's own")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)  # the child of one model
+    parser.add_argument("--who", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         return child(arguments)
-    ratios = []
+    ratios = {who: [] for who in PEERS}
     for name in arguments.models.split(","):
-        command = [sys.executable, __file__, "--one", name, "--rounds", str(arguments.rounds)]
-        command += ["--threads", str(arguments.threads)] + ["--plan"] * arguments.plan
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        base = found["bare"]
+        found = taken(name, arguments)
+        base, saves = found["bare"], found.pop("saves")
         told = [f"{who} {s * 1e6:10.1f} us ({(s - base) * 1e6:+8.1f})" for who, s in found.items()]
-        print(f"{name:14} " + ", ".join(told), flush=True)
+        print(f"{name:14} " + ", ".join(told) + f"; of ours {saves * 1e6:.1f} us are saves",
+              flush=True)  # fmt: skip
         if not name.startswith("tiny"):
-            ratios.append(
-                min(s for w, s in found.items() if w not in ("ours", "bare")) / found["ours"]
-            )
-    if ratios:
-        print(f"ours beside the fastest peer: {statistics.geometric_mean(ratios):.2f} x on the "
-              f"geometric mean, {min(ratios):.2f} x at least")  # fmt: skip
+            for who, each in ratios.items():
+                each.append(found[who] / found["ours"])
+    for who, each in ratios.items():
+        if each:
+            print(f"ours beside {who}: {statistics.geometric_mean(each):.2f} x on the geometric "
+                  f"mean, {min(each):.2f} x at least")  # fmt: skip
     return None
 
 
@@ -320,9 +360,8 @@ def child(arguments):
     for noisy in ("lightning", "lightning.pytorch", "transformers", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        found = measured(arguments.one, arguments.rounds, folder, by_plan=arguments.plan)
-    print(json.dumps(found))
+    who = arguments.who.split(",")
+    print(json.dumps(measured(arguments.one, who, arguments.rounds, by_plan=arguments.plan)))
 
 
 if __name__ == "__main__":

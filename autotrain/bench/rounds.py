@@ -46,7 +46,11 @@ def step_seconds(taken: Taken, way: Way, plan: Plan, parts: int) -> float:
     if loader.keep != "device":
         threads = way.variant.threads if plan.device.kind == "cpu" else 0
         fed = compute.fed_seconds(
-            taken.micro, taken.load, loader.workers, cores=usable_cores(), threads=threads
+            taken.micro,
+            compute.Loading(taken.load),
+            loader.workers,
+            cores=usable_cores(),
+            threads=threads,
         )
     return parts * fed + taken.update + compute.LOOP_SECONDS
 

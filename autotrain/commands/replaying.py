@@ -52,7 +52,7 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     if device is None or device.kind != "cpu" or not device.rates.timings:
         return case, made
     fixed = frozenset(Ledger(case.goal, 0, made.plan.device.kind).given)
-    ways = races.variants(made.plan, made.model, device, fixed)
+    ways = races.variants(made.plan, made.model, device, fixed, case.hardware.cpu.cores)
     if not _short(made.plan, len(ways)) or not _small(made, device, len(ways)):
         return case, made
     begun, quiet, whole = monotonic(), Quiet(), made.plan.batch.micro_batch

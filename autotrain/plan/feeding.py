@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, due, keeping, learning, ram
+from collections.abc import Callable
+
+from autotrain.plan import apart, compute, due, keeping, learning, ram
 from autotrain.plan.due import Times
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
@@ -15,23 +17,17 @@ KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
 
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
-    """Decide how many processes load data, and how they start."""
-    cores = sizing.time.cores()
-    on_cpu = sizing.device.kind == "cpu"
-    model, loading = sizing.time.micro_seconds(), sizing.time.loading_seconds()
-    # On a CPU a worker takes its core from the model.
-    share = 0.2 if on_cpu else 0.05
-    most = _most_workers(sizing, cores)
-    rule = compute.loader_workers(loading, model, share, cores, most)
-    ledger.settle(
-        "loader.workers",
-        rule,
-        formula=_feeding(sizing, loading, model, share, most),
-        source="samples timed on the machine that planned; one core is left to training",
-        kind="measured",
-        limited_by=_limit(rule, most, cores, share * model <= loading),
-    )
+    """Decide how many processes load data, on which cores, and how they start."""
+    most = _workers(ledger, sizing)
     _keep(ledger, sizing)
+    _once(ledger, sizing)
+    given = ledger.fixed("loader.workers")
+    able = range(most + 1) if given is None else range(given, given + 1)
+    read_again = ledger.value("loader.keep") is None
+    many = apart.decide(ledger, sizing, able) if read_again else None
+    if many is not None:
+        _workers(ledger, sizing, many)
+        _keep(ledger, sizing)
     ledger.settle(
         "loader.prefetch",
         2,
@@ -54,30 +50,88 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
-def _limit(workers: int, most: int, cores: int, worth: bool) -> str:
-    """What keeps the workers from being more; nothing where none is wanted."""
-    if workers:
-        return "memory" if most < cores - 1 else "cpu.cores"
-    return "memory" if worth and not most and cores > 1 else ""
+def _workers(ledger: Ledger, sizing: Sizing, given: int | None = None) -> int:
+    """Decide how many processes load data; returns the most that cores and memory allow.
+
+    `given`: as many as have cores of their own.
+    """
+    time, model = sizing.time, sizing.time.micro_seconds()
+    most = time.most_workers()
+    allowed = _allowed_workers(sizing, most)
+
+    def fed(workers: int) -> float:
+        return time.with_workers(model, workers)
+
+    wanted, rule = (compute.best_workers(fed, model, many) for many in (most, allowed))
+    rule = rule if given is None else given
+    ledger.settle(
+        "loader.workers",
+        rule,
+        formula=_feeding(sizing, fed, rule, wanted),
+        source="samples timed on the machine that planned, with their work and their waiting",
+        kind="measured",
+        limited_by=_limit(rule, wanted, most),
+    )
+    return allowed
 
 
-def _feeding(sizing: Sizing, loading: float, model: float, share: float, most: int) -> str:
+def _once(ledger: Ledger, sizing: Sizing) -> None:
+    """No workers on a CPU whose samples can stay in memory: known to be the same at each reading,
+    they are read once, if the whole run is shorter for it."""
+    chosen = ledger.values["loader"]
+    workers, asked = chosen["workers"], ledger.fixed("loader.workers") is not None
+    if sizing.device.kind != "cpu" or not sizing.model.steady or asked or not workers:
+        return
+    if chosen["keep"] is not None:
+        return
+    chosen["workers"] = 0
+    _keep(ledger, sizing)
+    if chosen["keep"] is None or _gain(ledger, sizing, chosen["keep"], workers) <= 0:
+        chosen["workers"] = workers
+        _keep(ledger, sizing)
+        return
+    ledger.settle(
+        "loader.workers",
+        0,
+        formula="samples are the same at each reading and stay in memory (loader.keep): read once, "
+        f"the run is shorter than with {workers} workers that read them each time",
+        source="samples timed on the machine that planned; two of them read again",
+        kind="measured",
+    )
+
+
+def _limit(workers: int, wanted: int, most: int) -> str:
+    """What keeps the workers from being more; nothing where no more are wanted."""
+    if workers < wanted:
+        return "memory"
+    return "cpu.cores" if 0 < workers == most else ""
+
+
+def _feeding(sizing: Sizing, fed: Callable[[int], float], workers: int, wanted: int) -> str:
     """Whether the model would wait for data, with the numbers that say so."""
+    time, loading = sizing.time, sizing.time.loading()
+    waits = f", {seconds_text(loading.waiting)} of it waiting," if loading.waits else ""
     said = (
-        f"{mean_text(sizing.time.micro_samples())} samples load in {seconds_text(loading)} and the "
-        f"model takes {seconds_text(model)} for them"
+        f"{mean_text(time.micro_samples())} samples load in {seconds_text(loading.seconds)}{waits} "
+        f"and the model takes {seconds_text(time.micro_seconds())} for them"
     )
     handover = seconds_text(compute.HANDOVER_SECONDS)
-    if sizing.time.cores() < 2:
+    if time.cores() < 2:
         return f"{said}; the only core is left to training"
-    if loading < compute.HANDOVER_SECONDS:
-        return f"{said}; a worker would take {handover} to hand them over, which is no gain"
-    if loading < share * model:
-        return f"{said}; that is under {share:.0%}, too little for a worker to be worth its core"
-    if not most:
+    if workers < wanted and not workers:
         where = "the budget" if sizing.device.kind == "cpu" else "the RAM"
         return f"{said}; for a worker of {bytes_text(sizing.worker_bytes())} {where} has no room"
-    return f"{said}; that is over {share:.0%}, so others load the next ones meanwhile"
+    if workers:
+        return f"{said}; {_together(fed, workers)}, so others load the next ones meanwhile"
+    if loading.seconds < compute.HANDOVER_SECONDS:
+        return f"{said}; a worker would take {handover} to hand them over, which is no gain"
+    least = f"less than {compute.GAIN + compute.GAIN_EACH:.0%} of the model's is too little for it"
+    return f"{said}; {_together(fed, 1)}: {least}"
+
+
+def _together(fed: Callable[[int], float], workers: int) -> str:
+    many = "one worker" if workers == 1 else f"{workers} workers"
+    return f"both take {seconds_text(fed(0))}, and {seconds_text(fed(workers))} with {many}"
 
 
 def _keep(ledger: Ledger, sizing: Sizing) -> None:
@@ -97,7 +151,8 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
         "they do not stack, or two readings of one differ": not sizing.model.stacks,
         f"reading them is felt for {part} ({_part(felt, model)})": felt <= KEPT_FROM * model,
         f"{bytes_text(size)} of samples are more than {of_room}": size > room,
-        "reading all of them first takes as long as it saves": seen and _gain(ledger, sizing) <= 0,
+        "reading all of them first takes as long as it saves": seen
+        and _gain(ledger, sizing, "device", workers) <= 0,
     }
     here = {
         f"loading takes {part} ({_part(loading, model)})": loading <= KEPT_FROM * model,
@@ -129,14 +184,17 @@ def _keep(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
-def _gain(ledger: Ledger, sizing: Sizing) -> float:
-    """Seconds of the whole run that keeping samples on the device saves; negative: costs."""
+def _gain(ledger: Ledger, sizing: Sizing, keep: str, workers: int) -> float:
+    """Seconds of the whole run that keeping samples saves, with the workers in force, over so many
+    that read them each time; negative: costs."""
+    chosen = ledger.values["loader"]
     epochs = ledger.fixed("train.epochs") or learning.default_epochs(sizing.steps_per_epoch())
-    took = {}
-    for value in (None, "device"):
-        ledger.values["loader"]["keep"] = value
-        took[value] = due.run_seconds(ledger, Times.of(sizing), epochs).expected
-    return took[None] - took["device"]
+    before, took = {key: chosen.get(key) for key in ("keep", "workers")}, list[float]()
+    for tried in ({"keep": None, "workers": workers}, before | {"keep": keep}):
+        chosen.update(tried)
+        took.append(due.run_seconds(ledger, Times.of(sizing), epochs).expected)
+    chosen.update(before)
+    return took[0] - took[1]
 
 
 def _part(seconds: float, model: float) -> str:
@@ -168,8 +226,8 @@ def _room_on_device(sizing: Sizing) -> tuple[float, str]:
     return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
 
 
-def _most_workers(sizing: Sizing, cores: int) -> int:
-    """How many the memory allows, of up to `cores`, with what each of them keeps: of a CPU's
+def _allowed_workers(sizing: Sizing, most: int) -> int:
+    """How many the memory allows, of up to so many, with what each of them keeps: of a CPU's
     budget, or of the RAM beside a GPU.
     """
     fits = _fits_budget if sizing.device.kind == "cpu" else _fits_ram
@@ -177,7 +235,7 @@ def _most_workers(sizing: Sizing, cores: int) -> int:
     def allowed(workers: int) -> bool:
         return (workers == 1 or _counted(sizing, workers)) and fits(sizing, workers)
 
-    return next((n - 1 for n in range(1, cores + 1) if not allowed(n)), cores)
+    return next((n - 1 for n in range(1, most + 1) if not allowed(n)), most)
 
 
 def _counted(sizing: Sizing, workers: int) -> bool:

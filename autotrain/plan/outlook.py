@@ -119,7 +119,7 @@ def _reserved_parts(sizing: Sizing, tensors: str) -> str:
 
 def _time(sizing: Sizing) -> list[_Line]:
     time = sizing.time
-    model, loading, workers = time.micro_seconds(), time.loading_seconds(), time.workers()
+    model, loading, workers = time.micro_seconds(), time.loading().seconds, time.workers()
     beside = f"beside it in {workers} workers" if workers else "before it"
     fed, cores = time.fed_seconds(model), time.cores()
     if workers and fed > 1.01 * max(model, loading / min(workers, cores)):

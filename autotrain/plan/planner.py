@@ -156,8 +156,8 @@ def model_digest(model: ModelProfile) -> str:
     passing = {
         "traces", "traced", "loaded_bytes", "follows", "kept_bytes", "kept_most", "cached_bytes",
         "form", "trials", "range_test", "noise", "race", "replays", "lengths", "sample_seconds",
-        "sample_bytes", "stacks", "uneven", "statistics_bytes", "trainable_dims",
-        "trainable_depths", "block_bytes", "outside_bytes",
+        "waiting_seconds", "sample_bytes", "steady", "stacks", "uneven", "statistics_bytes",
+        "trainable_dims", "trainable_depths", "block_bytes", "outside_bytes",
     }  # fmt: skip
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)

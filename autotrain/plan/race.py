@@ -30,13 +30,14 @@ _SIZES = ("batch.micro_batch", "batch.accum_steps")
 
 
 def variants(
-    plan: Plan, model: ModelProfile, device: Device, fixed: frozenset[str]
+    plan: Plan, model: ModelProfile, device: Device, fixed: frozenset[str], cores: int = 0
 ) -> list[Variant]:
     """What may compete: the plan's own way first, then others that the user left open.
 
     On a CPU, each with each: bf16 where the CPU computes it natively, channels_last where the
-    model convolves pictures, half of the threads and one where there are more. On a GPU:
-    channels_last with the format it computes fast in.
+    model convolves pictures, half of the threads and one where there are more, and all `cores`
+    where the plan leaves some to its loader. On a GPU: channels_last with the format it computes
+    fast in.
     """
     own = Variant(plan.precision.dtype, plan.model.memory_format, plan.device.threads)
     on_cpu = device.kind == "cpu"
@@ -48,7 +49,8 @@ def variants(
         formats.append("channels_last")
     threads = {own.threads}
     if on_cpu and THREADS not in fixed:
-        threads |= {1, max(own.threads // 2, 1)}
+        most = max(own.threads, cores)
+        threads |= {1, max(most // 2, 1), most}
     return [
         Variant(d, f, many)
         for many in sorted(threads, reverse=True)

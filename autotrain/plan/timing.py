@@ -47,27 +47,51 @@ class Timing(NamedTuple):
         known = compute.loading_seconds(self.sizing.model.sample_seconds, samples)
         return known if seen is None else samples * seen
 
+    def loading(self) -> compute.Loading:
+        """Expected seconds to load one micro-batch, and of them those in which no core computes.
+
+        Runs in which it took far longer than while planning waited for a disk or a network.
+        """
+        model, seconds = self.sizing.model, self.loading_seconds()
+        each = model.sample_seconds - model.waiting_seconds
+        most = compute.BUSY_MACHINE if self.pace().sample_seconds else 1.0
+        computing = most * compute.loading_seconds(each, self.micro_samples())
+        return compute.Loading(seconds, max(seconds - computing, 0.0))
+
     def workers(self) -> int:
         """Loader workers; none while that is undecided."""
         return int(self.sizing.ledger.values.get("loader", {}).get("workers", 0))
 
-    def keeps(self) -> bool:
-        """Whether samples stay on the device once they were read; not while that is undecided."""
-        return self.sizing.ledger.values.get("loader", {}).get("keep") == "device"
+    def keeps(self) -> str | None:
+        """Where samples stay once they were read: `device`, or `ram` if they are known to be the
+        same at each reading; None while that is undecided."""
+        where: str | None = self.sizing.ledger.values.get("loader", {}).get("keep")
+        return where if where == "device" or self.sizing.model.steady else None
 
     def fed_seconds(self, model_seconds: float) -> float:
         """One micro-batch with its loading, if there is any after the first epoch."""
-        if self.keeps():
-            return model_seconds
-        beside = self.sizing.device.kind == "cpu" and not self.pace().of_runs
-        threads = self._at_once() if beside else 0
+        where = self.keeps()
+        if where is not None:
+            copies = compute.loading_seconds(compute.COPY_SECONDS, self.micro_samples())
+            return model_seconds + (copies if where == "ram" else 0.0)
+        if self.pace().of_runs:  # they had it in them that workers share the cores
+            loading, cores = self.loading(), self.cores()
+            return compute.fed_seconds(model_seconds, loading, self.workers(), cores=cores)
+        return self.with_workers(model_seconds, self.workers())
+
+    def with_workers(self, model_seconds: float, workers: int) -> float:
+        """One micro-batch and its loading in so many processes; on a CPU they share the cores."""
         return compute.fed_seconds(
-            model_seconds,
-            self.loading_seconds(),
-            self.workers(),
-            cores=self.cores(),
-            threads=threads,
+            model_seconds, self.loading(), workers, cores=self.cores(), threads=self.beside()
         )
+
+    def most_workers(self) -> int:
+        """Loader workers that the cores serve."""
+        return compute.most_workers(self.loading(), self.cores(), self.beside())
+
+    def beside(self) -> int:
+        """Threads of the model that compute on the loader's cores."""
+        return self._at_once() if self.sizing.device.kind == "cpu" else 0
 
     def cores(self) -> int:
         """Those that each of the run's processes on this machine may use."""
@@ -111,6 +135,20 @@ class Timing(NamedTuple):
         if not compute.replays(model, setup.dtype, threads):
             threads = self._at_once()
         return seconds(model, self._device(), setup.micro_batch, setup.dtype, threads)
+
+    def computed_seconds(self, threads: int) -> tuple[float, float]:
+        """One micro-batch and one update on so many threads by what is computed alone, to compare
+        numbers of them."""
+        sizing, cores = self.sizing, self.sizing.hardware.cpu.cores
+        setup = sizing.setup(sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps"))
+        model = sizing.at_length(setup.length).model_copy(update={"replays": ()})
+        device = compute.on_threads(sizing.device, threads, cores)
+        seconds = compute.micro_batch_seconds
+        kept = sizing.state_bytes() + sizing.average_bytes()
+        return (
+            seconds(model, device, setup.micro_batch, setup.dtype, threads),
+            compute.optimizer_seconds(model, device, kept),
+        )
 
     def _device(self) -> Device:
         """As it is to the threads that each process has."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import statistics
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +16,8 @@ from autotrain.probe import reading
 from autotrain.probe.findings import spread
 from autotrain.probe.keeping import kept_of_each
 from autotrain.probe.lengths import Lengths
+from autotrain.probe.likeness import content, stack, steady
+from autotrain.probe.loading import Loading, timed
 from autotrain.probe.reading import Read, explained
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, map_tensors, user_error
@@ -27,7 +26,6 @@ _SAMPLES = 8
 _OTHERS = 40  # looked at for what the dataset keeps, those of the first few left out
 # Where samples differ in size and no `length` tells how.
 _LOOKED_AT, _LOOKING_SECONDS = 256, 1.0
-_TIMING_SECONDS = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetPro
     train, valid = sample_count(task.train, "training", where), valid_count(task, where)
     seen = hashlib.sha256(f"{train} {valid}".encode())
     for sample in samples:
-        for part in _content(sample):
+        for part in content(sample):
             seen.update(part)
     return DatasetProfile(
         kind="task",
@@ -52,29 +50,6 @@ def task_dataset(task: Task, samples: list[Any], data: str | None) -> DatasetPro
         count=train + valid,
         fingerprint=seen.hexdigest(),
     )
-
-
-def _content(item: Any) -> Iterator[bytes]:
-    """What a sample holds, as bytes; of an object that we do not know, its type."""
-    import numpy as np
-    import torch
-
-    yield type(item).__name__.encode()
-    if isinstance(item, torch.Tensor):
-        yield f"{tuple(item.shape)} {item.dtype}".encode()
-        yield item.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
-    elif isinstance(item, np.ndarray) and not item.dtype.hasobject:
-        yield f"{item.shape} {item.dtype}".encode()
-        yield item.tobytes()
-    elif isinstance(item, bool | int | float | str | bytes):
-        yield repr(item).encode()
-    elif isinstance(item, Mapping):
-        yield from _content([*item.items()])
-    elif isinstance(item, list | tuple):
-        for part in item:
-            yield from _content(part)
-    elif is_dataclass(item):
-        yield from _content([getattr(item, field.name) for field in fields(item)])
 
 
 class Opened(NamedTuple):
@@ -93,21 +68,22 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
     Raises AutotrainError, naming the task file's line, where loading one fails.
     """
     before = reads()
-    few, seconds = load_samples(task, path, lengths)
-    first, read = few.kept, {*few.samples, *few.failed}
+    few, loading = load_samples(task, path, lengths)
+    first, read, seconds = few.kept, {*few.samples, *few.failed}, loading.seconds
     uneven = lengths is None and len({*map(_bytes, first)}) > 1
     known = {
-        **traits(task, path, first),
+        **traits(task, path, few.samples),
         **_kept_by_blocks(before, lengths, len(first)),
         "cached_bytes": _kept_by_itself(task, path, first, read, seconds),
         "uneven": uneven,
+        "waiting_seconds": loading.waiting,
     }
     samples = _largest(task, first, read, seconds) if uneven else first
     return Opened(samples, seconds, first, known)
 
 
-def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[Read, float]:
-    """A few samples (the longest, where lengths are known) and the median seconds to load one.
+def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tuple[Read, Loading]:
+    """A few samples (the longest, where lengths are known) and what loading one takes.
 
     Raises AutotrainError, naming the task file's line, where that fails.
     """
@@ -120,7 +96,7 @@ def load_samples(task: Task, path: Path, lengths: Lengths | None = None) -> tupl
     for line in few.told(path):
         _log.warning("training %s", line)
     try:
-        return few, _loading_seconds(task.train, [*few.samples])
+        return few, timed(task.train, [*few.samples])
     except Exception as error:
         raise explained(path, error) from error
 
@@ -144,12 +120,16 @@ def _largest(task: Task, first: list[Any], read: set[int], seconds: float) -> li
     return found
 
 
-def traits(task: Task, path: Path, samples: list[Any]) -> dict[str, Any]:
-    """What a ModelProfile says of the task's data: counts, and whether its samples stack."""
+def traits(task: Task, path: Path, samples: Mapping[int, Any]) -> dict[str, Any]:
+    """What a ModelProfile says of the task's data: counts, and whether its samples, by their index,
+    are the same at each reading, and stack."""
+    alike = steady(task.train, samples)
+    plain = task.collate is None and task.length is None
     return {
         "train_count": sample_count(task.train, "training", path),
         "valid_count": valid_count(task, path),
-        "stacks": task.collate is None and task.length is None and _stack(task, samples),
+        "steady": alike,
+        "stacks": alike and plain and stack([*samples.values()]),
     }
 
 
@@ -184,44 +164,6 @@ def _bytes(sample: Any) -> int:
     return int(getattr(sample, "nbytes", 0))
 
 
-def _stack(task: Task, samples: list[Any]) -> bool:
-    """Whether torch's collate makes tensors alone of them, and they are the same at each reading.
-
-    Two are read again, as far as that can be seen: without random numbers, to the same content.
-    """
-    from torch.utils.data import default_collate
-
-    try:
-        if not _only_tensors(default_collate(samples)):
-            return False
-        before = _generators()
-        again = [task.train[index] for index in spread_indices(len(task.train))[:2]]
-    except Exception:  # of sizes that differ, or of a kind that torch does not stack
-        return False
-    same = all([*_content(a)] == [*_content(b)] for a, b in zip(again, samples, strict=False))
-    return same and _generators() == before
-
-
-def _only_tensors(batch: Any) -> bool:
-    import torch
-
-    parts = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(batch, torch.Tensor) or not isinstance(batch, Mapping | list | tuple):
-        return isinstance(batch, torch.Tensor)
-    return all(_only_tensors(part) for part in parts)
-
-
-def _generators() -> list[Any]:
-    """Where the generators stand that a dataset may draw from."""
-    import random
-
-    import numpy as np
-    import torch
-
-    numpy = np.random.get_state(legacy=False)
-    return [torch.get_rng_state().tolist(), random.getstate(), str(numpy)]
-
-
 def spread_indices(total: int) -> list[int]:
     """A few samples of so many, evenly spread."""
     return spread(range(total), _SAMPLES)
@@ -236,24 +178,6 @@ def loaded(task: Task, path: Path, indices: list[int]) -> Read:
     if found.hopeless is not None:
         raise explained(path, found.hopeless[1]) from found.hopeless[1]
     return found
-
-
-def _loading_seconds(dataset: Any, indices: list[int]) -> float:
-    """The median over samples of each one's fastest of up to three loads.
-
-    They have been loaded once before: a dataset that keeps what it has loaded pays once. The
-    fastest, because a busy moment of the machine would otherwise decide about workers.
-    """
-    fastest = [math.inf] * len(indices)
-    begun = time.perf_counter()
-    for _ in range(3):
-        for place, index in enumerate(indices):
-            started = time.perf_counter()
-            dataset[index]
-            fastest[place] = min(fastest[place], time.perf_counter() - started)
-        if time.perf_counter() - begun > _TIMING_SECONDS:
-            break
-    return statistics.median(fastest)
 
 
 def sample_count(dataset: Any, which: str, path: Path) -> int:

@@ -161,8 +161,10 @@ class ModelProfile(Record):
     `complex`: some are of complex numbers; `sparse`: the gradients of some are.
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
+    `waiting_seconds`: of loading a sample, in which no core computed.
     `uneven`: samples differ in size, and no `length` tells how.
-    `stacks`: torch's own collate makes tensors alone of the samples, the same at each reading.
+    `steady`: samples are the same at each reading. `stacks`: torch's own collate makes tensors
+    alone of such.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
     the backward pass; `block_bytes`: parameters of the largest that shares none with others, and
     `outside_bytes`: of what is in none such (None: not known); `convolutions`: layers that a
@@ -207,7 +209,9 @@ class ModelProfile(Record):
     valid_count: Whole
     lengths: LengthProfile | None = None
     sample_seconds: WholeFloat
+    waiting_seconds: WholeFloat = 0.0
     sample_bytes: Whole
+    steady: bool = False
     stacks: bool = False
     uneven: bool = False
     monitor: str = "loss"

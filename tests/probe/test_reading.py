@@ -49,10 +49,10 @@ def test_memory_that_runs_out_is_no_samples_fault():
 
 
 def test_a_plan_reads_past_a_torn_first_sample_and_names_it(tmp_path, caplog):
-    few, seconds = load_samples(task(0), tmp_path / "task.py")
+    few, loading = load_samples(task(0), tmp_path / "task.py")
     assert 0 not in few.samples
     assert len(few.samples) == 7
-    assert seconds < 1
+    assert loading.seconds < 1
     assert "training sample 0 is left out" in caplog.text
     assert len(opened(task(0), tmp_path / "task.py", None).samples) == 7
 

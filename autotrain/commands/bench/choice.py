@@ -63,7 +63,9 @@ def _grid(here: Planned) -> Grid:
     whole = cut.micro_batch * cut.accum_steps
     at_once = whole if not model.mixes and at_size(here.case, here.case.goal, whole) else None
     sizes = {cut.micro_batch, *([at_once] if at_once else []), *races.cuts(plan, model, free)}
-    variants = {devices.variant_of(plan), *races.variants(plan, model, here.device, free)}
+    cores = here.case.hardware.cpu.cores
+    able = races.variants(plan, model, here.device, free, cores)
+    variants = {devices.variant_of(plan), *able}
     accum = {
         Way(variant, size, min(-(-whole // size), 2)): -(-whole // size)
         for size in sorted(sizes)

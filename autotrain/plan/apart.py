@@ -1,0 +1,120 @@
+"""Cores that the model leaves to its loader: on a CPU a run on fewer threads may be the faster one.
+
+Where loading computes, a worker that shares a core with a thread of the model holds all of its
+threads up. A core of its own costs the model that one core.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from autotrain.plan import compute
+from autotrain.plan.ledger import Ledger
+from autotrain.plan.race import DTYPE, FORMAT, THREADS
+from autotrain.plan.sizing import Sizing
+from autotrain.schema import Reason, Variant
+from autotrain.units import seconds_text
+
+# The model is taken for so much slower on fewer threads than a race between both numbers says, or
+# than is computed, before that wins. (A gain that has to be so large would be lost again on a
+# faster machine, which would take longer then.)
+SURE, COMPUTED = 0.05, 0.15
+
+
+class _Way(NamedTuple):
+    """What a micro-batch with its loading, and its part of the update, are worth on so many threads
+    with so many workers; their seconds, and those without loading."""
+
+    worth: float
+    threads: int
+    workers: int
+    fed: float
+    model: float
+    raced: bool = False
+
+
+def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
+    """How many workers load where the model gets fewer threads than there are, as
+    `device.threads` then says; None where it gets them all.
+
+    `workers`: as many as may load. Not where the user or a recipe fixed the threads, nor where
+    several processes share the machine.
+    """
+    several = sizing.processes() > 1 or sizing.time.cores() < 2
+    if sizing.device.kind != "cpu" or several or ledger.fixed(THREADS) is not None:
+        return None
+    whole = min(ledger.value(THREADS), sizing.time.cores())
+    now = _way(sizing, workers, whole, (1.0, 1.0))
+    best = min((_fewer(ledger, sizing, workers, whole, n) for n in _numbers(whole)), default=now)
+    if best.worth >= now.worth:
+        return None
+    _record(ledger, best, now)
+    return best.workers
+
+
+def _numbers(whole: int) -> list[int]:
+    """Threads to try: all but one core, all but two, and so on, in growing steps."""
+    left, found = 1, list[int]()
+    while left < whole:
+        found.append(whole - left)
+        left += max(left // 4, 1)
+    return found
+
+
+def _fewer(ledger: Ledger, sizing: Sizing, workers: range, whole: int, threads: int) -> _Way:
+    """On fewer threads: by a race between both numbers, else by what is computed for both."""
+    race, named = sizing.model.race, (ledger.value(DTYPE), ledger.value(FORMAT))
+    known = {
+        raced.variant.threads: (raced.micro_seconds, raced.update_seconds)
+        for raced in (race.runs if race is not None else ())
+        if raced.variant == Variant(*named, raced.variant.threads)
+    }
+    if {threads, whole} <= known.keys():
+        slower = _slower(known[threads], known[whole])
+        return _way(sizing, workers, threads, slower, SURE)._replace(raced=True)
+    computed = sizing.time.computed_seconds
+    return _way(sizing, workers, threads, _slower(computed(threads), computed(whole)), COMPUTED)
+
+
+def _slower(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    micro, update = (max(a / b, 1.0) for a, b in zip(one, other, strict=True))
+    return micro, update
+
+
+def _way(
+    sizing: Sizing,
+    workers: range,
+    threads: int,
+    slower: tuple[float, float],
+    doubt: float = 0.0,
+) -> _Way:
+    """With as many workers as are worth it, model and update taking so many times as long."""
+    time, loading, cores = sizing.time, sizing.time.loading(), sizing.time.cores()
+    own, update = time.micro_seconds(), time.update_seconds() / sizing.micro_batches()
+
+    def fed(many: int, doubt: float) -> float:
+        micro, late = (doubt * times for times in slower)
+        model = compute.fed_seconds(micro * own, loading, many, cores=cores, threads=threads)
+        return model + late * update
+
+    worth, many = min((compute.worth(fed(n, 1 + doubt), n, own), n) for n in workers)
+    return _Way(worth, threads, many, fed(many, 1.0), slower[0] * own + slower[1] * update)
+
+
+def _record(ledger: Ledger, way: _Way, now: _Way) -> None:
+    took, before = seconds_text(way.fed), seconds_text(now.fed)
+    how = "raced" if way.raced else "computed"
+    ledger.record(
+        THREADS,
+        way.threads,
+        Reason(
+            value=way.threads,
+            kind="measured" if way.raced else "rule",
+            formula=f"loading has the other cores to itself: the model takes "
+            f"{seconds_text(way.model)} on {way.threads} and {seconds_text(now.model)} on "
+            f"{now.threads} ({how}), with its loading {took} and {before}",
+            source="samples timed on the machine that planned, with their work and their waiting",
+            limited_by="cpu.cores",
+            would_change=f"--set device.threads={now.threads}",
+        ),
+    )
