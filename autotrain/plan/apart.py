@@ -21,9 +21,20 @@ from autotrain.units import seconds_text
 SURE, COMPUTED = 0.05, 0.15
 
 
+class _Work(NamedTuple):
+    """What is to be done on the cores: a micro-batch on all of them, its part of the update, its
+    loading by one of so many `workers`."""
+
+    model: float
+    update: float
+    loading: compute.Loading
+    cores: int
+    workers: range
+
+
 class _Way(NamedTuple):
-    """What a micro-batch with its loading, and its part of the update, are worth on so many threads
-    with so many workers; their seconds, and those without loading."""
+    """What all of it is worth on so many threads with so many workers; its seconds, and those
+    without loading."""
 
     worth: float
     threads: int
@@ -33,6 +44,10 @@ class _Way(NamedTuple):
     raced: bool = False
 
 
+# How many times as long model and update take as on all threads.
+_Slower = tuple[float, float]
+
+
 def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     """How many workers load where the model gets fewer threads than there are, as
     `device.threads` then says; None where it gets them all.
@@ -40,12 +55,17 @@ def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     `workers`: as many as may load. Not where the user or a recipe fixed the threads, nor where
     several processes share the machine.
     """
-    several = sizing.processes() > 1 or sizing.time.cores() < 2
+    time = sizing.time
+    several = sizing.processes() > 1 or time.cores() < 2
     if sizing.device.kind != "cpu" or several or ledger.fixed(THREADS) is not None:
         return None
-    whole = min(ledger.value(THREADS), sizing.time.cores())
-    now = _way(sizing, workers, whole, (1.0, 1.0))
-    best = min((_fewer(ledger, sizing, workers, whole, n) for n in _numbers(whole)), default=now)
+    update = time.update_seconds() / sizing.micro_batches()
+    work = _Work(time.micro_seconds(), update, time.loading(), time.cores(), workers)
+    whole = min(ledger.value(THREADS), work.cores)
+    now = _way(work, whole, (1.0, 1.0))
+    if now.fed <= (1 + SURE) * now.model:  # loading is hidden as it is
+        return None
+    best = min((_fewer(ledger, sizing, work, whole, n) for n in _numbers(whole)), default=now)
     if best.worth >= now.worth:
         return None
     _record(ledger, best, now)
@@ -61,7 +81,7 @@ def _numbers(whole: int) -> list[int]:
     return found
 
 
-def _fewer(ledger: Ledger, sizing: Sizing, workers: range, whole: int, threads: int) -> _Way:
+def _fewer(ledger: Ledger, sizing: Sizing, work: _Work, whole: int, threads: int) -> _Way:
     """On fewer threads: by a race between both numbers, else by what is computed for both."""
     race, named = sizing.model.race, (ledger.value(DTYPE), ledger.value(FORMAT))
     known = {
@@ -71,34 +91,28 @@ def _fewer(ledger: Ledger, sizing: Sizing, workers: range, whole: int, threads: 
     }
     if {threads, whole} <= known.keys():
         slower = _slower(known[threads], known[whole])
-        return _way(sizing, workers, threads, slower, SURE)._replace(raced=True)
+        return _way(work, threads, slower, SURE)._replace(raced=True)
     computed = sizing.time.computed_seconds
-    return _way(sizing, workers, threads, _slower(computed(threads), computed(whole)), COMPUTED)
+    return _way(work, threads, _slower(computed(threads), computed(whole)), COMPUTED)
 
 
-def _slower(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+def _slower(one: tuple[float, float], other: tuple[float, float]) -> _Slower:
     micro, update = (max(a / b, 1.0) for a, b in zip(one, other, strict=True))
     return micro, update
 
 
-def _way(
-    sizing: Sizing,
-    workers: range,
-    threads: int,
-    slower: tuple[float, float],
-    doubt: float = 0.0,
-) -> _Way:
-    """With as many workers as are worth it, model and update taking so many times as long."""
-    time, loading, cores = sizing.time, sizing.time.loading(), sizing.time.cores()
-    own, update = time.micro_seconds(), time.update_seconds() / sizing.micro_batches()
+def _way(work: _Work, threads: int, slower: _Slower, doubt: float = 0.0) -> _Way:
+    """With as many workers as are worth it."""
+    micro, update = slower[0] * work.model, slower[1] * work.update
 
     def fed(many: int, doubt: float) -> float:
-        micro, late = (doubt * times for times in slower)
-        model = compute.fed_seconds(micro * own, loading, many, cores=cores, threads=threads)
-        return model + late * update
+        model = compute.fed_seconds(
+            doubt * micro, work.loading, many, cores=work.cores, threads=threads
+        )
+        return model + doubt * update
 
-    worth, many = min((compute.worth(fed(n, 1 + doubt), n, own), n) for n in workers)
-    return _Way(worth, threads, many, fed(many, 1.0), slower[0] * own + slower[1] * update)
+    worth, many = min((compute.worth(fed(n, 1 + doubt), n, work.model), n) for n in work.workers)
+    return _Way(worth, threads, many, fed(many, 1.0), micro + update)
 
 
 def _record(ledger: Ledger, way: _Way, now: _Way) -> None:

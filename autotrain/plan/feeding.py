@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 
 from autotrain.plan import apart, compute, due, keeping, learning, ram
@@ -56,12 +57,8 @@ def _workers(ledger: Ledger, sizing: Sizing, given: int | None = None) -> int:
     `given`: as many as have cores of their own.
     """
     time, model = sizing.time, sizing.time.micro_seconds()
-    most = time.most_workers()
+    most, fed = time.most_workers(), time.with_workers(model)
     allowed = _allowed_workers(sizing, most)
-
-    def fed(workers: int) -> float:
-        return time.with_workers(model, workers)
-
     wanted, rule = (compute.best_workers(fed, model, many) for many in (most, allowed))
     rule = rule if given is None else given
     ledger.settle(
@@ -235,7 +232,7 @@ def _allowed_workers(sizing: Sizing, most: int) -> int:
     def allowed(workers: int) -> bool:
         return (workers == 1 or _counted(sizing, workers)) and fits(sizing, workers)
 
-    return next((n - 1 for n in range(1, most + 1) if not allowed(n)), most)
+    return bisect_left(range(1, most + 1), True, key=lambda workers: not allowed(workers))
 
 
 def _counted(sizing: Sizing, workers: int) -> bool:

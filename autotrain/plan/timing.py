@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from autotrain.plan import cadence, compute, correction, lengths, memory, ram, runs
@@ -77,13 +78,18 @@ class Timing(NamedTuple):
         if self.pace().of_runs:  # they had it in them that workers share the cores
             loading, cores = self.loading(), self.cores()
             return compute.fed_seconds(model_seconds, loading, self.workers(), cores=cores)
-        return self.with_workers(model_seconds, self.workers())
+        return self.with_workers(model_seconds)(self.workers())
 
-    def with_workers(self, model_seconds: float, workers: int) -> float:
-        """One micro-batch and its loading in so many processes; on a CPU they share the cores."""
-        return compute.fed_seconds(
-            model_seconds, self.loading(), workers, cores=self.cores(), threads=self.beside()
-        )
+    def with_workers(self, model_seconds: float) -> Callable[[int], float]:
+        """One micro-batch and its loading by how many processes load; on a CPU they share cores."""
+        loading, cores, threads = self.loading(), self.cores(), self.beside()
+
+        def fed(workers: int) -> float:
+            return compute.fed_seconds(
+                model_seconds, loading, workers, cores=cores, threads=threads
+            )
+
+        return fed
 
     def most_workers(self) -> int:
         """Loader workers that the cores serve."""

@@ -7,13 +7,15 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 _TIMING_SECONDS = 0.5
+_DELAYS = Path("/proc/thread-self/schedstat")
 
 
 class Loading(NamedTuple):
-    """Seconds to load one sample, and of them those in which no core computed."""
+    """Seconds to load one sample, and of them those in which it had no use for a core."""
 
     seconds: float
     waiting: float
@@ -29,15 +31,27 @@ def timed(dataset: Any, indices: Sequence[int]) -> Loading:
     begun = time.perf_counter()
     for _ in range(3):
         for place, index in enumerate(indices):
-            started, computed = time.perf_counter(), _computed()
+            delayed, computed, started = _delayed(), _computed(), time.perf_counter()
             dataset[index]
             took = time.perf_counter() - started
-            waited = max(took - (_computed() - computed), 0.0)
+            busy = _computed() - computed
+            waited = max(took - busy - (_delayed() - delayed), 0.0)
             fastest[place] = min(fastest[place], Loading(took, waited))
         if time.perf_counter() - begun > _TIMING_SECONDS:
             break
     each = statistics.median(loading.seconds for loading in fastest)
     return Loading(each, min(statistics.median(loading.waiting for loading in fastest), each))
+
+
+def _delayed() -> float:
+    """Seconds for which this thread had work and no core, as others had them all.
+
+    As Linux tells it; elsewhere 0, and a busy machine looks like a slow disk.
+    """
+    try:
+        return int(_DELAYS.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _computed() -> float:

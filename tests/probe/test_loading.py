@@ -41,9 +41,7 @@ class Loads:
 def test_it_says_how_long_and_how_much_of_it_no_core_computes(way, seconds, waiting):
     found = timed(Loads(way, way, way), [0, 1, 2])
     assert found.seconds >= 0.99 * seconds
-    # Another program may have the core meanwhile: that is waiting too.
-    assert found.waiting >= 0.9 * waiting
-    assert found.seconds - found.waiting == pytest.approx(seconds - waiting, abs=0.2 * EACH)
+    assert found.waiting == pytest.approx(waiting, abs=0.2 * EACH)
 
 
 def test_the_median_sample_counts():
@@ -59,3 +57,25 @@ def test_programs_that_it_starts_compute_too():
 
     found = timed(Loads(started), [0])
     assert found.seconds - found.waiting >= 0.19
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells it")
+def test_a_busy_machine_is_no_slow_disk():
+    """Others have the one core that this may use, half of the time."""
+    import os
+
+    core = {min(os.sched_getaffinity(0))}
+    before = os.sched_getaffinity(0)
+    code = f"import os; os.sched_setaffinity(0, {core})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        os.sched_setaffinity(0, core)
+        time.sleep(0.3)
+        found = timed(Loads(compute, compute, compute), [0, 1, 2])
+    finally:
+        os.sched_setaffinity(0, before)
+        for other in others:
+            other.kill()
+            other.wait()
+    assert found.seconds > 1.5 * EACH
+    assert found.waiting < 0.3 * (found.seconds - EACH)
