@@ -29,13 +29,21 @@ class Timing(NamedTuple):
     def _mean_seconds(self, each_seconds: compute.Seconds) -> float:
         sizing = self.sizing
         micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-        made = sizing.pieces() or (lengths.Piece(1, micro, 0.0),)
+        made = sizing.pieces() or (lengths.Piece(1, micro, self._usual_length(micro)),)
         each = (
             self._seconds(sizing.setup(piece.micro_batch, accum, piece.length), each_seconds)
             for piece in made
         )
         total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
         return self.pace().micro * total / sum(piece.batches for piece in made)
+
+    def _usual_length(self, micro_batch: int) -> float:
+        """Of the longest in a micro-batch of a random order, which the others are padded to; 0: of
+        the longest of all. What whole runs took was of usual ones already."""
+        known = self.sizing.model.lengths
+        if known is None or self.pace().of_runs:
+            return 0.0
+        return lengths.expected_longest(known, -1.0, known.maximum, micro_batch)
 
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""
