@@ -79,18 +79,25 @@ class Timing(NamedTuple):
 
     def fed_seconds(self, model_seconds: float) -> float:
         """One micro-batch with its loading, if there is any after the first epoch."""
-        where = self.keeps()
-        if where is not None:
-            copies = compute.loading_seconds(compute.COPY_SECONDS, self.micro_samples())
-            return model_seconds + (copies if where == "ram" else 0.0)
+        if self.keeps() == "device":
+            return model_seconds
         if self.pace().of_runs:  # they had it in them that workers share the cores
-            loading, cores = self.loading(), self.cores()
+            loading, cores = self.loading_again(), self.cores()
             return compute.fed_seconds(model_seconds, loading, self.workers(), cores=cores)
-        return self.with_workers(model_seconds)(self.workers())
+        return self._fed(model_seconds, self.loading_again())(self.workers())
+
+    def loading_again(self) -> compute.Loading:
+        """As `loading`, after the first epoch: copies alone, where samples stay in memory."""
+        if self.keeps() is None:
+            return self.loading()
+        return compute.Loading(compute.loading_seconds(compute.COPY_SECONDS, self.micro_samples()))
 
     def with_workers(self, model_seconds: float) -> Callable[[int], float]:
         """One micro-batch and its loading by how many processes load; on a CPU they share cores."""
-        loading, cores, threads = self.loading(), self.cores(), self.beside()
+        return self._fed(model_seconds, self.loading())
+
+    def _fed(self, model_seconds: float, loading: compute.Loading) -> Callable[[int], float]:
+        cores, threads = self.cores(), self.beside()
 
         def fed(workers: int) -> float:
             return compute.fed_seconds(
