@@ -32,11 +32,9 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
 
     device = case.hardware.device(made.plan.device.kind, made.plan.device.index)
     fixed = frozenset(Ledger(case.goal, 0, made.plan.device.kind).given)
-    ways = (
-        races.variants(made.plan, made.model, device, fixed, case.hardware.cpu.cores)
-        if device is not None
-        else []
-    )
+    cores, ways = case.hardware.cpu.cores, list[Variant]()
+    if device is not None:
+        ways = races.variants(made.plan, made.model, device, fixed, cores)
     sizes = races.cuts(made.plan, made.model, fixed)
     if not sizes and len(ways) < 2:
         return case

@@ -6,6 +6,8 @@ threads up. A core of its own costs the model that one core.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import NamedTuple
 
 from autotrain.plan import compute
@@ -44,7 +46,8 @@ class _Way(NamedTuple):
     raced: bool = False
 
 
-# How many times as long model and update take as on all threads.
+# Seconds of the model and of an update on so many threads; and how many times as long as on all.
+_Taken = tuple[float, float]
 _Slower = tuple[float, float]
 
 
@@ -65,7 +68,8 @@ def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     now = _way(work, whole, (1.0, 1.0))
     if now.fed <= (1 + SURE) * now.model:  # loading is hidden as it is
         return None
-    best = min((_fewer(ledger, sizing, work, whole, n) for n in _numbers(whole)), default=now)
+    raced, computed = _raced(ledger, sizing), cache(time.computed_seconds)
+    best = min((_fewer(work, raced, computed, whole, n) for n in _numbers(whole)), default=now)
     if best.worth >= now.worth:
         return None
     _record(ledger, best, now)
@@ -81,22 +85,31 @@ def _numbers(whole: int) -> list[int]:
     return found
 
 
-def _fewer(ledger: Ledger, sizing: Sizing, work: _Work, whole: int, threads: int) -> _Way:
-    """On fewer threads: by a race between both numbers, else by what is computed for both."""
+def _raced(ledger: Ledger, sizing: Sizing) -> dict[int, _Taken]:
+    """By the number of threads: what a race says of the way in force."""
     race, named = sizing.model.race, (ledger.value(DTYPE), ledger.value(FORMAT))
-    known = {
+    return {
         raced.variant.threads: (raced.micro_seconds, raced.update_seconds)
         for raced in (race.runs if race is not None else ())
         if raced.variant == Variant(*named, raced.variant.threads)
     }
-    if {threads, whole} <= known.keys():
-        slower = _slower(known[threads], known[whole])
+
+
+def _fewer(
+    work: _Work,
+    raced: Mapping[int, _Taken],
+    computed: Callable[[int], _Taken],
+    whole: int,
+    threads: int,
+) -> _Way:
+    """On fewer threads: by a race between both numbers, else by what is computed for both."""
+    if {threads, whole} <= raced.keys():
+        slower = _slower(raced[threads], raced[whole])
         return _way(work, threads, slower, SURE)._replace(raced=True)
-    computed = sizing.time.computed_seconds
     return _way(work, threads, _slower(computed(threads), computed(whole)), COMPUTED)
 
 
-def _slower(one: tuple[float, float], other: tuple[float, float]) -> _Slower:
+def _slower(one: _Taken, other: _Taken) -> _Slower:
     micro, update = (max(a / b, 1.0) for a, b in zip(one, other, strict=True))
     return micro, update
 
