@@ -33,6 +33,9 @@ _RAN_OUT = re.compile(
 # then (a library trying out an algorithm) that is nothing, in every fourth step it is the rule.
 _THRASHING = 0.25
 _KEPT_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY")
+# What torch keeps beside, of each kind of operator (ideep's `computation_cache`): whatever is in it
+# stays, though oneDNN keeps it no longer. More than a step's come of shapes that change.
+_KEPT_BESIDE, _MOST_BESIDE = "LRU_CACHE_CAPACITY", 64
 AUTOCAST: dict[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -147,11 +150,15 @@ def kernels_kept(count: int | None) -> Iterator[None]:
     if count is None or any(name in os.environ for name in _KEPT_KERNELS):
         yield
         return
-    os.environ[_KEPT_KERNELS[0]] = str(count)
+    wished = {_KEPT_KERNELS[0]: str(count)}
+    if _KEPT_BESIDE not in os.environ:
+        wished[_KEPT_BESIDE] = str(min(count, _MOST_BESIDE))
+    os.environ.update(wished)
     try:
         yield
     finally:
-        os.environ.pop(_KEPT_KERNELS[0], None)
+        for name in wished:
+            os.environ.pop(name, None)
 
 
 @contextmanager

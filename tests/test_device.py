@@ -75,12 +75,52 @@ def test_kernels_of_lengths_that_do_not_come_again_are_not_kept():
     assert any(resident_after(32, **own) > few + 60 for _ in range(4))
 
 
+BESIDE = """
+import sys
+import psutil, torch
+from autotrain.device import kernels_kept
+
+torch.set_num_threads(1)
+layers = torch.nn.Sequential(*[torch.nn.Linear(144, 144) for _ in range(12)])
+with kernels_kept(24):
+    for length in range(100, 160):
+        with torch.autocast("cpu", torch.bfloat16):
+            layers(torch.randn(4, length, 144)).sum().backward()
+print(psutil.Process().memory_info().rss >> 20)
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="oneDNN's kernels")
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="products in bf16 are another's"
+)
+def test_what_torch_keeps_beside_of_products_in_bf16_is_bounded_too():
+    """60 lengths of twelve layers; who has set its variable has decided."""
+
+    def resident(**more):
+        done = subprocess.run(
+            [sys.executable, "-c", BESIDE], capture_output=True, text=True, check=True,
+            env=os.environ | more,
+        )  # fmt: skip
+        return int(done.stdout)
+
+    few = min(resident() for _ in range(2))
+    assert any(resident(LRU_CACHE_CAPACITY="1024") > few + 25 for _ in range(4))
+
+
 def test_the_wish_is_gone_with_the_run_that_made_it(monkeypatch):
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    name, beside = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"
     monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv(beside, raising=False)
     with kernels_kept(48):
-        assert os.environ[name] == "48"
-    assert name not in os.environ
+        assert (os.environ[name], os.environ[beside]) == ("48", "48")
+    assert not {name, beside} & {*os.environ}
+    with kernels_kept(500):
+        assert (os.environ[name], os.environ[beside]) == ("500", "64")
+    monkeypatch.setenv(beside, "9")
+    with kernels_kept(48):
+        assert os.environ[beside] == "9"
+    assert os.environ[beside] == "9"
     monkeypatch.setenv(name, "7")
     with kernels_kept(48):
         assert os.environ[name] == "7"

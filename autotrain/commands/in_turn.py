@@ -70,12 +70,16 @@ def run(plan: Plan, asked: Asked) -> int:
 
 def _in_turn(chosen: list[Part], asked: Asked, out: TextIO, *, of: int) -> int:
     """The exit code of the stage that ended the run: the last one, or one that was stopped."""
+    from autotrain.device import kernels_kept
+
     later = False
-    for part in chosen:
-        ended = _one(part, asked._replace(later=later), out, of=of)
-        later |= ended is not None
-        if ended is not None and not _goes_on(ended):
-            return single.exit_code(ended)
+    # The library looks once how many to keep, in the first stage.
+    with kernels_kept(max(part.plan.device.kernels or 0 for part in chosen) or None):
+        for part in chosen:
+            ended = _one(part, asked._replace(later=later), out, of=of)
+            later |= ended is not None
+            if ended is not None and not _goes_on(ended):
+                return single.exit_code(ended)
     return 0
 
 

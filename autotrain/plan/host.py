@@ -26,9 +26,9 @@ SLACK = 1.15
 # Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
 # which take memory inside, before their output. Low, expected, high; same measurements.
 HOLES = (0.0, 0.45, 1.0)
-# Where samples differ in size, of the larger tensors too: those of one micro-batch fit into no hole
-# that another's left. Measured: docs/measurements/2026-11-29-kernels.md.
-LARGE_HOLES = (0.0, 0.3, 0.7)
+# Where samples differ in size, more of these and of larger tensors too: those of one micro-batch
+# fit into no hole that another's left. Measured: docs/measurements/2026-11-30-many-sizes.md.
+HOLES_OF_MANY, LARGE_HOLES = (0.0, 0.9, 2.0), (0.0, 0.7, 1.3)
 # And of one that is the largest by far, wherever it comes again: whatever small lies before or
 # behind the hole that it left, it does not fit into it.
 SOLE_HOLES = (0.0, 1.0, 2.0)
@@ -61,8 +61,8 @@ def resident(
     other systems' allocators keep as much or less of them.
     """
     base = base_bytes(model)
-    of_large = LARGE_HOLES if model.differ else (0.0, 0.0, 0.0)
-    shares = zip(HOLES, of_large, SOLE_HOLES, strict=True)
+    of_small, of_large = (HOLES_OF_MANY, LARGE_HOLES) if model.differ else (HOLES, (0.0, 0.0, 0.0))
+    shares = zip(of_small, of_large, SOLE_HOLES, strict=True)
     low, expected, high = (_tensors(model, setup, tensors, each) for each in shares)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
     copy = saved_bytes if setup.background else 0

@@ -1,16 +1,24 @@
 """Kernels that a processor keeps: oneDNN makes code for each shape that it meets, and keeps 1,024.
 
-Each takes some 300 kB to 10 MB. Where samples differ in size nearly every micro-batch brings new
-shapes, and they add up to gigabytes that no tensor accounts for. As many as a step needs serve as
-well: what comes next has another shape anyhow (docs/memory.md).
+Each takes some 300 kB to 10 MB, and a third of a millisecond to make. Where samples differ in size
+nearly every micro-batch brings new shapes, and they add up to gigabytes that no tensor accounts
+for: as many as a step needs serve as well, as what comes next has another shape anyhow. Where
+batches are padded to a few sizes, these come again, and keeping those of all saves the time
+(docs/memory.md).
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from autotrain.plan.ledger import Ledger
 from autotrain.schema import Dtype, ModelProfile, Prediction
-from autotrain.units import MIB
+from autotrain.units import MIB, bytes_text, seconds_text
 
+if TYPE_CHECKING:
+    from autotrain.plan.sizing import Sizing
+
+KEY = "device.kernels"
 # What oneDNN keeps where nobody says how many.
 USUAL = 1024
 # Of shapes that differ, and of those that come again: twice a step's, as evaluation has its own.
@@ -25,8 +33,10 @@ _MADE_OF = {
     "rnn": 4,
     "rnn_backward": 5,
 }
-# Bytes of one: low, expected, high. Measured: docs/measurements/2026-11-29-kernels.md.
+_SOURCE = "measured: docs/measurements/2026-11-29-kernels.md"
+# Bytes of one: low, expected, high; and seconds to make it. Measured: _SOURCE.
 _EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
+MAKING_SECONDS = 0.35e-3
 
 
 def needed(model: ModelProfile, dtype: Dtype) -> int:
@@ -34,10 +44,15 @@ def needed(model: ModelProfile, dtype: Dtype) -> int:
     traces = model.at(dtype)
     if not traces or not traces[0].work:
         return 0
-    trace = traces[-1]
-    met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
-    of_each = sum(_made_of(kind, dtype) for kind, dtype, _ in met)
+    of_each = _of_one(model, dtype)
     return max(of_each, LEAST) if model.differ else max(TURNS * of_each, LEAST_AGAIN)
+
+
+def _of_one(model: ModelProfile, dtype: Dtype) -> int:
+    """Kernels of one shape of a batch, in training and in evaluation."""
+    trace = model.at(dtype)[-1]
+    met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
+    return sum(_made_of(kind, dtype) for kind, dtype, _ in met)
 
 
 def _made_of(kind: str, dtype: str) -> int:
@@ -48,15 +63,15 @@ def _made_of(kind: str, dtype: str) -> int:
 
 
 def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
-    """Settle `device.kernels`."""
+    """Settle `device.kernels`, as few as do."""
     on_cpu = ledger.values["device"]["kind"] == "cpu"
     count = needed(model, dtype) if on_cpu else 0
     ledger.settle(
-        "device.kernels",
+        KEY,
         count or None,
         formula=_said(model, count, on_cpu=on_cpu),
-        source="measured: docs/measurements/2026-11-29-kernels.md",
-        would_change=f"--set device.kernels={USUAL}, as oneDNN has it",
+        source=_SOURCE,
+        would_change=f"--set {KEY}={USUAL}, as oneDNN has it",
     )
 
 
@@ -70,6 +85,51 @@ def _said(model: ModelProfile, count: int, *, on_cpu: bool) -> str:
             f"a step needs {count}; more would be of sizes that seldom come again, and hold memory"
         )
     return f"{count} are what two steps need; none comes that is not among them"
+
+
+def keep_all(ledger: Ledger, sizing: Sizing, workers: int) -> None:
+    """Keep those of all sizes that batches come in, where these come again and memory is left for
+    it, beside so many loader workers and a save's copy. Decided last: nothing else gives way.
+    """
+    dtype: Dtype = ledger.value("precision.dtype")
+    count = of_all(sizing.model, dtype, len(sizing.buckets()))
+    kept = int(ledger.values["device"].get("kernels") or 0)
+    if sizing.device.kind != "cpu" or not kept < count <= USUAL:
+        return
+    peak = sizing.device_peak(sizing.planned()._replace(kernels=count), workers).high
+    room = sizing.budget() - sizing.kept_bytes() - sizing.saved_bytes()
+    more = held(sizing.model, count).expected - held(sizing.model, kept).expected
+    if peak > room:
+        return
+    ledger.settle(
+        KEY,
+        count,
+        formula=(
+            f"a batch of one size needs {kept}, and batches come in few sizes that come again: "
+            f"those of all are kept ({bytes_text(more)} more), so that none is made anew, which "
+            f"would take {seconds_text(kept * MAKING_SECONDS)} of each micro-batch"
+        ),
+        source=_SOURCE,
+        would_change=f"--set {KEY}={kept}, less memory",
+    )
+
+
+def of_all(model: ModelProfile, dtype: Dtype, buckets: int) -> int:
+    """Those of every size that a batch may have; where two buckets meet, of both numbers of
+    samples. 0: sizes do not come again, or nothing is known of them."""
+    if not model.differ or not model.sizes or not needed(model, dtype):
+        return 0
+    return max(_of_one(model, dtype) * (model.sizes + buckets), LEAST)
+
+
+def making_seconds(model: ModelProfile, dtype: Dtype, kept: int, buckets: int) -> float:
+    """Of one micro-batch: kernels for its size, where the last one's had another and they are not
+    kept. `kept`: 0: as many as the library keeps."""
+    if not model.differ or not needed(model, dtype):
+        return 0.0
+    every = of_all(model, dtype, buckets)
+    again = every and every <= (kept or USUAL)
+    return 0.0 if again else _of_one(model, dtype) * MAKING_SECONDS
 
 
 def held(model: ModelProfile, kernels: int) -> Prediction:

@@ -66,7 +66,7 @@ def make_plan(
     """
     sizing = _sized_or_hint(hardware, model, goal)
     ledger = sizing.ledger
-    feeding.loader(ledger, sizing)
+    _feed(sizing)
     healing.decide(ledger, sizing)
     limit = inversion.limit(ledger, sizing)
     choice = _chosen_or_hint(limit, sizing, goal) if limit is not None else None
@@ -96,7 +96,7 @@ def make_plan(
 def shortest_run(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> float:
     """Expected seconds of a run of one epoch, or of as many as the user set."""
     sizing = _sized_or_hint(hardware, model, goal)
-    feeding.loader(sizing.ledger, sizing)
+    _feed(sizing)
     return inversion.shortest(sizing)
 
 
@@ -156,8 +156,8 @@ def model_digest(model: ModelProfile) -> str:
     passing = {
         "traces", "traced", "loaded_bytes", "follows", "kept_bytes", "kept_most", "cached_bytes",
         "form", "trials", "range_test", "noise", "race", "replays", "lengths", "sample_seconds",
-        "waiting_seconds", "sample_bytes", "steady", "stacks", "uneven", "statistics_bytes",
-        "trainable_dims", "trainable_depths", "block_bytes", "outside_bytes",
+        "waiting_seconds", "sample_bytes", "steady", "stacks", "uneven", "sizes",
+        "statistics_bytes", "trainable_dims", "trainable_depths", "block_bytes", "outside_bytes",
     }  # fmt: skip
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)
@@ -257,6 +257,12 @@ def _sized(
     return sizing
 
 
+def _feed(sizing: Sizing) -> None:
+    """How samples reach the model, and what stays of the code that each of their sizes needs."""
+    feeding.loader(sizing.ledger, sizing)
+    kernels.keep_all(sizing.ledger, sizing, sizing.time.workers())
+
+
 def _chosen_or_hint(limit: Limit, sizing: Sizing, goal: Goal) -> Choice:
     """The epochs within the limit, in force; or DoesNotFitError with what would make one fit."""
     hardware, model = sizing.hardware, sizing.model
@@ -266,7 +272,7 @@ def _chosen_or_hint(limit: Limit, sizing: Sizing, goal: Goal) -> Choice:
             if dtype_in_force(hardware, goal, model.race) not in {t.dtype for t in model.traces}:
                 return False
             other = _fitted(hardware, choices.choose_device(hardware, goal), model, goal)
-            feeding.loader(other.ledger, other)
+            _feed(other)
             less = inversion.limit(other.ledger, other)
             return less is None or inversion.choose(less, other).epochs > 0
         except AutotrainError:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from autotrain.plan import cadence, compute, correction, lengths, memory, ram, runs
+from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, ram, runs
 from autotrain.schema import Device, Prediction
 
 if TYPE_CHECKING:
@@ -35,7 +35,17 @@ class Timing(NamedTuple):
             for piece in made
         )
         total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
-        return self.pace().micro * total / sum(piece.batches for piece in made)
+        return self.pace().micro * total / sum(piece.batches for piece in made) + self._making()
+
+    def _making(self) -> float:
+        """Seconds for kernels that are made anew, of a micro-batch; what whole runs took has them
+        in it, and steps of one size make none."""
+        sizing = self.sizing
+        if sizing.device.kind != "cpu" or self.pace().of_runs:
+            return 0.0
+        kept = int(sizing.ledger.values["device"].get("kernels") or 0)
+        dtype = sizing.ledger.value("precision.dtype")
+        return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
 
     def _usual_length(self, micro_batch: int) -> float:
         """Of the longest in a micro-batch of a random order, which the others are padded to; 0: of

@@ -18,6 +18,7 @@ from autotrain.probe.keeping import kept_of_each
 from autotrain.probe.lengths import Lengths
 from autotrain.probe.likeness import content, stack, steady
 from autotrain.probe.loading import Loading, timed
+from autotrain.probe.padding import sizes
 from autotrain.probe.reading import Read, explained
 from autotrain.schema import DatasetProfile
 from autotrain.task import Task, map_tensors, user_error
@@ -76,6 +77,7 @@ def opened(task: Task, path: Path, lengths: Lengths | None) -> Opened:
         **_kept_by_blocks(before, lengths, len(first)),
         "cached_bytes": _kept_by_itself(task, path, first, read, seconds),
         "uneven": uneven,
+        "sizes": sizes(task, lengths, seconds) if uneven or lengths is not None else 0,
         "waiting_seconds": loading.waiting,
     }
     samples = _largest(task, first, read, seconds) if uneven else first

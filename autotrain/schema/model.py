@@ -162,7 +162,8 @@ class ModelProfile(Record):
     `kept_bytes`: of samples that blocks keep once all were read, `kept_most`: of all workers'
     together; `cached_bytes`: of those that the dataset itself keeps, of each worker.
     `waiting_seconds`: of loading a sample, in which no core computed.
-    `uneven`: samples differ in size, and no `length` tells how.
+    `uneven`: samples differ in size, and no `length` tells how. `sizes`: in so many sizes come
+    batches of them, as far as samples collated one by one tell; 0: in more than come again.
     `steady`: samples are the same at each reading. `stacks`: torch's own collate makes tensors
     alone of such.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
@@ -214,6 +215,7 @@ class ModelProfile(Record):
     steady: bool = False
     stacks: bool = False
     uneven: bool = False
+    sizes: Whole = 0
     monitor: str = "loss"
     better: Literal["lower", "higher"] = "lower"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotrain.plan import kernels
-from autotrain.schema import LengthProfile, Work
+from autotrain.schema import LengthProfile, Plan, Work
 from autotrain.units import MIB
 
 from .profiles import device, goal, machine, model, planned, reason
@@ -85,3 +85,53 @@ def test_the_reason_says_whose_business_it_is_where_nothing_is_set():
     gpu = machine(device("cuda", free=8 << 30, native_dtypes=("fp32",)))
     assert "no processor" in reason(planned(gpu, at_work()), KEY).formula
     assert "the trace does not tell" in reason(planned(CPU, at_work()), KEY).formula
+
+
+def in_few_sizes(sizes: int = 10, layers_: int = 10):
+    return at_work(*layers("convolution", layers_), lengths=many_lengths(), sizes=sizes)
+
+
+def test_where_batches_come_in_few_sizes_those_of_all_are_kept():
+    wish = goal(batch__micro_batch=8, batch__buckets=None)
+    made = planned(CPU, in_few_sizes(), wish)
+    assert made.device.kernels == 30 * 10
+    assert "those of all are kept" in reason(made, KEY).formula
+    # More than the library would ever keep, or not known to come again: as few as do.
+    assert planned(CPU, in_few_sizes(100), wish).device.kernels == 30
+    assert planned(CPU, in_few_sizes(0), wish).device.kernels == 30
+    gpu = machine(device("cuda", free=8 << 30, native_dtypes=("fp32",)))
+    assert planned(gpu, in_few_sizes(), wish).device.kernels is None
+
+
+def test_nothing_else_gives_way_to_kernels():
+    """Just as much memory as a plan takes without them: the same plan, with as few as do."""
+    plain = planned(CPU, in_few_sizes(0)).predicted.device_peak_bytes.high
+    for more in (0, 100 * MIB, 200 * MIB):
+        tight = machine(device("cpu", free=(plain + more) / 0.8))
+        few, all_of_them = (planned(tight, in_few_sizes(sizes)) for sizes in (0, 10))
+        assert few.batch == all_of_them.batch
+        assert all_of_them.predicted.device_peak_bytes.high <= plain + more + 1
+
+
+def test_kernels_that_are_made_anew_take_time_and_kept_ones_none():
+    few, unknown = in_few_sizes(), in_few_sizes(0)
+    each = 30 * kernels.MAKING_SECONDS
+    assert kernels.making_seconds(unknown, "fp32", 30, 0) == pytest.approx(each)
+    assert kernels.making_seconds(few, "fp32", 30, 0) == pytest.approx(each)
+    assert kernels.making_seconds(few, "fp32", 299, 0) == pytest.approx(each)
+    assert kernels.making_seconds(few, "fp32", 300, 0) == 0
+    assert kernels.making_seconds(few, "fp32", 300, 2) > 0  # two buckets: two numbers of samples
+    assert kernels.making_seconds(few, "fp32", 0, 0) == 0  # the library's own thousand
+    alike = at_work(*layers("convolution", 10))
+    assert kernels.making_seconds(alike, "fp32", 32, 0) == 0
+
+
+def test_a_step_takes_the_time_that_its_kernels_take_to_make():
+    def made(count: int) -> Plan:
+        given = {"batch__micro_batch": 8, "batch__buckets": None, "loader__workers": 0}
+        wish = goal(device__kernels=count, **given)
+        return planned(CPU, in_few_sizes(), wish)
+
+    few, all_of_them = made(30), made(300)
+    gained = few.predicted.step_seconds.expected - all_of_them.predicted.step_seconds.expected
+    assert gained == pytest.approx(few.batch.accum_steps * 30 * kernels.MAKING_SECONDS)
