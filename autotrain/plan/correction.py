@@ -22,6 +22,8 @@ BELOW, ABOVE, APART = 0.02, 0.04, 8 * MIB
 # little that stays settles in malloc's holes, so that what is large fits into fewer. Expected and
 # at most, and no more than had been predicted (docs/measurements/2026-11-20-cpu-memory.md).
 GROWTH = (0.15, 0.5)
+# Where samples differ in size: a trial's are of one. docs/measurements/2026-11-30-many-sizes.md.
+GROWTH_OF_MANY = (0.75, 2.0)
 # Of the interval without a trial, what is left at sizes that were not tried.
 LEFT = 0.5
 # Ratios of less than this much memory are noise: there the difference is added instead.
@@ -96,10 +98,18 @@ def setups(trial: Trial, like: Setup) -> list[Setup]:
 
 
 def points(
-    trials: Sequence[Trial], setup: Setup, key: str, predict: Callable[[Setup], Prediction]
+    trials: Sequence[Trial],
+    setup: Setup,
+    key: str,
+    predict: Callable[[Setup], Prediction],
+    *,
+    differ: bool = False,
 ) -> list[Point]:
-    """What trials of `setup`'s settings measured of `key`, beside what `predict` says of it."""
-    found = []
+    """What trials of `setup`'s settings measured of `key`, beside what `predict` says of it.
+
+    `differ`: a run's samples do in size.
+    """
+    found, growth = [], GROWTH_OF_MANY if differ else GROWTH
     for trial in trials:
         measured = getattr(trial, key)
         if measured is None:
@@ -118,16 +128,18 @@ def points(
                 as_long=worst.length == setup.length,
                 holds=trial.accum_steps - min(setup.accum_steps, 2),
                 by="a run" if trial.of_run else "a trial",
-                more=(0.0, 0.0) if trial.of_run else _growth(base, measured, raw.high),
+                more=(0.0, 0.0) if trial.of_run else _growth(growth, base, measured, raw.high),
             )
         )
     return found
 
 
-def _growth(base: float, measured: float, most: float) -> tuple[float, float]:
+def _growth(
+    shares: tuple[float, float], base: float, measured: float, most: float
+) -> tuple[float, float]:
     """What a run comes to hold on a CPU beyond a trial: expected, and at most."""
     above, room = measured - base if base else 0.0, max(most - measured, 0.0)
-    expected, high = (min(share * above, room) for share in GROWTH)
+    expected, high = (min(share * above, room) for share in shares)
     return expected, high
 
 

@@ -183,7 +183,7 @@ class Sizing:
     ) -> list[correction.Point]:
         """What trials with these settings measured, beside what `predict` says."""
         trials = correction.relevant(self.model.trials, self.device, setup)
-        return correction.points(trials, setup, key, predict)
+        return correction.points(trials, setup, key, predict, differ=self.model.differ)
 
     def tried(self, key: str) -> str:
         """Of a figure of the plan that a trial corrected: how; else nothing."""
