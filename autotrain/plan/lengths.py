@@ -28,6 +28,8 @@ _CALLS = ("work", "evaluate_work")
 _Size = tuple[Dtype, int]
 # How a run sorts a bucket: in parts of so many micro-batches, in so many parts at least.
 SORTED, LEAST_PARTS = 50, 4
+# Parts of equal chance that draws in random order are seen in.
+QUARTERS = 4
 
 
 class Piece(NamedTuple):
@@ -122,6 +124,24 @@ def expected_longest(
     last = math.fsum(p * (b - a) for p, (a, b) in zip(within, pairwise(chances), strict=True))
     ends = [within[group * count // together] for group in range(1, together)]
     return (last + math.fsum(ends)) / together
+
+
+@functools.lru_cache(maxsize=64)
+def usual_longest(lengths: LengthProfile, drawn: int) -> tuple[float, ...]:
+    """The longest of `drawn` samples: mean lengths of the shortest quarter of such draws, the next,
+    and so on. Several, as what grows faster than lengths do is not at its mean at the mean length.
+    """
+    points = lengths.points
+    sums, before = [0.0] * QUARTERS, 0.0
+    for rank, point in enumerate(points, start=1):
+        chance = (rank / len(points)) ** drawn
+        for place in range(int(before * QUARTERS), QUARTERS):
+            low, high = max(before, place / QUARTERS), min(chance, (place + 1) / QUARTERS)
+            if high <= low:
+                break
+            sums[place] += (high - low) * point
+        before = chance
+    return tuple(QUARTERS * found for found in sums)
 
 
 def pieces(lengths: LengthProfile, parts: tuple[Bucket, ...], count: int) -> tuple[Piece, ...]:

@@ -29,7 +29,7 @@ class Timing(NamedTuple):
     def _mean_seconds(self, each_seconds: compute.Seconds) -> float:
         sizing = self.sizing
         micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-        made = sizing.pieces() or (lengths.Piece(1, micro, self._usual_length(micro)),)
+        made = sizing.pieces() or self._usual_pieces(micro)
         each = (
             self._seconds(sizing.setup(piece.micro_batch, accum, piece.length), each_seconds)
             for piece in made
@@ -47,13 +47,15 @@ class Timing(NamedTuple):
         dtype = sizing.ledger.value("precision.dtype")
         return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
 
-    def _usual_length(self, micro_batch: int) -> float:
-        """Of the longest in a micro-batch of a random order, which the others are padded to; 0: of
-        the longest of all. What whole runs took was of usual ones already."""
+    def _usual_pieces(self, micro_batch: int) -> tuple[lengths.Piece, ...]:
+        """Micro-batches of a random order, each as long as the longest in it, which the others are
+        padded to; all as long as the longest of all, where nothing is known of lengths, or where
+        whole runs told: what they took was of usual ones already."""
         known = self.sizing.model.lengths
         if known is None or self.pace().of_runs:
-            return 0.0
-        return lengths.expected_longest(known, -1.0, known.maximum, micro_batch)
+            return (lengths.Piece(1, micro_batch, 0.0),)
+        usual = lengths.usual_longest(known, micro_batch)
+        return tuple(lengths.Piece(1, micro_batch, length) for length in usual)
 
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""

@@ -165,3 +165,15 @@ def test_between_two_lengths_the_work_lies_between():
     short, long = of(100.0, 1e6), of(300.0, 3e6)
     assert lengths._between(short, long, 200.0).work == (copy(5, 1e6), copy(5, 3e6))
     assert lengths._shorter(short, 50.0).work == (copy(5, 1e6),)
+
+
+def test_the_usual_longest_of_a_draw_is_told_in_four_parts_of_equal_chance():
+    """Their mean is the mean longest; of two samples' longest it comes to the square's law."""
+    known = profile(list(range(1, 101)))
+    for drawn in (1, 2, 8, 64):
+        parts = lengths.usual_longest(known, drawn)
+        assert list(parts) == sorted(parts)
+        mean = lengths.expected_longest(known, -1, known.maximum, drawn)
+        assert sum(parts) / len(parts) == pytest.approx(mean)
+    assert lengths.usual_longest(known, 1) == pytest.approx((13, 38, 63, 88))
+    assert lengths.usual_longest(profile([1, 742]), 4) == pytest.approx((556.75, 742, 742, 742))
