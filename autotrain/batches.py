@@ -43,6 +43,21 @@ def map_tensors(function: Callable[[torch.Tensor], Any], batch: Any) -> Any:
     return walk(batch)
 
 
+def tensors_in(batch: Any) -> list[torch.Tensor]:
+    """The tensors of nested containers, in the order in which `map_tensors` meets them."""
+    met: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        met.append(tensor)
+        return tensor
+
+    map_tensors(keep, batch)
+    # `map_tensors` is in a reference cycle with that list: no tensor may live on in it.
+    found = met.copy()
+    met.clear()
+    return found
+
+
 def _same_mapping(item: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
     """`values` in a mapping like `item`: a defaultdict keeps its factory."""
     if not isinstance(item, MutableMapping):

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from autotrain.batches import map_tensors
+from autotrain.batches import tensors_in
 from autotrain.errors import AutotrainError
 from autotrain.files import write_atomic
 
@@ -131,10 +131,7 @@ def _reordered(collate: Callable[[list[Any]], Any] | None, one: Any, two: Any) -
 
 
 def _same(one: Any, two: Any) -> bool:
-    parts: tuple[list[Any], list[Any]] = ([], [])
-    for found, batch in zip(parts, (one, two), strict=True):
-        map_tensors(found.append, batch)
-    return [digest(t) for t in parts[0]] == [digest(t) for t in parts[1]]
+    return [*map(digest, tensors_in(one))] == [*map(digest, tensors_in(two))]
 
 
 class SoftCache:

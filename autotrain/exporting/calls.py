@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autotrain.batches import map_tensors
+from autotrain.batches import map_tensors, tensors_in
 from autotrain.errors import AutotrainError
 
 BATCH, LENGTH = "batch", "length"
@@ -34,18 +34,6 @@ class Call:
     def shapes(self) -> list[list[int]]:
         """Of those."""
         return [list(tensor.shape) for tensor in self.tensors]
-
-
-def tensors_in(value: Any) -> list[torch.Tensor]:
-    """The tensors of nested containers, in the order in which `map_tensors` meets them."""
-    found: list[torch.Tensor] = []
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(keep, value)
-    return found
 
 
 def caught(model: nn.Module, samples: int, use: Callable[[], object]) -> Call:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from autotrain.batches import tensors_in
 from autotrain.errors import AutotrainError
 from autotrain.exporting.agreement import DisagreementError, compared
-from autotrain.exporting.calls import Call, Flat, axes_of, names_of, tensors_in
+from autotrain.exporting.calls import Call, Flat, axes_of, names_of
 from autotrain.exporting.made import Made, Port, quiet, reason
 
 

@@ -9,10 +9,11 @@ batches are padded to a few sizes, these come again, and keeping those of all sa
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import Dtype, ModelProfile, Prediction
+from autotrain.schema import Dtype, ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB, bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ _MADE_OF = {
     "rnn_backward": 5,
 }
 _SOURCE = "measured: docs/measurements/2026-11-29-kernels.md"
-# Bytes of one: low, expected, high; and seconds to make it. Measured: _SOURCE.
+# Bytes of one: low, expected, high. Measured: _SOURCE.
 _EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
+# To make one. Measured: docs/measurements/2026-11-30-many-sizes.md.
 MAKING_SECONDS = 0.35e-3
 
 
@@ -44,13 +46,13 @@ def needed(model: ModelProfile, dtype: Dtype) -> int:
     traces = model.at(dtype)
     if not traces or not traces[0].work:
         return 0
-    of_each = _of_one(model, dtype)
+    of_each = _of_one(traces[-1])
     return max(of_each, LEAST) if model.differ else max(TURNS * of_each, LEAST_AGAIN)
 
 
-def _of_one(model: ModelProfile, dtype: Dtype) -> int:
+@functools.lru_cache(maxsize=64)
+def _of_one(trace: StepTrace) -> int:
     """Kernels of one shape of a batch, in training and in evaluation."""
-    trace = model.at(dtype)[-1]
     met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
     return sum(_made_of(kind, dtype) for kind, dtype, _ in met)
 
@@ -87,13 +89,18 @@ def _said(model: ModelProfile, count: int, *, on_cpu: bool) -> str:
     return f"{count} are what two steps need; none comes that is not among them"
 
 
+def in_force(ledger: Ledger) -> int:
+    """How many are kept, as far as it is decided; 0: as many as the library keeps."""
+    return int(ledger.values["device"].get("kernels") or 0)
+
+
 def keep_all(ledger: Ledger, sizing: Sizing, workers: int) -> None:
     """Keep those of all sizes that batches come in, where these come again and memory is left for
     it, beside so many loader workers and a save's copy. Decided last: nothing else gives way.
     """
     dtype: Dtype = ledger.value("precision.dtype")
     count = of_all(sizing.model, dtype, len(sizing.buckets()))
-    kept = int(ledger.values["device"].get("kernels") or 0)
+    kept = in_force(ledger)
     if sizing.device.kind != "cpu" or not kept < count <= USUAL:
         return
     peak = sizing.device_peak(sizing.planned()._replace(kernels=count), workers).high
@@ -119,7 +126,7 @@ def of_all(model: ModelProfile, dtype: Dtype, buckets: int) -> int:
     samples. 0: sizes do not come again, or nothing is known of them."""
     if not model.differ or not model.sizes or not needed(model, dtype):
         return 0
-    return max(_of_one(model, dtype) * (model.sizes + buckets), LEAST)
+    return max(_of_one(model.at(dtype)[-1]) * (model.sizes + buckets), LEAST)
 
 
 def making_seconds(model: ModelProfile, dtype: Dtype, kept: int, buckets: int) -> float:
@@ -129,7 +136,7 @@ def making_seconds(model: ModelProfile, dtype: Dtype, kept: int, buckets: int) -
         return 0.0
     every = of_all(model, dtype, buckets)
     again = every and every <= (kept or USUAL)
-    return 0.0 if again else _of_one(model, dtype) * MAKING_SECONDS
+    return 0.0 if again else _of_one(model.at(dtype)[-1]) * MAKING_SECONDS
 
 
 def held(model: ModelProfile, kernels: int) -> Prediction:

@@ -43,8 +43,7 @@ class Timing(NamedTuple):
         sizing = self.sizing
         if sizing.device.kind != "cpu" or self.pace().of_runs:
             return 0.0
-        kept = int(sizing.ledger.values["device"].get("kernels") or 0)
-        dtype = sizing.ledger.value("precision.dtype")
+        kept, dtype = kernels.in_force(sizing.ledger), sizing.ledger.value("precision.dtype")
         return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
 
     def _usual_pieces(self, micro_batch: int) -> tuple[lengths.Piece, ...]:

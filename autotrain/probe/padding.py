@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from autotrain.batches import map_tensors
+from autotrain.batches import tensors_in
 from autotrain.probe.findings import spread
 from autotrain.probe.lengths import Lengths
 from autotrain.task import Task
-
-if TYPE_CHECKING:
-    import torch
 
 # So many samples are collated one by one, or as many as this allows; of fewer nothing is said.
 _COLLATED, _SECONDS, _FEWEST = 40, 1.0, 12
@@ -35,7 +30,8 @@ def _some(task: Task, lengths: Lengths | None, many: int) -> list[int]:
     """Samples spread over all lengths, or else over the dataset."""
     if lengths is None:
         return spread(range(len(task.train)), many)
-    return spread([int(index) for index in lengths.indices], many)
+    places = spread(range(len(lengths.indices)), many)
+    return [int(index) for index in lengths.indices[places]]
 
 
 def _size(task: Task, index: int) -> tuple[int, ...]:
@@ -43,8 +39,7 @@ def _size(task: Task, index: int) -> tuple[int, ...]:
     they are) layers that need code of their own see little. None where it cannot be had."""
     from torch.utils.data import default_collate
 
-    found: list[torch.Tensor] = []
-    keep: Callable[[torch.Tensor], None] = found.append
     with suppress(Exception):  # a run heals a bad sample, and tells
-        map_tensors(keep, (task.collate or default_collate)([task.train[index]]))
-    return tuple(max(found, key=lambda tensor: tensor.numel()).shape) if found else ()
+        found = tensors_in((task.collate or default_collate)([task.train[index]]))
+        return tuple(max(found, key=lambda tensor: tensor.numel()).shape)
+    return ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from autotrain import freezing, prepare, sparse
 from autotrain import optimizer as optimizers
 from autotrain.averaging import Average
+from autotrain.batches import tensors_in
 from autotrain.device import Memory, Precision, out_of_memory
 from autotrain.errors import AutotrainError
 from autotrain.probe import reading
@@ -219,23 +219,16 @@ def insist_on_input(stepper: Stepper, batch: Any) -> None:
     finally:
         hook.remove()
         stepper.model.train()
-    outputs = _tensors(out)
+    outputs = tensors_in(out)
     if (
         outputs
-        and not _equal(_tensors(given), _tensors(others))
-        and _equal(outputs, _tensors(same))
+        and not _equal(tensors_in(given), tensors_in(others))
+        and _equal(outputs, tensors_in(same))
     ):
         raise AutotrainError(
             f"{stepper.request.task_file}: the model's output does not depend on its input",
             "look for what cuts them apart: .detach(), a constant, dead activations",
         )
-
-
-def _tensors(nested: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    keep: Callable[[torch.Tensor], None] = found.append
-    map_tensors(keep, nested)
-    return found
 
 
 def _equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
-from autotrain.batches import map_tensors
+from autotrain.batches import tensors_in
 from autotrain.errors import AutotrainError
 from autotrain.probe.trace.counter import Counter
 from autotrain.task import Loss, user_error
@@ -72,11 +72,11 @@ class Watch:
 
     def before(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         """Hook: what is given is followed from here on."""
-        self.counter.follow(_tensors((args, kwargs)))
+        self.counter.follow(tensors_in((args, kwargs)))
 
     def after(self, _module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         """Hook: has any of it reached the result?"""
-        given, made = _tensors((args, kwargs)), _tensors(out)
+        given, made = tensors_in((args, kwargs)), tensors_in(out)
         # Code can read numbers out of real tensors without any operator.
         certain = given and made and all(isinstance(each, FakeTensor) for each in given)
         self.calls += 1
@@ -98,12 +98,3 @@ def watched(model: nn.Module, counter: Counter) -> Iterator[Watch]:
         counter.follow(None)
         for hook in hooks:
             hook.remove()
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    map_tensors(found.append, tree)
-    # `map_tensors` is in a reference cycle with the list: no tensor may live on in it.
-    tensors = found.copy()
-    found.clear()
-    return tensors
