@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from autotrain.commands import measuring, racing, replaying, trying
 from autotrain.commands.measuring import NOTHING, Measures
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.goal import Template
-from autotrain.plan import buckets, cutting
+from autotrain.plan import buckets, cutting, host
 from autotrain.plan.choices import choose_device
 from autotrain.plan.execution import computed_again, untraced
 from autotrain.plan.planner import (
@@ -92,22 +91,26 @@ class Case:
     @classmethod
     def open(
         cls, source: Source, hardware: HardwareProfile, goal: Goal, *, insist: bool = False,
-        loaded: tuple[int, ...] = (),
+        before: Decision | None = None,
     ) -> Case:  # fmt: skip
         """Load the task and trace it at the first sizes. Raises AutotrainError.
 
-        `insist`: also where that takes real steps for which memory may not do. `loaded`: bytes
-        that the task of each stage before this one was seen to load.
+        `insist`: also where that takes real steps for which memory may not do. `before`: what
+        was decided for the stage before this one.
         """
         from autotrain.probe.limits import resident_bytes
         from autotrain.probe.model import ModelTracer
         from autotrain.probe.task_data import task_dataset
 
-        before, task = resident_bytes(), load_task(source.task_file, source.data, goal.task.options)
+        empty, task = resident_bytes(), load_task(source.task_file, source.data, goal.task.options)
         device = choose_device(hardware, goal)
         tracer = ModelTracer.open(task, source.task_file, device, insist=insist)
-        tracer.loaded_bytes = max(resident_bytes() - before, *loaded, 0)
-        tracer.traits["follows"] = len(loaded)
+        tracer.loaded_bytes = max(resident_bytes() - empty, 0)
+        if before is not None:
+            # What it imported is there already when this one is looked at.
+            tracer.loaded_bytes = max(tracer.loaded_bytes, before.model.loaded_bytes)
+            follows, kept = before.model.follows + 1, host.kept_of(before.plan)
+            tracer.traits |= {"follows": follows, "peak_before": kept}
         dataset = source.dataset or task_dataset(task, tracer.first, source.data)
         case = cls(source, hardware, goal, tracer, dataset)
         case._look()
@@ -124,15 +127,21 @@ class Case:
     def raced(self, race: Race, replays: tuple[Replay, ...] = ()) -> Case:
         """The same after a race, whose winner may compute in another precision."""
         case = replace(self, measured={**self.measured, "race": race, "replays": replays})
-        form, dtype = form_in_force(self.hardware, self.goal), case._dtype(self.goal)
+        form, dtype = case._form(), case._dtype(self.goal)
         sizes = {t.micro_batch for t in self.tracer.traces if (t.dtype, t.form) == (dtype, form)}
         if len(sizes) < len(FIRST_TRACES):
             case._look()
         return case
 
     def _dtype(self, goal: Goal) -> Dtype:
+        return dtype_in_force(self.hardware, goal, self._race())
+
+    def _form(self) -> ModelSection:
+        return form_in_force(self.hardware, self.goal, self._race())
+
+    def _race(self) -> Race | None:
         race = self.measured.get("race")
-        return dtype_in_force(self.hardware, goal, race if isinstance(race, Race) else None)
+        return race if isinstance(race, Race) else None
 
     def _look(self) -> None:
         """The first traces, from which a plan can be made."""
@@ -141,7 +150,7 @@ class Case:
         hardware, tracer, goal = self.hardware, self.tracer, self.goal
         count = total_count(tracer.task, tracer.path)
         tracer.freeze(freeze_in_force(hardware, goal, count))
-        dtype, form = self._dtype(goal), form_in_force(hardware, goal)
+        dtype, form = self._dtype(goal), self._form()
         self._trace(FIRST_TRACES[0], dtype, form)
         self._trace(_second(hardware, tracer, goal), dtype, form)
         for length in lengths_in_question(hardware, tracer.profile(), goal):
@@ -197,9 +206,8 @@ class Case:
             missing = _unchecked(self.tracer, made.plan, form)
             if not missing:
                 break
-            dtype = self._dtype(goal)
             for micro_batch, length in missing:
-                self._trace(micro_batch, dtype, form, length)
+                self._trace(micro_batch, self._dtype(goal), form, length)
             made = self._fitted(goal, trials)
         return made
 
@@ -222,9 +230,8 @@ class Case:
             plan = make_plan(self.hardware, self.dataset, model, goal, version=__version__)
         except ValidationError as error:
             faults = planfile.faults(error, Plan)
-            raise UsageError(
-                *faults, hint="look at what was set with --set, or by the recipe"
-            ) from None
+            hint = "look at what was set with --set, or by the recipe"
+            raise UsageError(*faults, hint=hint) from None
         return Decision(self.dataset, model, plan)
 
 
@@ -255,7 +262,7 @@ def decide(
     trial: bool | None = False,
     here: bool = False,
     measures: Measures = NOTHING,
-    loaded: tuple[int, ...] = (),
+    before: Decision | None = None,
 ) -> Decision:
     """The plan. `trial`: corrected by real steps (True), by the trace alone (False), or as
     AUTOTRAIN_TRIAL says: by default, where the device is here and the steps take seconds (None).
@@ -263,7 +270,7 @@ def decide(
     `here`: it is known to be this machine; else that is compared. `measures`: real steps for these
     are taken before a trial (its size follows from the noise) and after it.
     """
-    wish = wished(trial)
+    wish = trying.wished(trial)
     this = here or ((wish is not False or any(measures)) and _is_here(hardware))
     measures.insist_here(hardware, here=this)
     here = wish is not False and this
@@ -272,7 +279,7 @@ def decide(
             f"a trial for {hardware.name} cannot be made on another machine",
             "leave --trial out, or --machine",
         )
-    case = Case.open(source, hardware, goal, insist=bool(wish), loaded=loaded)
+    case = Case.open(source, hardware, goal, insist=bool(wish), before=before)
     made = (case := measuring.noise_measured(case) if measures.noise else case).decide()
     here = here and trying.possible(made.plan, forced=bool(wish))
     if replaying.alone(trial, here, made.plan) and (this or _is_here(hardware)):
@@ -282,14 +289,6 @@ def decide(
         made = case.decide() if "race" in case.measured else made
     made = trying.tried(case, made, forced=bool(wish)) if here else made
     return measuring.rate_found(case, made) if measures.find_lr else made
-
-
-def wished(trial: bool | None) -> bool | None:
-    """What the command line says, or else the environment."""
-    word = os.environ.get("AUTOTRAIN_TRIAL", "")
-    if word not in ("", "on", "off"):
-        raise UsageError(f"AUTOTRAIN_TRIAL: {word!r}", hint="it is on, off, or not set")
-    return {"on": True, "off": False}.get(word) if trial is None else trial
 
 
 def _is_here(hardware: HardwareProfile) -> bool:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from autotrain.commands.trying import ASKED_SECONDS, RUN_IMPORTS, START_SECONDS, UNASKED_SECONDS
+from autotrain.plan import kernels
 from autotrain.plan import race as races
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.planner import machine_digest, model_digest
@@ -47,6 +48,8 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
             return case
         quiet = Quiet()
         known = take(case, made.plan, ways, sizes)
+        if made.plan.device.kind == "cpu":
+            known = kernels.charged(known, made.model, len(made.plan.batch.buckets or ()))
         taken = quiet.disturbed()
         print(told(known) if taken is None else disturbed(taken), file=sys.stderr)
         if known.outcome != "ok" or taken is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autotrain.commands import trying
 from autotrain.commands.racing import disturbed, told
-from autotrain.plan import compute, memory, pricing
+from autotrain.plan import compute, kernels, memory, pricing
 from autotrain.plan import race as races
 from autotrain.plan.ledger import Ledger
 from autotrain.schema import (
@@ -73,6 +73,7 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     tried = {(able[0], whole): held[able[0], whole], **parts}
     cuts = tuple(RacedCut(way, n, whole / n * of.seconds) for (way, n), of in tried.items())
     race = race.model_copy(update={"cuts": cuts, "seconds": monotonic() - begun})
+    race = kernels.charged(race, made.model, len(made.plan.batch.buckets or ()))
     if len(race.runs) > 1:
         print(told(race), file=sys.stderr)
     case = case.raced(race, (*held.values(), *parts.values()))

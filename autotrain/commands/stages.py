@@ -121,11 +121,15 @@ def decide_each(
     for place, goal in enumerate(goals):
         if any(measures) and (said := _anew(several.stages, place)):
             print(said, file=sys.stderr)
-        # What the first stage imported is there already when the next one is looked at.
-        loaded = tuple(each.model.loaded_bytes for each in found)
         try:
             made = decide(
-                source, hardware, goal, trial=trial, here=here, measures=measures, loaded=loaded
+                source,
+                hardware,
+                goal,
+                trial=trial,
+                here=here,
+                measures=measures,
+                before=found[-1] if found else None,
             )
         except AutotrainError as error:
             if not several.stages:

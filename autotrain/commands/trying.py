@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from autotrain.errors import AutotrainError, DoesNotFitError
+from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.plan.planner import machine_digest, model_digest
 from autotrain.schema import HardwareProfile, Plan, Trial
 from autotrain.sensors import Quiet
@@ -33,6 +34,14 @@ RUN_IMPORTS = (
     "tensorboard.compat.proto.event_pb2",
     "tensorboard.summary.writer.record_writer",
 )
+
+
+def wished(trial: bool | None) -> bool | None:
+    """What the command line says, or else the environment."""
+    word = os.environ.get("AUTOTRAIN_TRIAL", "")
+    if word not in ("", "on", "off"):
+        raise UsageError(f"AUTOTRAIN_TRIAL: {word!r}", hint="it is on, off, or not set")
+    return {"on": True, "off": False}.get(word) if trial is None else trial
 
 
 def possible(plan: Plan, *, forced: bool) -> bool:

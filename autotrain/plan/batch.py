@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """A global batch cut into micro-batches, and how many samples would have fitted."""
+    """A global batch cut into micro-batches, and how many samples would have fitted.
+
+    `why`: of fewer at once than fit, what that is good for.
+    """
 
     micro: int
     accum: int
     fit: int
+    why: str = ""
 
 
 class Wanted(NamedTuple):

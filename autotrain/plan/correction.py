@@ -233,9 +233,17 @@ class Pace(NamedTuple):
 
 
 def pace(
-    trials: Sequence[Trial], setup: Setup, micro: Callable[[Setup], float], update: float
+    trials: Sequence[Trial],
+    setup: Setup,
+    micro: Callable[[Setup], float],
+    update: float,
+    making: float = 0.0,
 ) -> Pace:
-    """How true seconds proved at the nearest size tried; `update` is what was predicted for it."""
+    """How true seconds proved at the nearest size tried; `update` is what was predicted for it.
+
+    `making`: seconds for kernels that are made anew where the last micro-batch had another size, as
+    in a trial of several buckets.
+    """
     timed = [t for t in trials if t.outcome == "ok" and t.micro_seconds and t.update_seconds]
     if not timed:
         return Pace()
@@ -244,6 +252,7 @@ def pace(
     assert trial.micro_seconds is not None
     assert trial.update_seconds is not None
     predicted = statistics.median(map(micro, setups(trial, setup)))
+    predicted += making if len(trial.buckets) > 1 else 0.0
     same = trial.micro_batch == setup.micro_batch
     return Pace(
         micro=trial.micro_seconds / max(predicted, 1e-9),

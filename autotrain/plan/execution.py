@@ -45,9 +45,11 @@ def decide(ledger: Ledger, *, again: bool = False) -> ModelSection:
 
 
 def in_force(ledger: Ledger) -> ModelSection:
-    """The form whose traces a plan needs, as far as the user or a recipe gives it."""
+    """The form whose traces a plan needs, as far as the user, a recipe or a race gives it."""
     names = ("memory_format", "activation_checkpointing")
-    given = {name: ledger.fixed(f"model.{name}") for name in names}
+    raced = {key: value for key, (value, _) in ledger.raced.items()}
+    keys = {name: f"model.{name}" for name in names}
+    given = {name: ledger.fixed(key) or raced.get(key) for name, key in keys.items()}
     return ModelSection.model_validate({k: v for k, v in given.items() if v is not None})
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from autotrain.plan import heap, kernels, sequence
 from autotrain.plan.memory import Setup, affine
-from autotrain.schema import ModelProfile, Prediction, StepTrace
+from autotrain.schema import ModelProfile, Plan, Prediction, StepTrace
 from autotrain.units import MIB
 
 # A Python process that has imported torch, numpy and what a run needs, before its task. What the
@@ -21,6 +21,9 @@ BASE_BYTES, TASK_BYTES = 567 * MIB, 108 * MIB
 # What each stage before one leaves in their process: libraries that draw reports, kernels, malloc's
 # holes. Measured: docs/measurements/2026-11-20-cpu-memory.md.
 LEFT_BYTES = 90 * MIB
+# What malloc kept of the stage before is not all of use to the next one: expected and high. Seven
+# stages that needed less than those before them grew by 31 to 90 MiB.
+GROWTH_AFTER = (30 * MIB, 90 * MIB)
 # RSS over the bytes of the tensors where no trace tells in which order they came.
 SLACK = 1.15
 # Of a step's tensors on malloc's heap, how much more is resident: holes that operators leave
@@ -49,6 +52,28 @@ def base_bytes(model: ModelProfile) -> int:
 def left_bytes(model: ModelProfile) -> int:
     """What stages before it leave in the process."""
     return LEFT_BYTES * model.follows
+
+
+def kept_of(plan: Plan) -> Prediction | None:
+    """What a run of the plan leaves in its process: its peak, where malloc keeps what is freed."""
+    kept = plan.device.kind == "cpu" and plan.model.keeps_freed(plan.device.keep_freed)
+    return plan.predicted.device_peak_bytes if kept else None
+
+
+def after(own: Prediction, before: Prediction | None, most: float) -> Prediction:
+    """A stage's peak in the process of the stage before, whose peak malloc has kept: no less.
+
+    `own`: what it would take by itself. Its budget `most` bounds what is added to either.
+    """
+    if before is None:
+        return own
+    expected, high = (
+        max(mine, theirs, min(theirs + more, most))
+        for mine, theirs, more in zip(
+            (own.expected, own.high), (before.expected, before.high), GROWTH_AFTER, strict=True
+        )
+    )
+    return Prediction(low=own.low, expected=expected, high=max(expected, high))
 
 
 def resident(

@@ -1,6 +1,6 @@
 """Kernels that a processor keeps: oneDNN makes code for each shape that it meets, and keeps 1,024.
 
-Each takes some 300 kB to 10 MB, and a third of a millisecond to make. Where samples differ in size
+Each takes some 300 kB to 10 MB, and up to half a millisecond to make. Where samples differ in size
 nearly every micro-batch brings new shapes, and they add up to gigabytes that no tensor accounts
 for: as many as a step needs serve as well, as what comes next has another shape anyhow. Where
 batches are padded to a few sizes, these come again, and keeping those of all saves the time
@@ -10,10 +10,11 @@ batches are padded to a few sizes, these come again, and keeping those of all sa
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autotrain.plan.ledger import Ledger
-from autotrain.schema import Dtype, ModelProfile, Prediction, StepTrace
+from autotrain.plan.lengths import usual_longest
+from autotrain.schema import Dtype, ModelProfile, Prediction, Race, StepTrace
 from autotrain.units import MIB, bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -37,8 +38,15 @@ _MADE_OF = {
 _SOURCE = "measured: docs/measurements/2026-11-29-kernels.md"
 # Bytes of one: low, expected, high. Measured: _SOURCE.
 _EACH = (0.0, 0.35 * MIB, 0.9 * MIB)
-# To make one. Measured: docs/measurements/2026-11-30-many-sizes.md.
-MAKING_SECONDS = 0.35e-3
+# Seconds to make one. Measured: docs/measurements/2026-11-30-many-sizes.md.
+_MAKING = {
+    "matmul in half": 0.47e-3,
+    "convolution": 0.24e-3,
+    "depthwise": 0.08e-3,
+    "rnn": 0.11e-3,
+    "rnn in half": 0.35e-3,
+}
+_HALF = ("bf16", "fp16")
 
 
 def needed(model: ModelProfile, dtype: Dtype) -> int:
@@ -46,22 +54,38 @@ def needed(model: ModelProfile, dtype: Dtype) -> int:
     traces = model.at(dtype)
     if not traces or not traces[0].work:
         return 0
-    of_each = _of_one(traces[-1])
+    of_each = of_one(traces[-1]).number
     return max(of_each, LEAST) if model.differ else max(TURNS * of_each, LEAST_AGAIN)
 
 
+class Made(NamedTuple):
+    """A number of kernels, and the seconds that it takes to make them."""
+
+    number: int
+    seconds: float
+
+
 @functools.lru_cache(maxsize=64)
-def _of_one(trace: StepTrace) -> int:
-    """Kernels of one shape of a batch, in training and in evaluation."""
+def of_one(trace: StepTrace, instead: Dtype = "fp32") -> Made:
+    """Those of one shape of a batch, in training and in evaluation. `instead` of fp32."""
     met = {(w.kind, w.dtype, w.shape) for w in (*trace.work, *trace.evaluate_work)}
-    return sum(_made_of(kind, dtype) for kind, dtype, _ in met)
+    kinds = [(kind, instead if dtype == "fp32" else dtype) for kind, dtype, _ in met]
+    counts = [_made_of(kind, dtype) for kind, dtype in kinds]
+    each = (_making(kind, dtype) for kind, dtype in kinds)
+    return Made(sum(counts), sum(n * s for n, s in zip(counts, each, strict=True)))
 
 
 def _made_of(kind: str, dtype: str) -> int:
     """Products in fp32 are MKL's."""
     if kind == "matmul":
-        return int(dtype in ("bf16", "fp16"))
+        return int(dtype in _HALF)
     return _MADE_OF.get(kind, 0)
+
+
+def _making(kind: str, dtype: str) -> float:
+    """Seconds to make one kernel."""
+    family = kind.removesuffix("_backward")
+    return _MAKING.get(f"{family} in half" if dtype in _HALF else family, _MAKING.get(family, 0.0))
 
 
 def decide(ledger: Ledger, model: ModelProfile, dtype: Dtype) -> None:
@@ -103,6 +127,7 @@ def keep_all(ledger: Ledger, sizing: Sizing, workers: int) -> None:
     kept = in_force(ledger)
     if sizing.device.kind != "cpu" or not kept < count <= USUAL:
         return
+    seconds = of_one(sizing.model.at(dtype)[-1]).seconds
     peak = sizing.device_peak(sizing.planned()._replace(kernels=count), workers).high
     room = sizing.budget() - sizing.kept_bytes() - sizing.saved_bytes()
     more = held(sizing.model, count).expected - held(sizing.model, kept).expected
@@ -114,7 +139,7 @@ def keep_all(ledger: Ledger, sizing: Sizing, workers: int) -> None:
         formula=(
             f"a batch of one size needs {kept}, and batches come in few sizes that come again: "
             f"those of all are kept ({bytes_text(more)} more), so that none is made anew, which "
-            f"would take {seconds_text(kept * MAKING_SECONDS)} of each micro-batch"
+            f"would take {seconds_text(seconds)} of each micro-batch"
         ),
         source=_SOURCE,
         would_change=f"--set {KEY}={kept}, less memory",
@@ -126,7 +151,7 @@ def of_all(model: ModelProfile, dtype: Dtype, buckets: int) -> int:
     samples. 0: sizes do not come again, or nothing is known of them."""
     if not model.differ or not model.sizes or not needed(model, dtype):
         return 0
-    return max(_of_one(model.at(dtype)[-1]) * (model.sizes + buckets), LEAST)
+    return max(of_one(model.at(dtype)[-1]).number * (model.sizes + buckets), LEAST)
 
 
 def making_seconds(model: ModelProfile, dtype: Dtype, kept: int, buckets: int) -> float:
@@ -136,7 +161,39 @@ def making_seconds(model: ModelProfile, dtype: Dtype, kept: int, buckets: int) -
         return 0.0
     every = of_all(model, dtype, buckets)
     again = every and every <= (kept or USUAL)
-    return 0.0 if again else _of_one(model.at(dtype)[-1]) * MAKING_SECONDS
+    return 0.0 if again else of_one(model.at(dtype)[-1]).seconds
+
+
+def toll(model: ModelProfile, dtype: Dtype, micro_batch: int, *, buckets: int) -> float:
+    """Seconds of a micro-batch that steps of one size, of the longest samples, leave out: kernels
+    made anew for each size. By as much more as such a step takes longer than a usual one.
+
+    `model` may have been traced in fp32 alone: in another dtype its products are in that.
+    """
+    own = model.at(dtype)
+    traces = own or model.at("fp32")
+    if not model.differ or not traces or not traces[-1].work:
+        return 0.0
+    made = of_one(traces[-1], "fp32" if own else dtype)
+    if model.sizes and made.number * (model.sizes + buckets) <= USUAL:
+        return 0.0
+    known, longer = model.lengths, 1.0
+    if known is not None and not buckets:
+        usual = usual_longest(known, micro_batch)
+        longer = known.maximum * len(usual) / sum(usual)
+    return longer * made.seconds
+
+
+def charged(race: Race, model: ModelProfile, buckets: int) -> Race:
+    """The race with what its steps of one size leave out, which is not the same in each dtype."""
+    dtypes = {raced.variant.dtype for raced in race.runs}
+    tolls = {d: toll(model, d, race.micro_batch, buckets=buckets) for d in dtypes}
+    runs = (r._replace(micro_seconds=r.micro_seconds + tolls[r.variant.dtype]) for r in race.runs)
+    cuts = (
+        c._replace(seconds=c.seconds + race.micro_batch / c.micro_batch * tolls[c.variant.dtype])
+        for c in race.cuts
+    )
+    return race.model_copy(update={"runs": tuple(runs), "cuts": tuple(cuts), "tolls": tolls})
 
 
 def held(model: ModelProfile, kernels: int) -> Prediction:

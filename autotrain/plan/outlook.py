@@ -57,7 +57,7 @@ def _memory(sizing: Sizing) -> list[_Line]:
             f"{bytes_text(base)} of Python, torch and what the task loads{before} + what malloc "
             f"keeps for {bytes_text(max(tensors.expected, 2 * saved_bytes))} of tensors, in a step "
             f"or in a save's copy{beside} + {sizing.time.workers()} loader workers x "
-            f"{bytes_text(sizing.worker_bytes())}{_kept(kept)}"
+            f"{bytes_text(sizing.worker_bytes())}{_kept(kept)}{_no_less(sizing.model.peak_before)}"
         )
     else:
         own = sizing.reserved(setup).plus(kept).expected
@@ -78,18 +78,23 @@ def _memory(sizing: Sizing) -> list[_Line]:
             "a simulated run of the rules of c10/cuda/CUDACachingAllocator.cpp; "
             "docs/measurements/2026-11-20-gpu-figures.md",
         ),
-        (
-            "device_peak_bytes",
-            sizing.device_peak(setup, sizing.time.workers()).plus(kept),
-            seen,
-            "docs/formulas.md",
-        ),
+        ("device_peak_bytes", _device_peak(sizing), seen, "docs/formulas.md"),
         ("checkpoint_bytes", size, saved, "their sizes; float tensors are stored as they are"),
     ]
 
 
 def _kept(size: int) -> str:
     return f" + {bytes_text(size)} of samples kept" if size else ""
+
+
+def _device_peak(sizing: Sizing) -> Prediction:
+    own = sizing.device_peak(sizing.planned(), sizing.time.workers()).plus(sizing.kept_bytes())
+    return host.after(own, sizing.model.peak_before, sizing.budget())
+
+
+def _no_less(before: Prediction | None) -> str:
+    kept = "no less than malloc keeps of the stage before, which took up to"
+    return f"; {kept} {bytes_text(before.high)}" if before else ""
 
 
 def _reserved_parts(sizing: Sizing, tensors: str) -> str:

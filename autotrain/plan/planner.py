@@ -115,10 +115,12 @@ def freeze_in_force(hardware: HardwareProfile, goal: Goal, count: int) -> tuple[
     return grouping.freeze_in_force(Ledger(goal, count, device.kind))
 
 
-def form_in_force(hardware: HardwareProfile, goal: Goal) -> ModelSection:
+def form_in_force(hardware: HardwareProfile, goal: Goal, held: Race | None = None) -> ModelSection:
     """How the model is run in the traces that a plan needs first."""
     device = choices.choose_device(hardware, goal)
-    return execution.in_force(Ledger(goal, 0, device.kind))
+    ledger = Ledger(goal, 0, device.kind)
+    ledger.raced = race.found(held, ledger)
+    return execution.in_force(ledger)
 
 
 def size_in_question(hardware: HardwareProfile, model: ModelProfile, goal: Goal) -> int:
@@ -158,6 +160,7 @@ def model_digest(model: ModelProfile) -> str:
         "form", "trials", "range_test", "noise", "race", "replays", "lengths", "sample_seconds",
         "waiting_seconds", "sample_bytes", "steady", "stacks", "uneven", "sizes",
         "statistics_bytes", "trainable_dims", "trainable_depths", "block_bytes", "outside_bytes",
+        "peak_before",
     }  # fmt: skip
     sizes = model.model_dump(exclude=passing)
     return _sha256(sizes)

@@ -172,7 +172,16 @@ def said(race: Race, best: Raced, place: int) -> str:
         return f"{first}; nothing else was tried with these"
     shown = ", ".join(f"{value} {seconds_text(took)}" for value, took in others.items())
     near = f"; less than {MARGIN:.0%} faster does not count" if min(others.values()) < own else ""
-    return f"{first}, {shown}{near}"
+    return f"{first}, {shown}{near}{_tolls_said(race)}"
+
+
+def _tolls_said(race: Race) -> str:
+    """What of these figures was reckoned and not taken."""
+    owed = {dtype: seconds for dtype, seconds in race.tolls.items() if seconds}
+    if not owed:
+        return ""
+    shown = ", ".join(f"{dtype} {seconds_text(seconds)}" for dtype, seconds in owed.items())
+    return f"; of each micro-batch this is reckoned, for code made anew for each size: {shown}"
 
 
 def _without(variant: Variant, place: int) -> tuple[str, ...]:

@@ -29,19 +29,21 @@ def pace(
     setup: Setup,
     micro: Callable[[Setup], float],
     update: float,
+    making: float = 0.0,
 ) -> Pace:
     """How true seconds proved: in the last runs at the nearest size, or in a trial if nearer.
 
-    `micro` predicts a micro-batch's seconds, `update` is what was predicted for the optimizer.
+    `micro` predicts a micro-batch's seconds, `update` is what was predicted for the optimizer, and
+    `making` for kernels of sizes that differ.
     """
     runs = [t for t in trials if t.of_run and t.step_seconds and t.micro_batches]
     tried = [t for t in trials if not t.of_run]
     if not runs:
-        return correction.pace(tried, setup, micro, update)
+        return correction.pace(tried, setup, micro, update, making)
     nearest = min(runs, key=lambda t: _apart(t, setup))
     timed = [t for t in tried if t.outcome == "ok" and t.micro_seconds and t.update_seconds]
     if any(_apart(t, setup) < _apart(nearest, setup) for t in timed):
-        found = correction.pace(tried, setup, micro, update)
+        found = correction.pace(tried, setup, micro, update, making)
         return found._replace(**_beside(runs))
     same = [t for t in runs if t.micro_batch == nearest.micro_batch][-LAST:]
     ratios = [_ratio(run, setup, micro, update) for run in same]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, ram, runs
-from autotrain.schema import Device, Prediction
+from autotrain.schema import Bucket, Device, Prediction
 
 if TYPE_CHECKING:
     from autotrain.plan.sizing import Sizing
@@ -29,29 +29,46 @@ class Timing(NamedTuple):
     def _mean_seconds(self, each_seconds: compute.Seconds) -> float:
         sizing = self.sizing
         micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
-        made = sizing.pieces() or self._usual_pieces(micro)
-        each = (
-            self._seconds(sizing.setup(piece.micro_batch, accum, piece.length), each_seconds)
-            for piece in made
-        )
+        whole, of_runs = lengths.Piece(1, micro, 0.0), self.pace().of_runs
+        # What whole runs took was of usual micro-batches already, and kernels made anew are in it.
+        made = sizing.pieces() or ((whole,) if of_runs else self._drawn(micro))
+        kept = kernels.in_force(sizing.ledger)
+        making = 0.0 if of_runs else self._making(kept, len(sizing.buckets()))
+        return self.pace().micro * self._mean(made, accum, each_seconds) + making
+
+    def epoch_seconds(self, micro: int, accum: int, parts: tuple[Bucket, ...] = ()) -> float:
+        """What the micro-batches of an epoch take to compute, to compare ways to cut it: in random
+        order, or sorted into buckets."""
+        sizing, known = self.sizing, self.sizing.model.lengths
+        made, count = self._drawn(micro), math.ceil(sizing.train_count / (micro * accum)) * accum
+        if parts and known is not None:
+            made = lengths.pieces(known, parts, sizing.train_count)
+            count = sum(piece.batches for piece in made)
+        # Kernels of sizes that come again are kept in the end, where there is memory for them.
+        making = self._making(kernels.USUAL, len(parts))
+        return count * (self._mean(made, accum, compute.micro_batch_seconds) + making)
+
+    def _mean(
+        self, made: tuple[lengths.Piece, ...], accum: int, each_seconds: compute.Seconds
+    ) -> float:
+        """Expected seconds of one of these micro-batches by what is computed in it."""
+        setups = [self.sizing.setup(piece.micro_batch, accum, piece.length) for piece in made]
+        each = (self._seconds(setup, each_seconds) for setup in setups)
         total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
-        return self.pace().micro * total / sum(piece.batches for piece in made) + self._making()
+        return total / sum(piece.batches for piece in made)
 
-    def _making(self) -> float:
-        """Seconds for kernels that are made anew, of a micro-batch; what whole runs took has them
-        in it, and steps of one size make none."""
-        sizing = self.sizing
-        if sizing.device.kind != "cpu" or self.pace().of_runs:
+    def _making(self, kept: int, buckets: int) -> float:
+        """Seconds for kernels that are made anew, of a micro-batch; steps of one size make none."""
+        if self.sizing.device.kind != "cpu":
             return 0.0
-        kept, dtype = kernels.in_force(sizing.ledger), sizing.ledger.value("precision.dtype")
-        return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
+        dtype = self.sizing.ledger.value("precision.dtype")
+        return kernels.making_seconds(self.sizing.model, dtype, kept, buckets)
 
-    def _usual_pieces(self, micro_batch: int) -> tuple[lengths.Piece, ...]:
+    def _drawn(self, micro_batch: int) -> tuple[lengths.Piece, ...]:
         """Micro-batches of a random order, each as long as the longest in it, which the others are
-        padded to; all as long as the longest of all, where nothing is known of lengths, or where
-        whole runs told: what they took was of usual ones already."""
+        padded to; all as long as the longest of all, where nothing is known of lengths."""
         known = self.sizing.model.lengths
-        if known is None or self.pace().of_runs:
+        if known is None:
             return (lengths.Piece(1, micro_batch, 0.0),)
         usual = lengths.usual_longest(known, micro_batch)
         return tuple(lengths.Piece(1, micro_batch, length) for length in usual)
@@ -157,7 +174,8 @@ class Timing(NamedTuple):
         trials = correction.relevant(self.sizing.model.trials, device, setup)
         if device.kind == "cpu":
             trials = [trial for trial in trials if trial.threads == threads]
-        return runs.pace(trials, setup, self._micro_seconds, self._update_seconds())
+        making = self._making(kernels.in_force(self.sizing.ledger), len(self.sizing.buckets()))
+        return runs.pace(trials, setup, self._micro_seconds, self._update_seconds(), making)
 
     def _micro_seconds(self, setup: memory.Setup) -> float:
         return self._seconds(setup, compute.micro_batch_seconds)
@@ -214,6 +232,11 @@ class Timing(NamedTuple):
         sizing = self.sizing
         dtype = sizing.ledger.value("precision.dtype")
         return bool(compute.replays(sizing.model, dtype, sizing.threads()))
+
+    def timed(self) -> bool:
+        """Whether operators that were timed on the device tell what a step takes, at any size."""
+        sizing = self.sizing
+        return compute.timed(sizing.model, sizing.device, sizing.ledger.value("precision.dtype"))
 
     def derived(self) -> bool:
         """Whether they rest on a rate that the machine's file does not give."""

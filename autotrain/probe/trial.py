@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -29,6 +30,10 @@ from autotrain.probe.reading import explained
 from autotrain.probe.steps import NotFiniteError, Stepper, insist_on_input, longest_samples
 from autotrain.schema import CUDA_LIKE, Plan, Record, Trial
 from autotrain.task import Task, load_task
+
+# Steps in all, of which so many beyond those that tell the peak are enough to time; and how long
+# those may go on.
+MOST_STEPS, LEAST_TIMED, TIMED_SECONDS = 20, 3, 1.5
 
 
 def main() -> None:
@@ -129,21 +134,36 @@ def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
     copies.clear()
     lent = lent_bytes(before, used_bytes_of(device)) if device.type == "cuda" else peak
     insist_on_input(stepper, batch)
+    seconds, steps = _timed(stepper, window), len(stepper.update_seconds)
     if request.tensors and on_cpu:
         tensors = most_alive(
             stepper.model, stepper.optimizer, lambda: stepper.step(window), stepper.averaged()
         )
-    first = len(window)
     return {
         "message": "; ".join(stepper.unread),
-        "steps": request.steps,
+        "steps": steps,
         "base_bytes": base,
         "device_peak_bytes": lent,
         "reserved_peak_bytes": peak if request.plan.device.kind in CUDA_LIKE else None,
         "tensor_peak_bytes": tensors,
-        "micro_seconds": statistics.median(stepper.micro_seconds[first:] or stepper.micro_seconds),
-        "update_seconds": statistics.median(stepper.update_seconds[1:] or stepper.update_seconds),
+        **seconds,
         "losses": stepper.losses,
+    }
+
+
+def _timed(stepper: Stepper, window: list[list[int]]) -> dict[str, float]:
+    """Seconds of a micro-batch and of an update, once steps are warm.
+
+    Short steps are not after as few as a peak takes: some more, while there is time for them.
+    """
+    taken, deadline = len(stepper.update_seconds), monotonic() + TIMED_SECONDS
+    while len(stepper.update_seconds) < MOST_STEPS and monotonic() < deadline:
+        stepper.step(window)
+    more = len(stepper.update_seconds) - taken
+    warm = taken if more >= LEAST_TIMED else min(1, taken - 1)
+    return {
+        "micro_seconds": statistics.median(stepper.micro_seconds[warm * len(window) :]),
+        "update_seconds": statistics.median(stepper.update_seconds[warm:]),
     }
 
 

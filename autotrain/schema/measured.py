@@ -172,7 +172,8 @@ class Race(Record):
     The first of `runs` is the plain one, which autotrain's rules would take unseen; each figure
     is the median of `rounds`. A variant that failed is not there. `cuts`: the winner again, and
     then the same samples in smaller micro-batches, by it and by the best of other formats.
-    `entered` and `sizes`: all that were asked to run, and all smaller sizes.
+    `entered` and `sizes`: all that were asked to run, and all smaller sizes. `tolls`: seconds in
+    each micro-batch of those figures that were reckoned and not taken, by dtype.
     """
 
     outcome: Outcome
@@ -185,4 +186,5 @@ class Race(Record):
     cuts: tuple[RacedCut, ...] = ()
     entered: tuple[Variant, ...] = ()
     sizes: tuple[Positive, ...] = ()
+    tolls: dict[Dtype, float] = {}
     seconds: float = 0.0

@@ -12,6 +12,7 @@ from autotrain.schema.base import (
     OptimizerName,
     Positive,
     PositiveFloat,
+    Prediction,
     Record,
     Whole,
     WholeFloat,
@@ -154,7 +155,8 @@ class ModelProfile(Record):
     """A model and its data as a training step sees them.
 
     `loaded_bytes`: what loading the task made the planning process grow by: its imports and the
-    data it keeps in memory; 0: not measured. `follows`: so many stages ran before in its process.
+    data it keeps in memory; 0: not measured. `follows`: so many stages ran before in its process,
+    and `peak_before` is what the last of them takes of RAM, which malloc keeps.
     `trainable_sizes`: bytes of each trainable parameter, in the order an optimizer sees them;
     `trainable_dims` and `trainable_depths`: of each,
     how many dimensions it has, and how many levels below the output it is (`autotrain.depth`);
@@ -187,6 +189,7 @@ class ModelProfile(Record):
     statistics_bytes: Whole = 0
     loaded_bytes: Whole = 0
     follows: Whole = 0
+    peak_before: Prediction | None = None
     kept_bytes: Whole = 0
     kept_most: Whole = 0
     cached_bytes: Whole = 0

@@ -1,6 +1,7 @@
 """`autotrain plan --trial`: real steps in a child correct the plan, and are kept."""
 
 import json
+import re
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_a_trial_by_the_real_thing_corrects_the_plan_and_serves_the_next(task, a
     monkeypatch.setattr(limits, "resident_bytes", lambda: 600 << 20)
     plan, err = planned(at, *ONE_WAY, "--trial")
     (line,) = [x for x in err.splitlines() if x.startswith("tried ")]
-    assert line.startswith("tried 3 steps at micro_batch 8: ")
+    assert re.match(r"tried \d+ steps at micro_batch 8: ", line)
     assert ", predicted " in line
     assert line.endswith("a step")
     said = plan["because"]["predicted"]["device_peak_bytes"]

@@ -11,6 +11,7 @@ from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import edges, expected_longest
 from autotrain.plan.planner import _sized, lengths_in_question
 from autotrain.plan.sizing import Sizing
+from autotrain.schema import OVERHEAD, Timing, Work
 
 from .profiles import GIB, between, device, goal, machine, model, planned, reason, recipe
 from .test_lengths import profile, varied
@@ -143,6 +144,79 @@ def test_buckets_never_slow_a_run_down_and_more_memory_does_not(values, each, sq
     later, longer = run(int(by * free))
     most = max(longer / padded, 1.0) if padded > 1.0 else 1.0
     assert later <= seconds * 1.1 * most**2
+
+
+OWN = (
+    Timing("elementwise", "fp32", 2, 0.0, 1e4, (), 4e-6),
+    Timing("elementwise", "fp32", 2, 0.0, 1e7, (), 1e-3),
+    Timing(OVERHEAD, "", 2, 0.0, 0.0, (), 2e-6),
+)
+
+
+def clocked(values, each, square, n, free, **more):
+    """The same on a CPU of which operators were timed: what few samples at once take is known."""
+    ends = edges(profile(values), buckets.MOST, buckets.WASTE)
+    of = varied(values, ends, each, square, train=n)
+    work = [(Work("elementwise", "fp32", 100, 0.0, t.moved_bytes / 100),) for t in of.traces]
+    traces = [
+        t.model_copy(update={"work": w, "evaluate_work": w})
+        for t, w in zip(of.traces, work, strict=True)
+    ]
+    own = device("cpu", free)
+    own = own.model_copy(update={"rates": own.rates.model_copy(update={"timings": OWN})})
+    return planned(
+        machine(own),
+        of.model_copy(update={"traces": tuple(traces)}),
+        goal(train__epochs=10, **more),
+    )
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(1, 3000), min_size=2, max_size=60).map(sorted),
+    st.floats(100, 100_000),
+    st.floats(0, 30),
+    between(80, 10**6),
+    between(GIB, 40 * GIB),
+    st.floats(1, 30),
+)
+@example([1, 742], 30842.0, 30.0, 148, 1318815734, 2.0)
+def test_where_operators_are_timed_neither_buckets_nor_more_memory_ever_slow_a_run_down(
+    values, each, square, n, free, by
+):
+    """By what is computed: where memory is short, a batch may leave none to loader workers."""
+
+    def run(free, **more):
+        return clocked(values, each, square, n, free, loader__workers=0, **more)
+
+    try:
+        plan = run(free)
+    except AutotrainError:
+        return
+    seconds = plan.predicted.run_seconds.expected
+    off, more = run(free, batch__buckets=None), run(int(by * free))
+    assert seconds <= off.predicted.run_seconds.expected * 1.02
+    assert more.predicted.run_seconds.expected <= seconds * 1.1
+
+
+def test_fewer_at_once_where_that_saves_more_padding_than_it_costs():
+    """Ten in a hundred are thirty times as long: of eight at once, one mostly is."""
+    few = clocked([20] * 90 + [600] * 10, 50_000.0, 0.0, 79, 20 * GIB)
+    assert few.batch.buckets is None
+    assert few.batch.micro_batch < 8 == few.batch.global_batch
+    why = reason(few, "batch.micro_batch")
+    assert why.limited_by == "its speed"
+    assert "padded to the longest" in why.formula
+    light = clocked([20] * 90 + [600] * 10, 10.0, 0.0, 79, 20 * GIB)  # asking takes longest
+    assert light.batch.micro_batch == 8
+
+
+def test_no_buckets_where_more_micro_batches_cost_more_than_padding():
+    heavy = clocked(LONG_TAIL, 50_000.0, 0.0, 170, 20 * GIB)
+    assert heavy.batch.buckets is not None
+    light = clocked(LONG_TAIL, 1.0, 0.0, 170, 20 * GIB)
+    assert light.batch.buckets is None
+    assert "an epoch is computed in" in reason(light, "batch.buckets").formula
 
 
 @pytest.mark.parametrize("samples", [500, 1000, 8000])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotrain.errors import DoesNotFitError
-from autotrain.plan import correction
+from autotrain.plan import correction, host
 from autotrain.plan.correction import Point, corrected
 from autotrain.plan.memory import Setup
 from autotrain.schema import Prediction, Trial
@@ -282,3 +282,36 @@ def test_a_stage_is_planned_beside_what_those_before_it_leave_in_the_process(tri
     assert second.expected - first.expected == pytest.approx(180 * MIB)
     assert second.high - first.high == pytest.approx(180 * MIB)
     assert second.low == first.low
+
+
+@pytest.mark.parametrize("free", [4, 2.2])
+def test_a_stage_takes_no_less_than_malloc_keeps_of_the_one_before_it(free):
+    """And never more than the budget because of that."""
+    small = model(traces=(trace(2, 64 * MIB, 10 * MIB, 16 * MIB),))
+    kept = Prediction(low=1000 * MIB, expected=1500 * MIB, high=1750 * MIB)
+    here = machine(device(free=free * GIB))
+    wish = goal(**{"batch.micro_batch": 8})
+    alone = planned(here, small, wish)
+    made = planned(here, small.model_copy(update={"follows": 1, "peak_before": kept}), wish)
+    peak, budget = made.predicted.device_peak_bytes, made.memory.budget_bytes
+    assert alone.predicted.device_peak_bytes.high < kept.expected
+    assert peak.low == alone.predicted.device_peak_bytes.low
+    assert kept.expected < peak.expected < kept.expected + 100 * MIB
+    assert peak.high == min(kept.high + 90 * MIB, budget)
+    assert made.batch == alone.batch
+    why = reason(made, "predicted.device_peak_bytes").formula
+    assert "no less than malloc keeps of the stage before, which took up to 1.71 GiB" in why
+
+
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [({}, True), ({"device__keep_freed": False}, False),
+     ({"model__activation_checkpointing": True}, False)],
+)  # fmt: skip
+def test_a_stage_leaves_its_peak_where_malloc_keeps_what_is_freed(more, kept):
+    plan = planned(machine(device(free=4 * GIB)), wish=goal(**more))
+    assert host.kept_of(plan) == (plan.predicted.device_peak_bytes if kept else None)
+
+
+def test_a_stage_on_a_graphics_card_leaves_nothing_of_it():
+    assert host.kept_of(planned(machine(device("cuda", 4 * GIB)))) is None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from autotrain.plan import kernels
-from autotrain.schema import LengthProfile, Plan, Work
+from autotrain.plan import kernels, race
+from autotrain.schema import LengthProfile, Plan, Race, Raced, RacedCut, Variant, Work
 from autotrain.units import MIB
 
 from .profiles import device, goal, machine, model, planned, reason
 
 KEY = "device.kernels"
+# Seconds to make one kernel of a convolution, and of a product in half precision.
+CONVOLUTION, PRODUCT = 0.24e-3, 0.47e-3
 CPU = machine(device("cpu", free=8 << 30))
 
 
@@ -115,7 +117,7 @@ def test_nothing_else_gives_way_to_kernels():
 
 def test_kernels_that_are_made_anew_take_time_and_kept_ones_none():
     few, unknown = in_few_sizes(), in_few_sizes(0)
-    each = 30 * kernels.MAKING_SECONDS
+    each = 30 * CONVOLUTION
     assert kernels.making_seconds(unknown, "fp32", 30, 0) == pytest.approx(each)
     assert kernels.making_seconds(few, "fp32", 30, 0) == pytest.approx(each)
     assert kernels.making_seconds(few, "fp32", 299, 0) == pytest.approx(each)
@@ -134,4 +136,52 @@ def test_a_step_takes_the_time_that_its_kernels_take_to_make():
 
     few, all_of_them = made(30), made(300)
     gained = few.predicted.step_seconds.expected - all_of_them.predicted.step_seconds.expected
-    assert gained == pytest.approx(few.batch.accum_steps * 30 * kernels.MAKING_SECONDS)
+    assert gained == pytest.approx(few.batch.accum_steps * 30 * CONVOLUTION)
+
+
+PLAIN, HALF = (Variant(dtype, "contiguous", 2) for dtype in ("fp32", "bf16"))
+
+
+def race_of(fp32: float, bf16: float, *cuts: RacedCut) -> Race:
+    runs = (Raced(PLAIN, fp32, 0.001), Raced(HALF, bf16, 0.001))
+    return Race(outcome="ok", micro_batch=8, accum_steps=1, rounds=5, runs=runs, cuts=cuts)
+
+
+def test_a_race_on_samples_of_one_size_is_charged_with_the_kernels_that_others_need():
+    """A hundred products: MKL's in fp32, made anew for each size in bf16, traced or not."""
+    parts = RacedCut(HALF, 4, 0.075)
+    for seen in (products(100, uneven=True), in_fp32(products(100, uneven=True))):
+        made = kernels.charged(race_of(0.100, 0.080, parts), seen, 0)
+        each = 100 * PRODUCT
+        assert [raced.micro_seconds for raced in made.runs] == pytest.approx([0.1, 0.08 + each])
+        assert made.cuts[0].seconds == pytest.approx(0.075 + 2 * each)
+        assert made.tolls == pytest.approx({"fp32": 0.0, "bf16": each})
+        assert race.winner(made, {}).variant == PLAIN
+        assert "made anew for each size: bf16 47 ms" in race.said(made, made.runs[0], 0)
+
+
+def products(many: int, **more):
+    """Traced in two dtypes, in each of which the products are in it."""
+    both = (at_work(*layers("matmul", many, dtype), **more).at(dtype) for dtype in ("fp32", "bf16"))
+    return model(**more).model_copy(update={"traces": tuple(t for each in both for t in each)})
+
+
+def in_fp32(seen):
+    return seen.model_copy(update={"traces": seen.at("fp32")})
+
+
+@pytest.mark.parametrize("seen", [{}, {"uneven": True, "sizes": 10}])
+def test_it_is_not_where_sizes_come_again(seen):
+    held = race_of(0.100, 0.080)
+    made = kernels.charged(held, products(100, **seen), 0)
+    assert made.runs == held.runs
+    assert not any(made.tolls.values())
+    assert "made anew" not in race.said(made, made.runs[0], 0)
+
+
+def test_kernels_count_for_more_where_usual_samples_are_shorter_than_the_raced_ones():
+    long_tail = LengthProfile(count=100, read=100, mean=14.0, points=(10.0,) * 99 + (410.0,))
+    seen = products(100, lengths=long_tail)
+    each = 100 * PRODUCT
+    assert kernels.toll(seen, "bf16", 1, buckets=0) == pytest.approx(410 / 14 * each)
+    assert kernels.toll(seen, "bf16", 1, buckets=2) == pytest.approx(each)

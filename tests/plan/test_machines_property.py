@@ -96,7 +96,9 @@ def only_whole(plan: Plan, triple: Triple) -> bool:
     """Whether a batch fits whole and not in parts, between which gradients are held."""
     if plan.batch.accum_steps > 1 or "batch.accum_steps" in triple.goal.user:
         return False
-    return attempt(triple, batch__accum_steps=2, batch__micro_batch=1) is None
+    parts = attempt(triple, batch__accum_steps=2, batch__micro_batch=1)
+    # A size that the user fixes is kept over the budget too.
+    return parts is None or parts.predicted.device_peak_bytes.high > parts.memory.budget_bytes
 
 
 @settings(max_examples=QUICK)

@@ -13,7 +13,7 @@ import torch
 
 from autotrain.probe.child import Request, setup_of, take_steps
 from autotrain.probe.steps import longest_samples
-from autotrain.probe.trial import tried
+from autotrain.probe.trial import MOST_STEPS, tried
 from autotrain.schema import Plan
 from autotrain.task import Task
 
@@ -102,9 +102,10 @@ def as_before():
 def test_a_trial_says_what_was_tried_and_what_it_took(request_for):
     trial = tried(request_for(tensors=True))
     assert (trial.outcome, trial.message) == ("ok", "")
-    assert (trial.micro_batch, trial.accum_steps, trial.steps) == (4, 2, 3)
+    assert (trial.micro_batch, trial.accum_steps) == (4, 2)
+    assert 3 < trial.steps <= MOST_STEPS  # short ones: as many as can be
     # The step whose tensors are counted, in the end, adds two.
-    assert len(trial.losses) == 8
+    assert len(trial.losses) == 2 * trial.steps + 2
     assert trial.device_peak_bytes >= trial.base_bytes > 50 * MIB
     parameters = 16 * 8 + 8 + 2 * 8 + 8 * 2 + 2
     assert 4 * parameters * 4 < trial.tensor_peak_bytes < 16 * parameters * 4
@@ -132,7 +133,29 @@ def test_many_micro_batches_are_tried_as_two(request_for):
     many = {"micro_batch": 4, "accum_steps": 6, "global_batch": 24}
     trial = tried(request_for(batch=many, steps=2))
     assert trial.accum_steps == 2
-    assert len(trial.losses) == 2 * 2
+    assert len(trial.losses) == 2 * trial.steps
+
+
+SLOW_AT_FIRST = """
+import time
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.calls = net(), 0
+    def forward(self, x):
+        self.calls += 1
+        time.sleep(0.15 if self.calls < 6 else 0.005)
+        return self.net(x)
+def task(data):
+    return Task.classification(model=Slow, train=Points(), valid=Points())
+"""
+
+
+def test_short_steps_are_timed_once_they_are_warm_and_long_ones_are_few(request_for):
+    assert tried(request_for(SLOW_AT_FIRST)).micro_seconds < 0.1
+    long = tried(request_for(SLOW_AT_FIRST.replace("< 6", "< 99")))
+    assert long.steps < 10
+    assert long.micro_seconds > 0.15
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -307,7 +330,7 @@ def test_on_a_gpu_the_allocator_and_the_driver_tell(request_for, dtype):
 def test_the_child_answers_and_what_a_task_prints_is_no_answer(request_for, capfd):
     loud = 'print(\'{"outcome": "failed"}\')\nimport sys; sys.stdin.read()'
     trial = take_steps(request_for(loud, steps=2), seconds=120)
-    assert (trial.outcome, trial.steps) == ("ok", 2), trial.message
+    assert (trial.outcome, trial.steps) == ("ok", MOST_STEPS), trial.message
     assert trial.device_peak_bytes > 100 * MIB
     assert capfd.readouterr() == ("", "")
     assert not [c for c in psutil.Process().children() if "autotrain.probe.trial" in c.cmdline()]

@@ -13,8 +13,8 @@ from autotrain.bench.spread import Spread, spread
 from autotrain.commands import racing
 from autotrain.commands.bench.asked import Asked, at_size
 from autotrain.commands.compare import mildest
-from autotrain.commands.decide import Case, Decision, wished
-from autotrain.commands.trying import RUN_IMPORTS
+from autotrain.commands.decide import Case, Decision
+from autotrain.commands.trying import RUN_IMPORTS, wished
 from autotrain.errors import AutotrainError, DoesNotFitError
 from autotrain.plan import compute
 from autotrain.plan.choices import choose_device
