@@ -102,6 +102,18 @@ def run_as(model: nn.Module, section: ModelSection) -> Iterator[None]:
             _lay_out(model, torch.contiguous_format, torch.contiguous_format)
 
 
+@contextmanager
+def attention_in_parts() -> Iterator[None]:
+    """Within, torch's transformer layers are in eval mode what they are in training: their parts,
+    not the one fused operator that knows neither a fake tensor nor autocast."""
+    known = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(known)
+
+
 def laid_out(batch: Any, section: ModelSection) -> Any:
     """A batch with its pictures and volumes in the memory format; labels stay as they are."""
     if section.memory_format == "contiguous":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from autotrain.errors import AutotrainError
 from autotrain.exporting.agreement import Agreement, DisagreementError, compared
 from autotrain.exporting.calls import BATCH, Axes, Call, Flat, axes_of, fits, names_of, only
 from autotrain.exporting.made import Made, Port, quiet, reason
+from autotrain.prepare import attention_in_parts
 from autotrain.units import bytes_text
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -95,23 +95,12 @@ def _by_tracing(model: nn.Module, call: Call, names: list[str], axes: Axes, path
     made: Any = io.BytesIO()
     answers = [f"output_{n}" for n in range(len(call.answer))]
     vary = {name: {**each} for name, each in zip(names, axes, strict=True) if each}
-    with _attention_in_parts():
+    with attention_in_parts():  # ONNX has not the fused operator of eval mode
         torch.onnx.export(
             model, tuple(call.tensors), made, dynamo=False, input_names=names,
             output_names=answers, dynamic_axes=vary, verbose=False,
         )  # fmt: skip
     path.write_bytes(made.getbuffer())
-
-
-@contextmanager
-def _attention_in_parts() -> Iterator[None]:
-    """Within, torch's attention is not the one fused operator of eval mode, which ONNX has not."""
-    known = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(known)
 
 
 EXPORTERS: dict[str, Exporter] = {"torch.export": _by_export, "tracing": _by_tracing}

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from autotrain import freezing
 from autotrain.errors import AutotrainError
 from autotrain.freezing import Frozen
-from autotrain.prepare import laid_out, run_as
+from autotrain.prepare import attention_in_parts, laid_out, run_as
 from autotrain.probe.lengths import Lengths, read_lengths
 from autotrain.probe.limits import usable_memory
 from autotrain.probe.task_data import collated, loaded, opened, sample_count
@@ -222,6 +222,7 @@ class ModelTracer:
                 self.lens = stack.enter_context(seen_as(self.device))
                 counter.inside = counter.inside if self.lens is None else self.lens.inside
             stack.enter_context(run_as(self.model, self.form))
+            stack.enter_context(attention_in_parts())
             if counter.values is not None:
                 batch = map_tensors(counter.keep, batch)
             stack.enter_context(counter)
@@ -232,7 +233,6 @@ class ModelTracer:
             held = counter.now - resident
             first, later, evaluate = self._phases(batch, dtype, counter)
         counter.off()
-        work = first.work
         made = StepTrace(
             micro_batch=micro_batch,
             length=self.length,
@@ -242,13 +242,8 @@ class ModelTracer:
             accumulate_peak_bytes=later.peak,
             evaluate_peak_bytes=evaluate.peak,
             batch_bytes=held,
-            untouched_bytes=round(work.untouched_bytes),
             **counter.manners.told(),
-            matmul_flops=work.matmul_flops,
-            convolution_flops=work.convolution_flops,
-            moved_bytes=work.moved_bytes,
-            ops=work.ops,
-            work=work.done(),
+            **first.told(),
             evaluate_work=evaluate.work.done(),
             tape=tuple(counter.tape),
             marks=(holding, first.start, later.start, evaluate.start),

@@ -75,3 +75,30 @@ def test_masks_and_padding_need_no_real_step(made):
     assert counted.accumulate_peak_bytes == measured.accumulate_peak_bytes
     # Padding that torch leaves out in validation is counted.
     assert measured.evaluate_peak_bytes <= counted.evaluate_peak_bytes < measured.peak_bytes
+
+
+class Frames(nn.Module):
+    """Behind a layer, whose output autocast makes bf16; torch's one operator for a whole layer in
+    eval mode takes that for real, and not where operators are only looked at."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        self.enter, self.out = nn.Linear(8, 64), nn.Linear(64, 5)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        return self.out(self.body(self.enter(x))).mean(1)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_layer_in_eval_mode_is_its_parts_in_each_precision(dtype):
+    frames = [(torch.randn(20, 8), n % 5) for n in range(16)]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    tracer = ModelTracer.open(Task.classification(model=Frames, train=frames), HERE)
+    counted = tracer.trace(4, dtype)
+    assert tracer.profile().traced == "fake"
+    assert 0 < counted.evaluate_peak_bytes < counted.peak_bytes
+    products = sum(w.flops * w.calls for w in counted.evaluate_work if w.kind == "matmul")
+    assert products > 4 * 20 * 2 * 2 * 64 * (4 * 64 + 2 * 128)  # its projections alone
+    assert torch.backends.mha.get_fastpath_enabled() == fast

@@ -33,6 +33,6 @@ class Manners:
         if self._backward and torch.is_grad_enabled() and in_a_backward():
             self.recomputes = True
 
-    def told(self) -> dict[str, bool]:
+    def told(self) -> dict[str, Any]:
         """By field of StepTrace."""
         return {"recomputes": self.recomputes, "varies": self.varies}

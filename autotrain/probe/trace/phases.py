@@ -18,6 +18,15 @@ class Phase:
     peak: int
     work: Any
 
+    def told(self) -> dict[str, Any]:
+        """What its operators did, by field of StepTrace."""
+        names = ("matmul_flops", "convolution_flops", "moved_bytes", "ops")
+        found = {name: getattr(self.work, name) for name in names}
+        return found | {
+            "untouched_bytes": round(self.work.untouched_bytes),
+            "work": self.work.done(),
+        }
+
 
 def phase(counter: Counter, run: Callable[[], None]) -> Phase:
     """Run a part of a step and read the counter."""
