@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from autotrain.commands.trying import ASKED_SECONDS, RUN_IMPORTS, START_SECONDS, UNASKED_SECONDS
+from autotrain.errors import AutotrainError
 from autotrain.plan import kernels
 from autotrain.plan import race as races
 from autotrain.plan.ledger import Ledger
@@ -55,7 +56,13 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
         if known.outcome != "ok" or taken is not None:
             return case
         trials.keep_race(machine, key, known)
-    return case.raced(known)
+    try:
+        return case.raced(known)
+    except AutotrainError as error:  # it ran so, and cannot be looked at so
+        why = error.message.partition("\n")[0]
+        print(f"warning: what won cannot be planned for: {why}; it runs the plain way",
+              file=sys.stderr)  # fmt: skip
+        return case
 
 
 def predicted_seconds(plan: Plan, ways: int) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autotrain.commands import trying
 from autotrain.commands.racing import disturbed, told
+from autotrain.errors import AutotrainError
 from autotrain.plan import compute, kernels, memory, pricing
 from autotrain.plan import race as races
 from autotrain.plan.ledger import Ledger
@@ -101,27 +102,34 @@ def _update_seconds(made: Decision, device: Device) -> float:
 def _held(
     case: Case, plan: Plan, device: Device, ways: list[tuple[Variant, int]]
 ) -> dict[tuple[Variant, int], Replay]:
-    """Each way and size, played in turns; none where one cannot be."""
+    """Each way and size, played in turns; none where one cannot be. A way in which the model does
+    not run, as in a precision that one of its operators lacks, is out."""
     from autotrain.probe import replay
 
     known = pricing.prices(device.rates.timings)
-    programs, traces = [], []
+    programs, traces, able = [], [], list[tuple[Variant, int]]()
     for variant, size in ways:
         form = plan.model.uncompiled()
         form = form.model_copy(update={"memory_format": variant.memory_format})
-        trace = case.step(size, variant.dtype, form)
+        try:
+            trace = case.step(size, variant.dtype, form)
+        except AutotrainError:
+            continue
         program = case.tracer.program(trace)
         if program is None or not program.whole:
             return {}
+        able.append((variant, size))
         traces.append(trace)
         programs.append((program, variant.threads))
+    if able[:1] != ways[:1]:
+        return {}
     try:
         taken = replay.timed(programs, plan.batch.accum_steps, SECONDS)
     except Exception as error:
         print(f"warning: the traced step could not be played: {error}", file=sys.stderr)
         return {}
     held = {}
-    for way, trace, of in zip(ways, traces, taken, strict=True):
+    for way, trace, of in zip(able, traces, taken, strict=True):
         threads = way[0].threads
         priced = known.seconds(trace.evaluate_work, threads)
         evaluated = priced if of.evaluate_seconds is None else of.evaluate_seconds

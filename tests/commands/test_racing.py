@@ -9,6 +9,7 @@ from autotrain.probe import child
 from autotrain.schema import Race, Raced, RacedCut, Trial, Variant
 
 from .house import PLAN, TASK, trial
+from .test_replaying import refusing
 
 PLAIN, HALF = Variant("fp32", "contiguous", 1), Variant("bf16", "contiguous", 1)
 
@@ -102,6 +103,17 @@ def test_a_race_that_fails_leaves_the_plain_way(task, at, answer):
     plan, err = planned(at, "--trial")
     assert plan["precision"]["dtype"] == "fp32"
     assert "ways to run the model were not compared (it broke); it runs the plain way" in err
+
+
+def test_a_winner_that_cannot_be_traced_leaves_the_plain_way(task, at, answer, monkeypatch):
+    refusing(monkeypatch)
+    answer.race = raced(Raced(PLAIN, 0.010, 0.001), Raced(HALF, 0.005, 0.001))
+    plan, err = planned(at, "--trial")
+    assert plan["precision"]["dtype"] == "fp32"
+    assert (
+        "warning: what won cannot be planned for: task.py:9: all tensors must have the same "
+        "dtype; it runs the plain way" in err
+    )
 
 
 def test_a_race_by_the_real_thing(task, at):

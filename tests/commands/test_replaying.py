@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from autotrain.commands import replaying
+from autotrain.errors import AutotrainError
+from autotrain.plan import race as races
 from autotrain.probe import calibrate, replay
 from autotrain.probe.hardware import probe_hardware
+from autotrain.probe.model import ModelTracer
 from autotrain.probe.replay import Taken
-from autotrain.schema import Timing
+from autotrain.schema import Timing, Variant
 from autotrain.sensors import Quiet
 
 from .house import PLAN, TASK
@@ -18,6 +21,7 @@ TIMINGS = (
     Timing("elementwise", "fp32", 1, 0, 1e6, (), 1e-4),
     Timing("matmul", "fp32", 1, 2e6, 1e5, (1, 100, 100, 100), 1e-4),
 )
+PLAIN = Variant("fp32", "contiguous", 1)
 TRIED = ("--set", "device.threads=1", "--set", "batch.global_batch=8")
 
 
@@ -143,3 +147,24 @@ def test_nothing_is_played_that_is_long_or_large(task, at, plays, monkeypatch):
     monkeypatch.setattr(replaying.trying, "UNASKED_SECONDS", 0.0)
     planned(at)
     assert plays.asked == []
+
+
+def refusing(monkeypatch):
+    """An operator that bf16 has no kernel for: no trace of such a step can be made."""
+    real = ModelTracer.trace
+
+    def trace(self, micro_batch, dtype="fp32", *more, **named):
+        if dtype == "bf16":
+            raise AutotrainError("task.py:9: all tensors must have the same dtype\nand more")
+        return real(self, micro_batch, dtype, *more, **named)
+
+    monkeypatch.setattr(ModelTracer, "trace", trace)
+    monkeypatch.setattr(races, "variants", lambda *_: [PLAIN, PLAIN._replace(dtype="bf16")])
+
+
+def test_a_precision_that_the_model_does_not_run_in_is_out(task, at, plays, monkeypatch):
+    refusing(monkeypatch)
+    plan, err = planned(at)
+    assert plan["precision"]["dtype"] == "fp32"
+    assert "error" not in err
+    assert len(plays.asked[0][0]) == 1
