@@ -7,15 +7,11 @@ from typing import NamedTuple
 
 
 class Cut(NamedTuple):
-    """A global batch cut into micro-batches, and how many samples would have fitted.
-
-    `why`: of fewer at once than fit, what that is good for.
-    """
+    """A global batch cut into micro-batches, and how many samples would have fitted."""
 
     micro: int
     accum: int
     fit: int
-    why: str = ""
 
 
 class Wanted(NamedTuple):

@@ -53,8 +53,6 @@ def _micro(
     faster = race.preferred(sizing.model.race, race.way_in_force(ledger))
     if faster is not None and cut.micro == faster[0] < wanted.share and not ledger.by_user(_MICRO):
         kind, limit, whose = "measured", "its speed", f"{faster[1]}; "
-    if cut.why:
-        limit, whose = "its speed", f"{cut.why}; "
     ledger.drop(_MICRO)
     ledger.settle(
         _MICRO,

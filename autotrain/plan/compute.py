@@ -64,7 +64,7 @@ def micro_batch_seconds(
 
     Where a step of this model was played again, operators take as much longer or shorter as there.
     """
-    if not timed(model, device, dtype):
+    if not _timed(model, device, dtype):
         return roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
     seen = [(r.micro_batch, r.seconds / r.priced) for r in replays(model, dtype, threads)]
@@ -79,7 +79,7 @@ def forward_seconds(
     model: ModelProfile, device: Device, micro_batch: int, dtype: Dtype, threads: int
 ) -> float:
     """One micro-batch without gradients."""
-    if not timed(model, device, dtype):
+    if not _timed(model, device, dtype):
         return FORWARD_SHARE * roofline_seconds(model, device, micro_batch, dtype)
     known = pricing.prices(device.rates.timings)
     seen = [
@@ -112,8 +112,7 @@ def _pace(seen: list[tuple[int, float]], micro_batch: int) -> float:
     return one + (other - one) * math.log(micro_batch / a) / math.log(b / a)
 
 
-def timed(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
-    """Whether a step's operators are known, and what they take on the device."""
+def _timed(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
     return bool(device.rates.timings) and all(trace.work for trace in model.at(dtype))
 
 
@@ -165,7 +164,7 @@ def product_rate(rates: Rates, dtype: Dtype) -> float:
 
 def derived(model: ModelProfile, device: Device, dtype: Dtype) -> bool:
     """Whether a step's seconds rest on a rate that nobody gave."""
-    return not timed(model, device, dtype) and not {dtype, "fp32"} & device.rates.matmul.keys()
+    return not _timed(model, device, dtype) and not {dtype, "fp32"} & device.rates.matmul.keys()
 
 
 def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> float:

@@ -10,11 +10,9 @@ from autotrain.plan.batch import Cut, Wanted
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import MOST_SAMPLES, Sizing
 from autotrain.schema import ModelProfile, Reason
-from autotrain.units import bytes_text, seconds_text
+from autotrain.units import bytes_text
 
 _MICRO, _ACCUM, _TOTAL = "batch.micro_batch", "batch.accum_steps", "batch.global_batch"
-# Fewer at once than fit have to be faster by more than this, which is what predictions are true to.
-MARGIN = 0.05
 
 
 def decide(ledger: Ledger, sizing: Sizing, most: int = MOST_SAMPLES) -> None:
@@ -36,7 +34,7 @@ def decide(ledger: Ledger, sizing: Sizing, most: int = MOST_SAMPLES) -> None:
     share = math.ceil(target / world)
     choice = buckets.choose(ledger, sizing, share)
     wanted = Wanted(target, share, world, rule, min(most, choice.most))
-    cut, choice = _fastest(ledger, sizing, wanted, choice)
+    cut = _bucketed(ledger, wanted, choice) or _cut(ledger, sizing, wanted)
     total = cut.micro * cut.accum * world
     if ledger.by_user(_TOTAL) and target != total:
         raise UsageError(
@@ -44,6 +42,8 @@ def decide(ledger: Ledger, sizing: Sizing, most: int = MOST_SAMPLES) -> None:
             f"batch.world_size {world} = {total}",
             hint="leave one of them out; the others follow",
         )
+    if choice.parts:
+        choice = choice._replace(parts=(*choice.parts[:-1], (choice.parts[-1][0], cut.micro)))
     batch_reasons.record(ledger, sizing, cut, wanted, choice)
     noise.record(ledger, sizing.model.noise, sizing.train_count)
     buckets.settle(ledger, sizing, choice, total)
@@ -66,28 +66,6 @@ def short(model: ModelProfile, because: dict[str, dict[str, Reason]]) -> bool:
     micro, accum = because["batch"]["micro_batch"], because["batch"]["accum_steps"]
     limited = micro.limited_by == "memory.budget_bytes"
     return limited and micro.value < enough(model, accum_given=accum.kind == "user")
-
-
-def _fastest(
-    ledger: Ledger, sizing: Sizing, wanted: Wanted, choice: buckets.Choice
-) -> tuple[Cut, buckets.Choice]:
-    """The batch as it is cut, with buckets or without: whichever is computed in less time."""
-    cut = _bucketed(ledger, wanted, choice)
-    if cut is None:
-        return _cut(ledger, sizing, wanted), choice
-    choice = choice._replace(parts=(*choice.parts[:-1], (choice.parts[-1][0], cut.micro)))
-    if ledger.fixed(buckets.BUCKETS) or not sizing.time.timed():
-        return cut, choice
-    drawn = _cut(ledger, sizing, wanted)
-    seconds = sizing.time.epoch_seconds(drawn.micro, drawn.accum)
-    sorted_seconds = sizing.time.epoch_seconds(cut.micro, cut.accum, choice.parts)
-    if sorted_seconds <= seconds:
-        return cut, choice
-    why = (
-        f"an epoch is computed in {seconds_text(seconds)} in random order, {drawn.micro} at once, "
-        f"and in {seconds_text(sorted_seconds)} sorted by length"
-    )
-    return drawn, buckets.Choice((), why)
 
 
 def _bucketed(ledger: Ledger, wanted: Wanted, choice: buckets.Choice) -> Cut | None:
@@ -116,13 +94,8 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
             raise _too_large(sizing, wanted.share, 1, "the loss ties samples together, so ")
         return Cut(micro, 1, whole)
     cut = _within(ledger, wanted, min(whole, most), whole)
-    if cut.accum > 1:
-        cut = _in_parts(ledger, sizing, wanted, most, whole)
-    return _less_padded(ledger, sizing, wanted, cut)
-
-
-def _in_parts(ledger: Ledger, sizing: Sizing, wanted: Wanted, most: int, whole: int) -> Cut:
-    """Several micro-batches a step. `whole`: samples that fit where it has just one."""
+    if cut.accum == 1:
+        return cut
     # Rarely more fits with them held, where the allocator is lucky: that is no cut for one part.
     parts = min(sizing.fit(accum_steps=2), whole)
     if parts == 0 and whole >= wanted.share:  # the only way in which it fits
@@ -130,33 +103,6 @@ def _in_parts(ledger: Ledger, sizing: Sizing, wanted: Wanted, most: int, whole: 
     if parts == 0:
         raise _too_large(sizing, 1, 2)
     return _within(ledger, wanted, min(parts, most), parts)
-
-
-def _less_padded(ledger: Ledger, sizing: Sizing, wanted: Wanted, cut: Cut) -> Cut:
-    """Fewer at once, where an epoch is computed clearly faster so: in random order, each sample is
-    padded to the longest that comes with it. The most of those within MARGIN of the fastest.
-
-    Not where rates alone tell what is computed: they say nothing of what few at once leave idle.
-    """
-    model, fixed = sizing.model, any(ledger.fixed(key) for key in (_MICRO, _ACCUM))
-    measured = cut.micro == _fastest_micro(sizing, wanted)
-    kept = model.lengths is None or model.batch_norm or fixed or measured
-    if kept or not sizing.time.timed():
-        return cut
-    fewer = min(cut.micro - 1, cut.fit if cut.accum > 1 else sizing.fit(accum_steps=2))
-    sizes = {math.ceil(wanted.share / parts) for parts in range(1, wanted.share + 1)}
-    cuts = {cut} | {_within(ledger, wanted, size, cut.fit) for size in sizes if size <= fewer}
-    seconds = {each: sizing.time.epoch_seconds(each.micro, each.accum) for each in cuts}
-    near = [each for each in cuts if seconds[each] <= (1 + MARGIN) * min(seconds.values())]
-    best = max(near, key=lambda each: each.micro)
-    if best == cut:
-        return cut
-    why = (
-        f"samples differ in length, and in random order each is padded to the longest that comes "
-        f"with it: an epoch is computed in {seconds_text(seconds[cut])} with {cut.micro} at once, "
-        f"in {seconds_text(seconds[best])} with {best.micro}"
-    )
-    return best._replace(why=why)
 
 
 def _within(ledger: Ledger, wanted: Wanted, most: int, fit: int) -> Cut:

@@ -13,7 +13,7 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.lengths import usual_longest
+from autotrain.plan.orders import mean_length, sorted_pieces
 from autotrain.schema import Dtype, ModelProfile, Prediction, Race, StepTrace
 from autotrain.units import MIB, bytes_text, seconds_text
 
@@ -179,8 +179,7 @@ def toll(model: ModelProfile, dtype: Dtype, micro_batch: int, *, buckets: int) -
         return 0.0
     known, longer = model.lengths, 1.0
     if known is not None and not buckets:
-        usual = usual_longest(known, micro_batch)
-        longer = known.maximum * len(usual) / sum(usual)
+        longer = known.maximum / mean_length(sorted_pieces(known, micro_batch, known.count))
     return longer * made.seconds
 
 

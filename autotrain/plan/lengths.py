@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,8 +28,6 @@ _CALLS = ("work", "evaluate_work")
 _Size = tuple[Dtype, int]
 # How a run sorts a bucket: in parts of so many micro-batches, in so many parts at least.
 SORTED, LEAST_PARTS = 50, 4
-# Parts of equal chance that draws in random order are seen in.
-QUARTERS = 4
 
 
 class Piece(NamedTuple):
@@ -95,6 +93,24 @@ def edges(lengths: LengthProfile, most: int, waste: float) -> tuple[float, ...]:
     return tuple(ends[j] for j in chosen[1])
 
 
+def along(known: Mapping[float, float], length: float) -> float:
+    """What takes so long at the `known` lengths, at another: on the parabola through the three
+    nearest, exact where it grows with the length and its square. Between two of them, no more and
+    no less than at both; below the shortest, no less than in proportion.
+    """
+    near = sorted(known, key=lambda each: abs(each - length))[:3]
+    value = math.fsum(
+        known[one] * math.prod((length - other) / (one - other) for other in near if other != one)
+        for one in near
+    )
+    below = max((each for each in known if each <= length), default=None)
+    above = min((each for each in known if each >= length), default=None)
+    if above is None:
+        return max(value, known[max(known)])
+    low = known[above] * length / above if below is None else known[below]
+    return min(max(value, min(low, known[above])), max(low, known[above]))
+
+
 def _running(points: tuple[float, ...], ends: list[float]) -> tuple[list[float], list[int]]:
     """Sums and counts of the points up to each end, from nothing on."""
     sums, counts, place, total = [0.0], [0], 0, 0.0
@@ -124,24 +140,6 @@ def expected_longest(
     last = math.fsum(p * (b - a) for p, (a, b) in zip(within, pairwise(chances), strict=True))
     ends = [within[group * count // together] for group in range(1, together)]
     return (last + math.fsum(ends)) / together
-
-
-@functools.lru_cache(maxsize=64)
-def usual_longest(lengths: LengthProfile, drawn: int) -> tuple[float, ...]:
-    """The longest of `drawn` samples: mean lengths of the shortest quarter of such draws, the next,
-    and so on. Several, as what grows faster than lengths do is not at its mean at the mean length.
-    """
-    points = lengths.points
-    sums, before = [0.0] * QUARTERS, 0.0
-    for rank, point in enumerate(points, start=1):
-        chance = (rank / len(points)) ** drawn
-        for place in range(int(before * QUARTERS), QUARTERS):
-            low, high = max(before, place / QUARTERS), min(chance, (place + 1) / QUARTERS)
-            if high <= low:
-                break
-            sums[place] += (high - low) * point
-        before = chance
-    return tuple(QUARTERS * found for found in sums)
 
 
 def pieces(lengths: LengthProfile, parts: tuple[Bucket, ...], count: int) -> tuple[Piece, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-from autotrain.plan import choices, compute, execution, keeping, ram, saving
+from autotrain.plan import choices, compute, execution, keeping, orders, ram, saving
 from autotrain.plan.learning import ADAM_LIKE, EPS, SCHEDULE_USERS
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import padding
@@ -89,15 +89,17 @@ def _about_lengths(model: ModelProfile, sizing: Sizing) -> Iterator[str]:
             f"{lengths.read:,} of {lengths.count:,} lengths were read: should a sample be longer "
             f"than {lengths.maximum:.4g}, it goes in a smaller micro-batch of its own"
         )
-    mixed = ((lengths.maximum, round(sizing.time.micro_samples())),)
-    wasted = padding(lengths, mixed)
+    sizes = sizing.count("batch.micro_batch"), sizing.count("batch.global_batch")
+    wasted = orders.padding(lengths, sizing.train_count, *sizes)
     if not parts and wasted > MUCH_PADDING and not sizing.ledger.by_user("batch.buckets"):
         why = sizing.ledger.because["batch"]["buckets"].formula
         yield (
             f"about {100 * wasted:.2g} % of what is computed is padding, as samples differ in "
-            f"length; they are not sorted by it: {why}"
+            f"length, though like ones come together; as many come at once of each: {why}"
         )
     if parts:
+        mixed = ((lengths.maximum, round(sizing.time.micro_samples())),)
+        wasted = padding(lengths, mixed)
         padded = 100 * padding(lengths, parts, sizing.train_count)
         yield (
             f"samples of like length share a micro-batch: about {padded:.2g} % of what is computed "

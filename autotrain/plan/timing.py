@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, ram, runs
-from autotrain.schema import Bucket, Device, Prediction
+from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, orders, ram, runs
+from autotrain.schema import Device, Prediction
 
 if TYPE_CHECKING:
     from autotrain.plan.sizing import Sizing
@@ -19,34 +19,29 @@ class Timing(NamedTuple):
     sizing: Sizing
 
     def micro_seconds(self) -> float:
-        """Expected seconds of one micro-batch's forward and backward; the mean over buckets."""
-        return self._mean_seconds(compute.micro_batch_seconds)
+        """Expected seconds of one micro-batch's forward and backward; the mean over an epoch's."""
+        sizing = self.sizing
+        sizes = sizing.count("batch.micro_batch"), sizing.count("batch.global_batch")
+        alike = orders.trained(sizing.model.lengths, sizing.train_count, *sizes)
+        return self._mean_seconds(compute.micro_batch_seconds, alike)
 
     def forward_seconds(self) -> float:
-        """Expected seconds of one micro-batch without gradients; the mean over buckets."""
-        return self._mean_seconds(compute.forward_seconds)
+        """Expected seconds of one micro-batch without gradients; the mean over an evaluation's."""
+        sizing = self.sizing
+        drawn = orders.evaluated(sizing.model.lengths, sizing.count("batch.micro_batch"))
+        return self._mean_seconds(compute.forward_seconds, drawn)
 
-    def _mean_seconds(self, each_seconds: compute.Seconds) -> float:
+    def _mean_seconds(
+        self, each_seconds: compute.Seconds, alike: tuple[lengths.Piece, ...]
+    ) -> float:
         sizing = self.sizing
         micro, accum = sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps")
         whole, of_runs = lengths.Piece(1, micro, 0.0), self.pace().of_runs
         # What whole runs took was of usual micro-batches already, and kernels made anew are in it.
-        made = sizing.pieces() or ((whole,) if of_runs else self._drawn(micro))
+        made = sizing.pieces() or ((whole,) if of_runs else alike)
         kept = kernels.in_force(sizing.ledger)
         making = 0.0 if of_runs else self._making(kept, len(sizing.buckets()))
         return self.pace().micro * self._mean(made, accum, each_seconds) + making
-
-    def epoch_seconds(self, micro: int, accum: int, parts: tuple[Bucket, ...] = ()) -> float:
-        """What the micro-batches of an epoch take to compute, to compare ways to cut it: in random
-        order, or sorted into buckets."""
-        sizing, known = self.sizing, self.sizing.model.lengths
-        made, count = self._drawn(micro), math.ceil(sizing.train_count / (micro * accum)) * accum
-        if parts and known is not None:
-            made = lengths.pieces(known, parts, sizing.train_count)
-            count = sum(piece.batches for piece in made)
-        # Kernels of sizes that come again are kept in the end, where there is memory for them.
-        making = self._making(kernels.USUAL, len(parts))
-        return count * (self._mean(made, accum, compute.micro_batch_seconds) + making)
 
     def _mean(
         self, made: tuple[lengths.Piece, ...], accum: int, each_seconds: compute.Seconds
@@ -63,15 +58,6 @@ class Timing(NamedTuple):
             return 0.0
         dtype = self.sizing.ledger.value("precision.dtype")
         return kernels.making_seconds(self.sizing.model, dtype, kept, buckets)
-
-    def _drawn(self, micro_batch: int) -> tuple[lengths.Piece, ...]:
-        """Micro-batches of a random order, each as long as the longest in it, which the others are
-        padded to; all as long as the longest of all, where nothing is known of lengths."""
-        known = self.sizing.model.lengths
-        if known is None:
-            return (lengths.Piece(1, micro_batch, 0.0),)
-        usual = lengths.usual_longest(known, micro_batch)
-        return tuple(lengths.Piece(1, micro_batch, length) for length in usual)
 
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""
@@ -181,6 +167,15 @@ class Timing(NamedTuple):
         return self._seconds(setup, compute.micro_batch_seconds)
 
     def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
+        """At any length: memory lies on straight lines, which are never below the truth, and time
+        on curves, which are near it."""
+        known = lengths.traced_lengths(self.sizing.model, setup.dtype)
+        if len(known) < 2 or not 0 < setup.length < known[-1]:
+            return self._at_traced(setup, seconds)
+        seen = {each: self._at_traced(setup._replace(length=each), seconds) for each in known}
+        return lengths.along(seen, setup.length)
+
+    def _at_traced(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
         model, threads = self.sizing.at_length(setup.length), self.sizing.threads()
         if not compute.replays(model, setup.dtype, threads):
             threads = self._at_once()
@@ -232,11 +227,6 @@ class Timing(NamedTuple):
         sizing = self.sizing
         dtype = sizing.ledger.value("precision.dtype")
         return bool(compute.replays(sizing.model, dtype, sizing.threads()))
-
-    def timed(self) -> bool:
-        """Whether operators that were timed on the device tell what a step takes, at any size."""
-        sizing = self.sizing
-        return compute.timed(sizing.model, sizing.device, sizing.ledger.value("precision.dtype"))
 
     def derived(self) -> bool:
         """Whether they rest on a rate that the machine's file does not give."""

@@ -8,10 +8,9 @@ from autotrain import planfile
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.plan import buckets
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.lengths import edges, expected_longest
+from autotrain.plan.lengths import edges
 from autotrain.plan.planner import _sized, lengths_in_question
 from autotrain.plan.sizing import Sizing
-from autotrain.schema import OVERHEAD, Timing, Work
 
 from .profiles import GIB, between, device, goal, machine, model, planned, reason, recipe
 from .test_lengths import profile, varied
@@ -111,7 +110,10 @@ def test_short_samples_use_the_memory_that_long_ones_need():
     sizes = [size for _, size in plan.batch.buckets]
     assert sizes[0] > 4 * sizes[-1]
     off, _ = bucketed(batch__buckets=None)
-    assert plan.predicted.run_seconds.expected < off.predicted.run_seconds.expected / 2
+    # Both come sorted: there is a little less padding, and far less memory is needed.
+    assert plan.predicted.run_seconds.expected < off.predicted.run_seconds.expected
+    peak, whole = (p.predicted.tensor_peak_bytes.expected for p in (plan, off))
+    assert peak < whole / 2
 
 
 @settings(max_examples=60)
@@ -127,96 +129,16 @@ def test_short_samples_use_the_memory_that_long_ones_need():
 @example([845] * 17 + [2322] * 83, 20_000.0, 0.0, 115, round(1.18 * GIB), 24.0)
 @example([1, 742], 30842.0, 30.0, 148, 1318815734, 2.0)
 def test_buckets_never_slow_a_run_down_and_more_memory_does_not(values, each, square, n, free, by):
-    """But for what more samples at once are padded to in random order: memory decides how many
-    those are, whatever their lengths."""
-
     def run(free, **more):
         plan, _ = bucketed(values, each, square, n, free, train__epochs=10, **more)
-        known, micro = profile(values), plan.batch.micro_batch
-        padded = 1.0 if plan.batch.buckets else expected_longest(known, -1, known.maximum, micro)
-        return plan.predicted.run_seconds.expected, padded
+        return plan.predicted.run_seconds.expected
 
     try:
-        seconds, padded = run(free)
+        seconds = run(free)
     except AutotrainError:
         return
-    assert seconds <= run(free, batch__buckets=None)[0] * 1.03
-    later, longer = run(int(by * free))
-    most = max(longer / padded, 1.0) if padded > 1.0 else 1.0
-    assert later <= seconds * 1.1 * most**2
-
-
-OWN = (
-    Timing("elementwise", "fp32", 2, 0.0, 1e4, (), 4e-6),
-    Timing("elementwise", "fp32", 2, 0.0, 1e7, (), 1e-3),
-    Timing(OVERHEAD, "", 2, 0.0, 0.0, (), 2e-6),
-)
-
-
-def clocked(values, each, square, n, free, **more):
-    """The same on a CPU of which operators were timed: what few samples at once take is known."""
-    ends = edges(profile(values), buckets.MOST, buckets.WASTE)
-    of = varied(values, ends, each, square, train=n)
-    work = [(Work("elementwise", "fp32", 100, 0.0, t.moved_bytes / 100),) for t in of.traces]
-    traces = [
-        t.model_copy(update={"work": w, "evaluate_work": w})
-        for t, w in zip(of.traces, work, strict=True)
-    ]
-    own = device("cpu", free)
-    own = own.model_copy(update={"rates": own.rates.model_copy(update={"timings": OWN})})
-    return planned(
-        machine(own),
-        of.model_copy(update={"traces": tuple(traces)}),
-        goal(train__epochs=10, **more),
-    )
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.integers(1, 3000), min_size=2, max_size=60).map(sorted),
-    st.floats(100, 100_000),
-    st.floats(0, 30),
-    between(80, 10**6),
-    between(GIB, 40 * GIB),
-    st.floats(1, 30),
-)
-@example([1, 742], 30842.0, 30.0, 148, 1318815734, 2.0)
-def test_where_operators_are_timed_neither_buckets_nor_more_memory_ever_slow_a_run_down(
-    values, each, square, n, free, by
-):
-    """By what is computed: where memory is short, a batch may leave none to loader workers."""
-
-    def run(free, **more):
-        return clocked(values, each, square, n, free, loader__workers=0, **more)
-
-    try:
-        plan = run(free)
-    except AutotrainError:
-        return
-    seconds = plan.predicted.run_seconds.expected
-    off, more = run(free, batch__buckets=None), run(int(by * free))
-    assert seconds <= off.predicted.run_seconds.expected * 1.02
-    assert more.predicted.run_seconds.expected <= seconds * 1.1
-
-
-def test_fewer_at_once_where_that_saves_more_padding_than_it_costs():
-    """Ten in a hundred are thirty times as long: of eight at once, one mostly is."""
-    few = clocked([20] * 90 + [600] * 10, 50_000.0, 0.0, 79, 20 * GIB)
-    assert few.batch.buckets is None
-    assert few.batch.micro_batch < 8 == few.batch.global_batch
-    why = reason(few, "batch.micro_batch")
-    assert why.limited_by == "its speed"
-    assert "padded to the longest" in why.formula
-    light = clocked([20] * 90 + [600] * 10, 10.0, 0.0, 79, 20 * GIB)  # asking takes longest
-    assert light.batch.micro_batch == 8
-
-
-def test_no_buckets_where_more_micro_batches_cost_more_than_padding():
-    heavy = clocked(LONG_TAIL, 50_000.0, 0.0, 170, 20 * GIB)
-    assert heavy.batch.buckets is not None
-    light = clocked(LONG_TAIL, 1.0, 0.0, 170, 20 * GIB)
-    assert light.batch.buckets is None
-    assert "an epoch is computed in" in reason(light, "batch.buckets").formula
+    assert seconds <= run(free, batch__buckets=None) * 1.02
+    assert run(int(by * free)) <= seconds * 1.15  # of six micro-batches one more is long
 
 
 @pytest.mark.parametrize("samples", [500, 1000, 8000])
@@ -229,15 +151,16 @@ def test_few_short_samples_get_a_smaller_bucket_and_not_none(samples):
     one, other = (
         made.predicted.step_seconds.expected / made.batch.global_batch for made in (plan, off)
     )
-    assert other > 1.6 * one
+    assert one < 1.05 * other  # which come sorted too, all as many at once
 
 
 def test_padding_that_is_not_avoided_is_told():
-    plan, _ = bucketed([16] * 50 + [480] * 50, train=79)
+    plan, _ = bucketed(train=16)  # two micro-batches of eight: one of the longer half
     assert plan.batch.buckets is None
     (note,) = [each for each in plan.notes if "padding" in each]
-    assert note.endswith("79 samples are too few: 8 a step, under 10 steps an epoch")
-    off, _ = bucketed([16] * 50 + [480] * 50, train=79, batch__buckets=None)
+    assert note.startswith("about 56 % of what is computed is padding")
+    assert note.endswith("16 samples are too few: 8 a step, under 10 steps an epoch")
+    off, _ = bucketed(train=16, batch__buckets=None)
     assert not [each for each in off.notes if "padding" in each]
 
 
@@ -247,10 +170,11 @@ def test_without_lengths_or_with_buckets_off_the_plan_is_what_it_was(micros, mix
     plain = varied(LONG_TAIL, [2058], micros=sizes, mixes=mixes)
     silent = plain.model_copy(update={"lengths": None})
     hardware = machine(gpu(4 * GIB))
-    before = planned(hardware, silent)
+    wish = {"evaluate__every_epochs": 1}  # which follows from how long a step takes
+    before = planned(hardware, silent, goal(**wish))
     for plan in (
-        planned(hardware, plain, goal(batch__buckets=None)),
-        planned(hardware, plain),  # traced at one length only
+        planned(hardware, plain, goal(batch__buckets=None, **wish)),
+        planned(hardware, plain, goal(**wish)),  # traced at one length only
     ):
         assert plan.batch == before.batch
         assert plan.batch.buckets is None
@@ -264,8 +188,9 @@ def told(plan, section):
     return getattr(plan, section).model_dump(exclude={"step_seconds", "run_seconds"})
 
 
-def test_a_step_in_random_order_takes_what_its_usual_longest_sample_takes():
-    """Of two lengths that are as frequent, 1 of 2**n micro-batches of n has no long one."""
+def test_a_step_takes_what_its_usual_longest_sample_takes():
+    """A run sorts samples by length, whatever their number: of two lengths that are as frequent
+    every second micro-batch is long."""
     of = varied([60] * 50 + [480] * 50, [480])
     without = of.model_copy(update={"lengths": None})
 
@@ -274,9 +199,7 @@ def test_a_step_in_random_order_takes_what_its_usual_longest_sample_takes():
         return plan.predicted.step_seconds.expected
 
     gains = [step(of, micro) / step(without, micro) for micro in (1, 2, 4, 16)]
-    assert gains == sorted(gains)
-    assert gains[0] < 0.75
-    assert gains[-1] == pytest.approx(1.0, abs=0.01)
+    assert all(0.5 < gain < 0.75 for gain in gains)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotrain.plan import lengths
+from autotrain.plan import lengths, orders
 from autotrain.plan.memory import Setup, tensor_peak_bytes
 from autotrain.schema import LengthProfile, Work
 
@@ -171,9 +171,9 @@ def test_the_usual_longest_of_a_draw_is_told_in_four_parts_of_equal_chance():
     """Their mean is the mean longest; of two samples' longest it comes to the square's law."""
     known = profile(list(range(1, 101)))
     for drawn in (1, 2, 8, 64):
-        parts = lengths.usual_longest(known, drawn)
+        parts = orders.usual_longest(known, drawn)
         assert list(parts) == sorted(parts)
         mean = lengths.expected_longest(known, -1, known.maximum, drawn)
         assert sum(parts) / len(parts) == pytest.approx(mean)
-    assert lengths.usual_longest(known, 1) == pytest.approx((13, 38, 63, 88))
-    assert lengths.usual_longest(profile([1, 742]), 4) == pytest.approx((556.75, 742, 742, 742))
+    assert orders.usual_longest(known, 1) == pytest.approx((13, 38, 63, 88))
+    assert orders.usual_longest(profile([1, 742]), 4) == pytest.approx((556.75, 742, 742, 742))
