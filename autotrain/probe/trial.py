@@ -24,6 +24,7 @@ import torch
 from autotrain.child import SO_FAR
 from autotrain.device import device_of, out_of_memory, settings
 from autotrain.nvml import used_bytes
+from autotrain.prepare import varies
 from autotrain.probe.allocated import most_alive
 from autotrain.probe.child import Request, setup_of
 from autotrain.probe.reading import explained
@@ -154,13 +155,15 @@ def _measured(stepper: Stepper, before: int | None) -> dict[str, Any]:
 def _timed(stepper: Stepper, window: list[list[int]]) -> dict[str, float]:
     """Seconds of a micro-batch and of an update, once steps are warm.
 
-    Short steps are not after as few as a peak takes: some more, while there is time for them.
+    Short steps are not after as few as a peak takes: some more, while there is time for them. Not
+    where samples differ in size: those of a run are never as warm as one batch again and again.
     """
-    taken, deadline = len(stepper.update_seconds), monotonic() + TIMED_SECONDS
+    taken, more = len(stepper.update_seconds), 0.0 if varies(stepper.task) else TIMED_SECONDS
+    deadline = monotonic() + more
     while len(stepper.update_seconds) < MOST_STEPS and monotonic() < deadline:
         stepper.step(window)
-    more = len(stepper.update_seconds) - taken
-    warm = taken if more >= LEAST_TIMED else min(1, taken - 1)
+    enough = len(stepper.update_seconds) >= taken + LEAST_TIMED
+    warm = taken if enough else min(1, taken - 1)
     return {
         "micro_seconds": statistics.median(stepper.micro_seconds[warm * len(window) :]),
         "update_seconds": statistics.median(stepper.update_seconds[warm:]),
