@@ -42,12 +42,10 @@ class Spoken(torch.utils.data.Dataset):
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        # Frames take most of a step's time: of fewer of them there is something to gain.
-        wide = (nn.Linear(8, 320), nn.ReLU(), nn.Linear(320, 320), nn.ReLU(), nn.Linear(320, 320))
-        self.layers = nn.Sequential(*wide, nn.ReLU(), nn.Linear(320, 6))
+        self.memory, self.out = nn.LSTM(8, 16, batch_first=True), nn.Linear(16, 6)
 
     def forward(self, frames):
-        return self.layers(frames).log_softmax(-1)
+        return self.out(self.memory(frames)[0]).log_softmax(-1)
 
 
 def pad(samples):
