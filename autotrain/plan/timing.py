@@ -39,8 +39,7 @@ class Timing(NamedTuple):
         whole, of_runs = lengths.Piece(1, micro, 0.0), self.pace().of_runs
         # What whole runs took was of usual micro-batches already, and kernels made anew are in it.
         made = sizing.pieces() or ((whole,) if of_runs else alike)
-        kept = kernels.in_force(sizing.ledger)
-        making = 0.0 if of_runs else self._making(kept, len(sizing.buckets()))
+        making = 0.0 if of_runs else self._making()
         return self.pace().micro * self._mean(made, accum, each_seconds) + making
 
     def _mean(
@@ -52,12 +51,13 @@ class Timing(NamedTuple):
         total = sum(piece.batches * seconds for piece, seconds in zip(made, each, strict=True))
         return total / sum(piece.batches for piece in made)
 
-    def _making(self, kept: int, buckets: int) -> float:
+    def _making(self) -> float:
         """Seconds for kernels that are made anew, of a micro-batch; steps of one size make none."""
-        if self.sizing.device.kind != "cpu":
+        sizing = self.sizing
+        if sizing.device.kind != "cpu":
             return 0.0
-        dtype = self.sizing.ledger.value("precision.dtype")
-        return kernels.making_seconds(self.sizing.model, dtype, kept, buckets)
+        kept, dtype = kernels.in_force(sizing.ledger), sizing.ledger.value("precision.dtype")
+        return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
 
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""
@@ -160,8 +160,8 @@ class Timing(NamedTuple):
         trials = correction.relevant(self.sizing.model.trials, device, setup)
         if device.kind == "cpu":
             trials = [trial for trial in trials if trial.threads == threads]
-        making = self._making(kernels.in_force(self.sizing.ledger), len(self.sizing.buckets()))
-        return runs.pace(trials, setup, self._micro_seconds, self._update_seconds(), making)
+        update = self._update_seconds()
+        return runs.pace(trials, setup, self._micro_seconds, update, self._making())
 
     def _micro_seconds(self, setup: memory.Setup) -> float:
         return self._seconds(setup, compute.micro_batch_seconds)
