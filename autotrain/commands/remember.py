@@ -150,10 +150,11 @@ def times(watch: Watch) -> dict[str, float]:
 def _micro_batches(watch: Watch) -> float:
     """Of a step, on average."""
     plan = watch.plan
+    total, samples = plan.batch.global_batch, plan.inputs.train_samples
     if not plan.batch.buckets:
-        return float(plan.batch.accum_steps)
+        return plan.batch.accum_steps * min((samples or total) / total, 1.0)
     mean = statistics.fmean(size for _, size in plan.batch.buckets)
-    return max(plan.batch.global_batch / mean, 1.0)
+    return max(total / mean, 1.0)
 
 
 def peaks(watch: Watch, *, by_length: bool) -> dict[str, int]:

@@ -17,10 +17,12 @@ AT_STAKE_MINUTES = 15.0
 class Times(NamedTuple):
     """Seconds of a step, an evaluation, a save and the start; steps of an epoch.
 
-    None of them changes with the number of epochs.
+    None of them changes with the number of epochs. `mean`: of all steps of an epoch, whose last
+    may be smaller.
     """
 
     step: Prediction
+    mean: Prediction
     evaluation: Prediction
     save: float
     start: Prediction
@@ -32,6 +34,7 @@ class Times(NamedTuple):
         """Those of the settings in force."""
         return cls(
             sizing.time.step_seconds(),
+            sizing.time.mean_step_seconds(),
             sizing.time.evaluation_seconds(),
             sizing.time.save_seconds(),
             sizing.time.start_seconds(),
@@ -124,7 +127,7 @@ def run_seconds(ledger: Ledger, times: Times, epochs: int) -> Prediction:
     return cadence.run_seconds(
         times.start,
         epochs * times.per_epoch,
-        times.step,
+        times.mean,
         cadence.occasions(epochs, times.per_epoch, *evaluates),
         times.evaluation,
         cadence.occasions(epochs, times.per_epoch, *saves),

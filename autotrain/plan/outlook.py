@@ -138,7 +138,7 @@ def _time(sizing: Sizing) -> list[_Line]:
         by = "the traced step's operators, each by those like it that were timed on this device"
     if time.replayed():
         by = "the traced step's operators, played again on this device"
-    start = time.start_seconds().expected
+    start, mean = time.start_seconds().expected, time.mean_step_seconds().expected
     return [
         (
             "step_seconds",
@@ -151,7 +151,7 @@ def _time(sizing: Sizing) -> list[_Line]:
             "run_seconds",
             time.run_seconds(),
             f"start {seconds_text(start)} + {sizing.total_steps()} steps x "
-            f"{seconds_text(time.step_seconds().expected)} + {evaluations} evaluations x "
+            f"{seconds_text(mean)} + {evaluations} evaluations x "
             f"{seconds_text(time.evaluation_seconds().expected)} + {saves} saves and the best "
             f"x {seconds_text(time.save_seconds())}",
             "docs/formulas.md; early stopping may end it sooner",

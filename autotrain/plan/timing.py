@@ -138,10 +138,20 @@ class Timing(NamedTuple):
 
     def step_seconds(self) -> Prediction:
         """One optimizer step: its micro-batches, their loading, and the update."""
+        return self._step_seconds(1.0)
+
+    def mean_step_seconds(self) -> Prediction:
+        """As `step_seconds`, of an epoch's on average: its last may hold fewer samples."""
+        sizing = self.sizing
+        whole = sizing.train_count / sizing.count("batch.global_batch")
+        part = 1.0 if sizing.pieces() or whole < 1 else whole / sizing.steps_per_epoch()
+        return self._step_seconds(part)
+
+    def _step_seconds(self, part: float) -> Prediction:
+        """Of a step that holds such a part of its samples."""
         micro = self.fed_seconds(self.micro_seconds())
-        update = self.update_seconds()
-        expected = self.sizing.micro_batches() * micro + update + compute.LOOP_SECONDS
-        return self._interval(expected)
+        computed = part * self.sizing.micro_batches() * micro
+        return self._interval(computed + self.update_seconds() + compute.LOOP_SECONDS)
 
     def update_seconds(self) -> float:
         """Expected seconds of clipping, the optimizer, and following its steps in averages."""
@@ -268,7 +278,7 @@ class Timing(NamedTuple):
         return cadence.run_seconds(
             self.start_seconds(),
             self.sizing.total_steps(),
-            self.step_seconds(),
+            self.mean_step_seconds(),
             self.occasions("evaluate"),
             self.evaluation_seconds(),
             self.occasions("checkpoint"),

@@ -156,10 +156,12 @@ def _timed(stepper: Stepper, window: list[list[int]]) -> dict[str, float]:
     """Seconds of a micro-batch and of an update, once steps are warm.
 
     Short steps are not after as few as a peak takes: some more, while there is time for them. Not
-    where samples differ in size: those of a run are never as warm as one batch again and again.
+    where samples differ in size, unless a step takes them all: those of a run are never as warm as
+    one batch again and again.
     """
-    taken, more = len(stepper.update_seconds), 0.0 if varies(stepper.task) else TIMED_SECONDS
-    deadline = monotonic() + more
+    task, total = stepper.task, stepper.request.plan.batch.global_batch
+    taken, differ = len(stepper.update_seconds), varies(task) and len(task.train) > total
+    deadline = monotonic() + (0.0 if differ else TIMED_SECONDS)
     while len(stepper.update_seconds) < MOST_STEPS and monotonic() < deadline:
         stepper.step(window)
     enough = len(stepper.update_seconds) >= taken + LEAST_TIMED

@@ -275,16 +275,20 @@ class Recognition:
         return [self.searched(model.decoder, h[:n], c[:n]) for h, c, n in each]
 
     def searched(self, decoder: nn.Module, heard: torch.Tensor, ctc: torch.Tensor) -> str:
-        """The text of one clip: [frames, width] and CTC's log-probabilities [frames, units]."""
-        frames = torch.tensor([len(heard)], device=heard.device)
+        """The text of one clip: [frames, width] and CTC's log-probabilities [frames, units].
+
+        In fp32: of products as small as these a lower precision makes nothing but casts.
+        """
+        heard, frames = heard.float(), torch.tensor([len(heard)], device=heard.device)
 
         def ahead(written: torch.Tensor) -> torch.Tensor:
             many = len(written)
             memory, lengths = heard.expand(many, -1, -1), frames.expand(many)
             logits = decoder(written.to(heard.device), memory, lengths)
-            return logits[:, -1].float().log_softmax(dim=-1)
+            return logits[:, -1].log_softmax(dim=-1)
 
-        return self.units.decode(joint_search(ctc, ahead, self.search)[0].units)
+        with torch.autocast(heard.device.type, enabled=False):
+            return self.units.decode(joint_search(ctc, ahead, self.search)[0].units)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, given: str, _out: Path) -> dict:

@@ -1,7 +1,6 @@
 """Whole plans, for any machine, model, data and wish."""
 
 import json
-import math
 import statistics
 import time
 from bisect import bisect_left
@@ -420,10 +419,25 @@ def test_batch_norm_and_losses_that_mix_are_told_that_accumulation_changes_them(
 
 def test_run_seconds_are_at_least_the_sum_of_what_a_run_does():
     plan = planned(of=model(weights=4, each=4, train=100, valid=10))
-    steps = plan.train.epochs * math.ceil(100 / plan.batch.global_batch)
-    assert plan.predicted.run_seconds.expected > 1 + steps * plan.predicted.step_seconds.expected
+    whole = plan.train.epochs * 100 / plan.batch.global_batch
+    assert plan.predicted.run_seconds.expected > 1 + whole * plan.predicted.step_seconds.expected
     # Seeding and collating 8 samples, and the loop's own work.
     assert plan.predicted.step_seconds.expected > 8 * 20e-6 + 0.2e-3
+
+
+def test_a_step_takes_no_longer_than_its_samples_do():
+    """Of 65 samples by 64 an epoch's second step holds one; of 5 by 8 the only one holds five."""
+
+    def told(count, total, **wish):
+        wish |= {"batch__global_batch": total, "batch__micro_batch": total // 4}
+        return planned(of=model(4096, train=count, valid=1), wish=goal(**wish)).predicted
+
+    rare = {f"{section}__every_epochs": 2000 for section in ("evaluate", "checkpoint")}
+    one, full = (told(count, 64, train__epochs=2000, **rare) for count in (65, 128))
+    assert one.step_seconds == full.step_seconds
+    assert one.run_seconds.expected < 0.6 * full.run_seconds.expected
+    five, eight = (told(count, 8).step_seconds.expected for count in (5, 8))
+    assert 0.6 < five / eight < 0.7
 
 
 def test_what_does_not_fit_in_the_one_precision_that_was_traced_is_an_error_with_words():

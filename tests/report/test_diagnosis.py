@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from held_out import EXPECTED
 from invented import KINDS, VERDICTS, Made, converged, overfitting, plateau
-from plans import a_plan, a_step, evaluated, started, stopped
+from plans import a_plan, a_step, evaluated, reason, started, stopped
 
 from autotrain.events import Healed
 from autotrain.goal import parse_settings
@@ -88,6 +88,8 @@ def changed_by(plan, settings, options):
     data = plan.model_dump(mode="json", by_alias=True)
     for key, value in settings.items():
         section, name = key.split(".")
+        if value is ...:  # let go of: the planner chooses
+            continue
         if data[section][name] == value:
             return False
         data[section][name] = value
@@ -97,6 +99,22 @@ def changed_by(plan, settings, options):
         data["schedule"] = {"name": "cosine", "warmup_steps": 0}
     made = Plan.model_validate(data)
     return bool(settings or options) and not inconsistencies(made)
+
+
+def test_loading_on_the_cores_of_the_model_is_no_idleness_that_a_worker_ends():
+    """Of a fifth to two fifths of the time the plan knew; of what a person set it did not."""
+
+    def advised(share, count, kind="measured"):
+        plan = {"inputs": cores(count), "device": {"threads": 2}, "loader": {"workers": 0}}
+        because = {"loader": {"workers": reason(0, kind)}}
+        made = converged(3, wait=lambda: share)
+        found = judged(made, **plan, because=because).findings
+        return next((each.changes for each in found if each.kind == "starved"), None)
+
+    assert advised(0.3, 8) == (("loader.workers", "1"),)
+    assert advised(0.3, 2) is None
+    assert advised(0.5, 2) == (("loader.workers", "auto"),)
+    assert advised(0.3, 2, "user") == (("loader.workers", "auto"),)
 
 
 def test_a_stage_is_named_in_its_command():
@@ -216,6 +234,16 @@ def test_a_metric_that_still_improves_is_no_overfitting_though_the_loss_rises():
             events += [evaluated(10 * n, loss, best=True, metrics={"accuracy": figure(n)})]
         verdicts[name] = told([*events, stopped(400)]).verdict
     assert verdicts == {"accuracy": "improving", "falling": "overfitting"}
+
+
+def test_a_rate_that_came_to_nothing_early_does_not_improve_any_more():
+    """Five sentences learned by heart: none is wrong from the tenth of 100 epochs on."""
+    events = [started(epochs=100, monitor="wer")]
+    for n in range(1, 101):
+        wer = max(1 - 0.1 * n, 0.0)
+        events += [a_step(10 * n, loss=0.01 + 4.0 / n**2)]
+        events += [evaluated(10 * n, 0.01 + 4.0 / n**2, best=n < 11, metrics={"wer": wer})]
+    assert told([*events, stopped(1000)]).verdict == "converged"
 
 
 def test_a_valley_of_plain_noise_is_seldom_seen_in_it():

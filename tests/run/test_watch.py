@@ -244,7 +244,7 @@ def waiting(run, share, count=6, seconds=60.0):
 @pytest.mark.parametrize(
     ("workers", "cores", "advice"),
     [(2, 8, "loader.workers = 4; the plan has 2"), (0, 8, "loader.workers = 1; the plan has 0"),
-     (4, 4, "no free core"), (2, None, "loader.workers = 4; the plan has 2")],
+     (2, 4, "no free core"), (2, None, "loader.workers = 4; the plan has 2")],
 )  # fmt: skip
 def test_waiting_for_data_is_told_with_the_workers_that_would_end_it(workers, cores, advice):
     inputs = {"hardware": "", "dataset": "", "model": "", "cores": cores}
@@ -255,6 +255,17 @@ def test_waiting_for_data_is_told_with_the_workers_that_would_end_it(workers, co
     (told,) = run.told
     assert told.message == "40 % of the time goes by waiting for data"
     assert advice in told.advice
+
+
+def test_where_the_model_needs_the_cores_that_load_a_wait_is_told_late():
+    """Four threads on four cores, no worker: the plan knew that loading would take its part."""
+    inputs = {"hardware": "", "dataset": "", "model": "", "cores": 4}
+    run = Watched(a_plan(device={"threads": 4}, loader={"workers": 0}, inputs=inputs))
+    waiting(run, 0.35)
+    assert run.messages == []
+    waiting(run, 0.5)
+    (told,) = run.told
+    assert "no free core" in told.advice
 
 
 def test_a_wait_that_costs_less_than_a_minute_is_not_worth_a_word():

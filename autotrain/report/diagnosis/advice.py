@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from autotrain import starving
 from autotrain.events import Healed
 from autotrain.report.diagnosis.view import Change
 from autotrain.schema import Plan, Reason
@@ -97,7 +98,14 @@ def by_precision(plan: Plan) -> str:
 def against_starving(plan: Plan, share: float) -> tuple[str, tuple[Change, ...]]:
     """As many workers as bring what the device takes, where there is a core for each."""
     workers, cores = plan.loader.workers, plan.inputs.cores
-    wanted = enough_workers(plan, share)
+    wanted = starving.enough_workers(plan, share)
+    if starving.taking_turns(plan):
+        advice = (
+            f"loading takes turns with the model on the same {cores} cores: decode or resize the "
+            "samples once, beforehand; the next plan knows what loading took here, and whether a "
+            "worker is worth a core"
+        )
+        return advice, (Change("loader.workers", "auto"),)
     said = "the model stands idle meanwhile: "
     if wanted is not None:
         return f"{said}more loader workers", (Change("loader.workers", str(wanted)),)
@@ -109,13 +117,6 @@ def against_starving(plan: Plan, share: float) -> tuple[str, tuple[Change, ...]]
     if plan.loader.keep is None:
         return advice, (Change("loader.keep", "ram"),)
     return f"{said}{known}; decode or resize the samples once, beforehand", ()
-
-
-def enough_workers(plan: Plan, share: float) -> int | None:
-    """Workers that would end a wait of that share of the time; None where cores are too few."""
-    workers, cores = plan.loader.workers, plan.inputs.cores or math.inf
-    wanted = math.ceil((workers or share) / (1 - share)) if share < 1 else math.inf
-    return int(wanted) if workers < wanted <= cores else None
 
 
 def smaller_micro_batch(plan: Plan, healed: Sequence[Healed]) -> tuple[Change, ...]:

@@ -167,9 +167,9 @@ def still_falls(each: Series) -> bool:
         return False
     fell = fmean(before) - fmean(last)
     error = each.noise * math.sqrt(1 / len(before) + 1 / len(last))
-    if fell < 2 * error:
+    if fell <= 0 or fell < 2 * error:
         return False
-    left = each.end / each.start if min(each.values) > 0 else 1.0
+    left = each.end / each.start if min(each.values) >= 0 else 1.0
     much = left > LEARNED and fell >= LATE_OF_LEVEL * abs(each.end) and fell >= LATE_SURE * error
     return fell >= LATE * each.fall or much
 

@@ -12,6 +12,7 @@ from autotrain.report.diagnosis import advice
 from autotrain.report.diagnosis.valley import CERTAIN, valley
 from autotrain.report.diagnosis.view import POINTS, Finding, View
 from autotrain.report.text import number, percent, plural
+from autotrain.starving import worth_a_word
 from autotrain.trends import NORMAL
 
 # Losses that are no numbers, or that jump, as a run's own healing names them.
@@ -30,7 +31,7 @@ SWINGS, STEADY = 0.35, 0.09
 # One step that was left out may be the fault of a sample.
 OFTEN = 2
 # Of the time. Less than so many seconds in all is nothing that a person would wait for.
-STARVED, STARVED_SECONDS, TIMED = 0.2, 0.5, 4
+STARVED_SECONDS, TIMED = 0.5, 4
 
 
 def unstable(view: View) -> Finding | None:
@@ -172,7 +173,7 @@ def starved(view: View) -> Finding | None:
     with np.errstate(all="ignore"):  # a run may write any number
         seconds, waited = float((steps * windows).sum()), float((waits * windows).sum())
         share, usual = waited / seconds, float(np.median(waits / steps))
-    if min(share, usual) < STARVED or waited < STARVED_SECONDS:
+    if min(share, usual) < worth_a_word(view.plan) or waited < STARVED_SECONDS:
         return None
     return Finding(
         "starved",

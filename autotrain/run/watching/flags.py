@@ -8,7 +8,6 @@ explanation. Those about what is learned are in `learning`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from statistics import fmean, median
 from typing import Literal, NamedTuple
@@ -16,6 +15,7 @@ from typing import Literal, NamedTuple
 from autotrain.run.cadence import Cadence
 from autotrain.run.watching.history import KEPT, History
 from autotrain.schema import CUDA_LIKE, Plan
+from autotrain.starving import IDLE, enough_workers, worth_a_word
 from autotrain.units import bytes_text
 
 
@@ -43,7 +43,6 @@ Rule = Callable[[Seen], Verdict]
 ROW, TIMED_ROW = 3, 5
 # What would not cost a minute of the time that is left is not worth a word.
 STAKE_SECONDS = 60.0
-WAIT_SHARE = 0.2
 # Predictions are good to a few percent; less than half of the budget endangers nobody.
 ABOVE, MATTERS = 1.05, 0.5
 # Before so many log points a run has no usual speed or norm of its own.
@@ -66,19 +65,18 @@ def data_wait(seen: Seen) -> Verdict:
     recent = seen.past.waits[-TIMED_ROW:]
     if len(seen.past.waits) <= TIMED_ROW:  # the first has the workers' start in it
         return None
-    share = min(recent)
-    if share <= WAIT_SHARE or share * _left(seen) < STAKE_SECONDS:
-        return FINE if max(recent) <= WAIT_SHARE / 2 else None
+    share, most = min(recent), worth_a_word(seen.plan)
+    if share <= most or share * _left(seen) < STAKE_SECONDS:
+        return FINE if max(recent) <= most / 2 else None
     message = f"{percent(fmean(recent))} of the time goes by waiting for data"
     return Flag(message, _faster(seen.plan, share))
 
 
 def _faster(plan: Plan, share: float) -> str:
     """So many workers bring as much as the device takes, where there is a core for each."""
-    workers, cores = plan.loader.workers, plan.inputs.cores or math.inf
-    wanted = math.ceil((workers or share) / (1 - share)) if share < 1 else math.inf
-    if workers < wanted <= cores:
-        return f"loader.workers = {wanted:.0f}; the plan has {workers}"
+    workers, wanted = plan.loader.workers, enough_workers(plan, share)
+    if wanted is not None:
+        return f"loader.workers = {wanted}; the plan has {workers}"
     return (
         f"loader.workers is {workers}, and more would find no free core: "
         "decode or resize the samples once, beforehand"
@@ -121,7 +119,7 @@ def _why_slow(past: History) -> str:
         found.append(f"the GPU is slowed down by {past.slowed[-1]}")
     if past.others is not None and past.others >= TAKEN:
         found.append(f"other programs take {percent(past.others)} of the cores")
-    if past.waits[-1] > WAIT_SHARE:
+    if past.waits[-1] > IDLE:
         found.append(f"{percent(past.waits[-1])} of it is waiting for data")
     return f": {', '.join(found)}" if found else ""
 
