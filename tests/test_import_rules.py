@@ -146,7 +146,7 @@ RULES = [
             f"autotrain/{name}.py",
             never=(*rooms("plan", "probe", "run", "report"), *UPSTAIRS, *TORCH),
         )
-        for name in ("arrays", "confine", "media", "nvml", "rates", "sensors", "trends")
+        for name in ("arrays", "confine", "media", "nvml", "rates", "sensors", "starving", "trends")
     ),
     Rule("autotrain/exporting", never=(*rooms("plan", "probe", "report"), *UPSTAIRS)),
     Rule("autotrain/bench", never=UPSTAIRS),

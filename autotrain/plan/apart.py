@@ -62,7 +62,7 @@ def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     several = sizing.processes() > 1 or time.cores() < 2
     if sizing.device.kind != "cpu" or several or ledger.fixed(THREADS) is not None:
         return None
-    update = time.update_seconds() / sizing.micro_batches()
+    update = time.update_seconds() / time.micro_batches()
     work = _Work(time.micro_seconds(), update, time.loading(), time.cores(), workers)
     whole = min(ledger.value(THREADS), work.cores)
     now = _way(work, whole, (1.0, 1.0))

@@ -130,7 +130,7 @@ def _time(sizing: Sizing) -> list[_Line]:
     if workers and fed > 1.01 * max(model, loading / min(workers, cores)):
         beside += f"; on the same {cores} cores both take {seconds_text(fed)}"
     beside = "in the first epoch alone" if time.keeps() else beside
-    accum = mean_text(sizing.micro_batches())
+    accum = mean_text(time.micro_batches())
     update = time.update_seconds()
     evaluations, saves = time.occasions("evaluate"), time.occasions("checkpoint")
     by = f"the traced step's FLOPs and bytes over the device's {sizing.device.rates.source} rates"

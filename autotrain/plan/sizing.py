@@ -274,12 +274,6 @@ class Sizing:
         known, parts = self.model.lengths, self.buckets()
         return lengths.pieces(known, parts, self.train_count) if known and parts else ()
 
-    def micro_batches(self) -> float:
-        """Micro-batches of a step, as far as there are samples: on average, where buckets decide."""
-        made = sum(piece.batches for piece in self.pieces())
-        held = min(self.train_count / self.get("batch.global_batch"), 1.0)
-        return made / self.steps_per_epoch() if made else held * self.count("batch.accum_steps")
-
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training samples; the last may be smaller.
 

@@ -59,6 +59,13 @@ class Timing(NamedTuple):
         kept, dtype = kernels.in_force(sizing.ledger), sizing.ledger.value("precision.dtype")
         return kernels.making_seconds(sizing.model, dtype, kept, len(sizing.buckets()))
 
+    def micro_batches(self) -> float:
+        """Micro-batches of a step, as far as samples go: on average, where buckets decide."""
+        sizing = self.sizing
+        made = sum(piece.batches for piece in sizing.pieces())
+        held = min(sizing.train_count / sizing.get("batch.global_batch"), 1.0)
+        return made / sizing.steps_per_epoch() if made else held * sizing.count("batch.accum_steps")
+
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""
         made = sum(piece.batches for piece in self.sizing.pieces())
@@ -150,7 +157,7 @@ class Timing(NamedTuple):
     def _step_seconds(self, part: float) -> Prediction:
         """Of a step that holds such a part of its samples."""
         micro = self.fed_seconds(self.micro_seconds())
-        computed = part * self.sizing.micro_batches() * micro
+        computed = part * self.micro_batches() * micro
         return self._interval(computed + self.update_seconds() + compute.LOOP_SECONDS)
 
     def update_seconds(self) -> float:
