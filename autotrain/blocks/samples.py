@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -31,6 +32,12 @@ class Leeway(TypedDict):
 FEW: Leeway = {"least": 1, "bears": 0.5}  # of one split by itself
 
 
+@functools.cache
+def _told(problem: str) -> None:
+    """Once: each stage of a plan reads the same files."""
+    _log.warning("skipped: %s", problem)
+
+
 def keep_readable(
     items: Sequence[Item], check: Callable[[Item], object], what: str, least: int = 2,
     bears: float = FAULTY_SHARE,
@@ -49,7 +56,7 @@ def keep_readable(
             problems.append(error.message)
     _refuse_damaged(problems, len(items), what, bears)
     for problem in problems:
-        _log.warning("skipped: %s", problem)
+        _told(problem)
     if len(kept) < least:
         raise AutotrainError(
             f"{what} that can be read: {len(kept)}; {least} are the least to train on",

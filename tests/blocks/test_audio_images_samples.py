@@ -22,10 +22,10 @@ def load(item):
     return torch.full((10,), float(item))
 
 
-def test_up_to_a_tenth_is_skipped_and_named(caplog):
+def test_up_to_a_tenth_is_skipped_and_named_once(caplog):
     with caplog.at_level(logging.WARNING):
-        kept = keep_readable([-1, *range(9)], load, "clips")
-    assert kept == list(range(9))
+        for _stage in range(3):
+            assert keep_readable([-1, *range(9)], load, "clips") == list(range(9))
     assert [r.getMessage() for r in caplog.records] == ["skipped: file-1: torn"]
 
 
