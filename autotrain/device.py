@@ -145,14 +145,15 @@ def same_order(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def kernels_kept(count: int | None) -> Iterator[None]:
-    """Have oneDNN keep so many. It looks once, before its first; who has set it has decided."""
+def kernels_kept(count: int | None, beside: int = _MOST_BESIDE) -> Iterator[None]:
+    """Have oneDNN keep so many, and torch `beside` it of each kind of operator at most. Both look
+    once, before their first; who has set it has decided."""
     if count is None or any(name in os.environ for name in _KEPT_KERNELS):
         yield
         return
     wished = {_KEPT_KERNELS[0]: str(count)}
     if _KEPT_BESIDE not in os.environ:
-        wished[_KEPT_BESIDE] = str(min(count, _MOST_BESIDE))
+        wished[_KEPT_BESIDE] = str(min(count, beside))
     os.environ.update(wished)
     try:
         yield

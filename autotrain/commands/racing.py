@@ -27,8 +27,8 @@ ROUNDS = 3
 def raced(case: Case, made: Decision, *, forced: bool) -> Case:
     """The case with what a race found, so that what it decides follows from that.
 
-    As it was where there is nothing to choose from, where the steps would take long and nobody
-    asked for them, and where the race fails: a trial tells why.
+    As it was where there is nothing to choose from, and where the race fails: a trial tells why.
+    Where steps take long and nobody asked for them, only as many ways enter as there is time for.
     """
     from autotrain.probe import trials
 
@@ -38,15 +38,14 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
     if device is not None:
         ways = races.variants(made.plan, made.model, device, fixed, cores)
     sizes = races.cuts(made.plan, made.model, fixed)
+    if ways and not forced:
+        ways, sizes = affordable(made.plan, ways, sizes)
     if not sizes and len(ways) < 2:
         return case
     machine = machine_digest(case.hardware)
     key = trials.key(model_digest(made.model), case.dataset.fingerprint, case.goal.task)
     known = None if forced else trials.recall_race(machine, key)
     if known is None or not races.answers(known, made.plan, ways, sizes):
-        entries = len(ways) + len(sizes) * len({way.memory_format for way in ways})
-        if not forced and predicted_seconds(made.plan, entries) > UNASKED_SECONDS:
-            return case
         quiet = Quiet()
         known = take(case, made.plan, ways, sizes)
         if made.plan.device.kind == "cpu":
@@ -67,8 +66,27 @@ def raced(case: Case, made: Decision, *, forced: bool) -> Case:
 
 def predicted_seconds(plan: Plan, ways: int) -> float:
     """What a race takes at most."""
-    micro = plan.predicted.step_seconds.high / plan.batch.accum_steps
-    return START_SECONDS + max(SECONDS, ROUNDS * ways * micro)
+    return START_SECONDS + max(SECONDS, ROUNDS * ways * _micro_seconds(plan))
+
+
+def short(plan: Plan) -> bool:
+    """Whether two ways can be compared unasked."""
+    return predicted_seconds(plan, 2) < UNASKED_SECONDS
+
+
+def affordable(
+    plan: Plan, ways: list[Variant], sizes: tuple[int, ...]
+) -> tuple[list[Variant], tuple[int, ...]]:
+    """What may enter a race that nobody asked for: all of it, or the foremost ways alone."""
+    entries = len(ways) + len(sizes) * len({way.memory_format for way in ways})
+    if predicted_seconds(plan, entries) < UNASKED_SECONDS:
+        return ways, sizes
+    left = (UNASKED_SECONDS - START_SECONDS) / (ROUNDS * _micro_seconds(plan))
+    return races.foremost(ways, int(left)), ()
+
+
+def _micro_seconds(plan: Plan) -> float:
+    return plan.predicted.step_seconds.high / plan.batch.accum_steps
 
 
 def take(case: Case, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) -> Race:

@@ -7,7 +7,7 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from autotrain.commands import trying
+from autotrain.commands import racing, trying
 from autotrain.commands.racing import disturbed, told
 from autotrain.errors import AutotrainError
 from autotrain.plan import compute, kernels, memory, pricing
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 # For all ways to run the model together, about; and for all sizes of micro-batch.
 SECONDS = 3.0
-# Rounds that are played however long they last.
-ROUNDS = 4
+# Rounds that are played however long they last; what they take, in steps, as each way is played twice
+# in its turn, and evaluated; ways in them at least, of a long step and of one that is longer still.
+ROUNDS, PLAYED, FEWEST = 3, 8, (4, 2)
 # What a step may take of the memory that is free, by what is predicted.
 SHARE = 0.5
 
@@ -41,30 +42,34 @@ def alone(trial: bool | None, here: bool, plan: Plan) -> bool:
     take, and the environment does not say that nothing is to be run."""
     if os.environ.get("AUTOTRAIN_TRIAL") == "off" or not trying.possible(plan, forced=False):
         return False
-    return trial is False or (trial is None and here and not trying.quick(plan))
+    quick = trying.quick(plan) and racing.short(plan)
+    return trial is False or (trial is None and here and not quick)
 
 
 def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     """The decision with what this machine, which is the one planned for, takes for such steps.
 
-    As it was where nothing computes here, and where the step is too long or too large to play.
+    Of a long step the ways that promise most are played, with fewer samples if it must be. As it
+    was where nothing computes here, and where that is still too long or too large.
     """
     device = case.hardware.device(made.plan.device.kind, made.plan.device.index)
     if device is None or device.kind != "cpu" or not device.rates.timings:
         return case, made
     fixed = frozenset(Ledger(case.goal, 0, made.plan.device.kind).given)
     ways = races.variants(made.plan, made.model, device, fixed, case.hardware.cpu.cores)
-    if not _short(made.plan, len(ways)) or not _small(made, device, len(ways)):
+    ways, whole = playable(made.plan, ways)
+    if not whole or not _small(made, device, len(ways)):
         return case, made
-    begun, quiet, whole = monotonic(), Quiet(), made.plan.batch.micro_batch
+    begun, quiet, batch = monotonic(), Quiet(), made.plan.batch
     held = _held(case, made.plan, device, [(way, whole) for way in ways])
     if not held:
         return case, made
-    about = {"micro_batch": whole, "accum_steps": made.plan.batch.accum_steps, "outcome": "ok"}
+    accum = batch.accum_steps * -(-batch.micro_batch // whole)
+    about = {"micro_batch": whole, "accum_steps": accum, "outcome": "ok"}
     update = _update_seconds(made, device)
     runs = tuple(Raced(way, of.seconds, update) for (way, _), of in held.items())
-    race = Race.model_validate({**about, "rounds": ROUNDS - 1, "runs": runs})
-    sizes = races.cuts(made.plan, made.model, fixed)
+    race = Race.model_validate({**about, "rounds": ROUNDS, "runs": runs})
+    sizes = races.cuts(made.plan, made.model, fixed) if whole == batch.micro_batch else ()
     able = leaders(race.runs, race.accum_steps, races.MARGIN, races.LEADERS)
     parts = _held(case, made.plan, device, [(way, size) for way in able for size in sizes])
     taken = quiet.disturbed()
@@ -81,9 +86,16 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     return case, case.decide()
 
 
-def _short(plan: Plan, ways: int) -> bool:
-    micro = plan.predicted.step_seconds.expected / plan.batch.accum_steps
-    return ROUNDS * ways * micro < trying.UNASKED_SECONDS
+def playable(plan: Plan, ways: list[Variant]) -> tuple[list[Variant], int]:
+    """Ways to play, and with how many samples, in the time that there is; 0: not even with one."""
+    samples = plan.batch.micro_batch
+    many = trying.UNASKED_SECONDS * plan.batch.accum_steps
+    many /= PLAYED * plan.predicted.step_seconds.expected
+    for fewest in FEWEST:
+        foremost = races.foremost(ways, max(int(many), fewest))
+        if size := min(int(samples * many / len(foremost)), samples):
+            return foremost, size
+    return ways, 0
 
 
 def _small(made: Decision, device: Device, ways: int) -> bool:

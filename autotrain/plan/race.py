@@ -113,6 +113,21 @@ def _in_parts(race: Race, cut: RacedCut) -> str:
     )
 
 
+def foremost(ways: list[Variant], many: int) -> list[Variant]:
+    """So many of the ways, the plan's own first, then those that promise most: another precision,
+    another memory format, fewer threads."""
+    own = ways[0]
+
+    def unlike(way: Variant) -> tuple[bool, ...]:
+        return (
+            way.threads != own.threads,
+            way.memory_format != own.memory_format,
+            way.dtype == own.dtype,
+        )
+
+    return [own, *sorted((way for way in ways if way != own), key=unlike)][:many]
+
+
 def answers(race: Race, plan: Plan, ways: list[Variant], sizes: tuple[int, ...]) -> bool:
     """Whether a race that was held says enough of this plan: all its ways and sizes were in it."""
     wide = {*race.entered} >= {*ways} and {*race.sizes} >= {*sizes}

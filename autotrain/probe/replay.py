@@ -33,7 +33,7 @@ BOUND = {name: getattr(torch, name) for name in _FUNCTIONS.split()} | {
     name: getattr(torch.Tensor, name) for name in _METHODS.split()
 }
 FIRST, LATER, EVALUATE = range(3)  # the parts of a traced step
-# The first round warms up and does not count; of the others the median does.
+# Of rounds the median counts.
 LEAST_ROUNDS, MOST_ROUNDS = 3, 9
 LEAST = 0.5  # of what playing took
 LONGEST = 30.0  # seconds; who is not through its least rounds by then is on a busy machine
@@ -54,23 +54,28 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
     """What each program takes on so many threads: rounds in turns, for about `seconds`.
 
     Every other round goes the other way about: who comes right after one on fewer threads is slow.
+    Of several each is played twice in its turn, and the second time counts: steps of a run follow
+    their like, and what oneDNN keeps of this program's kernels the others have pushed out.
     Raises TimeoutError where a few rounds take LONGEST.
     """
-    before, begun = torch.get_num_threads(), time.perf_counter()
+    before, begun, several = torch.get_num_threads(), time.perf_counter(), len(programs) > 1
     keep_freed()
     try:
         with torch.random.fork_rng(devices=[]):
             asking = measure_asking()
             players = [Player(program) for program, _ in programs]
             rounds: list[list[Taken]] = [[] for _ in programs]
-            for number in range(1 + MOST_ROUNDS):
+            if len(players) == 1:  # who plays alone warms up once
+                torch.set_num_threads(programs[0][1])
+                players[0].round(accum_steps, asking)
+            for number in range(1, 1 + MOST_ROUNDS):
                 for at in range(len(players))[:: -1 if number % 2 else 1]:
                     if number <= LEAST_ROUNDS and time.perf_counter() > begun + LONGEST:
                         raise TimeoutError(f"a few rounds of it take over {LONGEST:.0f} s now")
                     torch.set_num_threads(programs[at][1])
-                    taken = players[at].round(accum_steps, asking)
-                    if number:
-                        rounds[at].append(taken)
+                    for _ in range(2 if several else 1):
+                        taken = players[at].round(accum_steps, asking)
+                    rounds[at].append(taken)
                 if number >= LEAST_ROUNDS and time.perf_counter() > begun + seconds:
                     break
         return [_middle(found) for found in rounds]

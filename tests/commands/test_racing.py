@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from autotrain.commands import racing
+from autotrain.commands import racing, replaying
 from autotrain.probe import child
-from autotrain.schema import Race, Raced, RacedCut, Trial, Variant
+from autotrain.schema import Plan, Race, Raced, RacedCut, Trial, Variant
 
 from .house import PLAN, TASK, trial
 from .test_replaying import refusing
@@ -89,6 +89,38 @@ def test_a_race_of_few_does_not_answer_for_more(task, at, answer, monkeypatch):
     planned(at, *few)
     planned(at)
     assert len(answer.asked) == 2
+
+
+def test_where_steps_are_long_and_nobody_asked_another_precision_is_tried_first(task, at, answer):
+    """A step of 1.5 s at most, and 15 s for three rounds of each way."""
+    plan, _ = planned(at, "--no-trial")
+    made = Plan.model_validate(plan)
+    step = made.predicted.step_seconds.model_copy(update={"high": 1.5})
+    long = made.model_copy(
+        update={"predicted": made.predicted.model_copy(update={"step_seconds": step})}
+    )
+    alone = PLAIN._replace(memory_format="channels_last")
+    ways = [PLAIN, alone, HALF, HALF._replace(memory_format="channels_last")]
+    assert racing.affordable(made, ways, (4,)) == (ways, (4,))
+    assert racing.affordable(long, ways, (4,)) == ([PLAIN, HALF, ways[3]], ())
+    assert racing.short(made)
+    assert racing.short(long)
+
+
+def test_a_step_that_is_too_long_to_play_is_played_with_fewer_samples(task, at, answer):
+    plan, _ = planned(at, "--no-trial")
+    made = Plan.model_validate(plan)
+    ways = [PLAIN, HALF, *(way._replace(memory_format="channels_last") for way in (PLAIN, HALF))]
+
+    def playable(seconds):
+        step = made.predicted.step_seconds.model_copy(update={"expected": seconds})
+        said = made.predicted.model_copy(update={"step_seconds": step})
+        return replaying.playable(made.model_copy(update={"predicted": said}), ways)
+
+    assert playable(0.1) == ([PLAIN, HALF, ways[3], ways[2]], 8)
+    assert playable(4.0) == ([PLAIN, HALF, ways[3], ways[2]], 1)
+    assert playable(10.0) == ([PLAIN, HALF], 1)
+    assert playable(1000.0)[1] == 0
 
 
 def test_what_the_user_fixes_does_not_compete(task, at, answer):

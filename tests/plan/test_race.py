@@ -42,6 +42,15 @@ def test_what_is_fixed_is_kept():
     assert found.variant == HALF
 
 
+def test_those_that_promise_most_come_first_where_there_is_no_time_for_all():
+    alone, last = HALF._replace(threads=1), LAST._replace(dtype="fp32")
+    ways = [PLAIN, last, HALF, LAST, ALONE, alone]
+    assert race.foremost(ways, 4)[:2] == [PLAIN, HALF]
+    assert {*race.foremost(ways, 4)} == {PLAIN, HALF, LAST, last}
+    assert race.foremost(ways, 1) == [PLAIN]
+    assert {*race.foremost(ways, 9)} == {*ways}
+
+
 def test_nothing_agrees_with_what_is_fixed():
     assert race.winner(of(0.1, 0.06), {"precision.dtype": "fp16"}) is None
 
