@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 # For all ways to run the model together, about; and for all sizes of micro-batch.
 SECONDS = 3.0
-# Rounds that are played however long they last; what they take, in steps, as each way is played twice
-# in its turn, and evaluated; ways in them at least, of a long step and of one that is longer still.
+# Rounds that are played however long they last; what they take, in steps, as each way is played
+# twice in its turn, and evaluated; ways at least, of a long step and of one that is longer still.
 ROUNDS, PLAYED, FEWEST = 3, 8, (4, 2)
 # What a step may take of the memory that is free, by what is predicted.
 SHARE = 0.5
