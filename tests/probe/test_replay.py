@@ -164,6 +164,25 @@ def test_on_a_busy_machine_playing_ends_before_its_least_rounds(monkeypatch):
     assert torch.get_num_threads() == threads
 
 
+def test_of_several_each_is_played_after_itself(monkeypatch):
+    """Else each would make its kernels anew, which the others have pushed out."""
+    tracer, played, whole = opened(classifier(lambda: mlp(1024), 64)), [], replay.Player.round
+    many = [(program(tracer, size), 1) for size in (2, 4)]
+
+    def noted(player, *arguments):
+        played.append(player)
+        return whole(player, *arguments)
+
+    monkeypatch.setattr(replay.Player, "round", noted)
+    replay.timed(many, 1, 0.0)
+    assert len(played) == 2 * 2 * replay.LEAST_ROUNDS
+    assert played[::2] == played[1::2]
+    played.clear()
+    replay.timed(many[:1], 1, 0.0)
+    assert len(played) == 1 + replay.LEAST_ROUNDS
+    assert replay.timed([], 1, 0.0) == []
+
+
 def test_playing_draws_no_random_numbers_of_ours():
     made = program(opened(classifier(Many, 64)))
     torch.manual_seed(7)

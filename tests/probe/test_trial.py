@@ -1,5 +1,6 @@
 """A trial: real steps of a plan, in this process where what it says matters, else in its child."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import psutil
 import pytest
 import torch
 
+from autotrain.probe import race, ways
 from autotrain.probe.child import Request, setup_of, take_steps
 from autotrain.probe.steps import longest_samples
 from autotrain.probe.trial import MOST_STEPS, tried
-from autotrain.schema import Plan
+from autotrain.schema import Plan, Variant
 from autotrain.task import Task
 
 MIB = 2**20
@@ -445,3 +447,21 @@ def test_a_setup_is_the_plans(request_for):
     request = request_for(steps=1)
     trial = tried(request)
     assert {name: getattr(trial, name) for name in setup_of(request.plan)} == setup_of(request.plan)
+
+
+def test_a_race_keeps_the_kernels_of_all_its_ways(request_for, monkeypatch):
+    """A run keeps those of one step: each way would push out the others', and make its own anew."""
+    kept, step = set(), ways.step
+
+    def noted(*arguments):
+        kept.add(os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"))
+        return step(*arguments)
+
+    monkeypatch.setattr(ways, "step", noted)
+    entered = tuple(Variant(dtype, "contiguous", 1) for dtype in ("fp32", "bf16"))
+    asked = race.RaceRequest(
+        take=request_for(), variants=entered, margin=0.05, near=1.25, seconds=0.0
+    )
+    assert race.raced(asked).outcome == "ok"
+    assert kept == {str(race.KERNELS)}
+    assert "ONEDNN_PRIMITIVE_CACHE_CAPACITY" not in os.environ
