@@ -265,7 +265,7 @@ def test_where_the_model_needs_the_cores_that_load_a_wait_is_told_late():
     assert run.messages == []
     waiting(run, 0.5)
     (told,) = run.told
-    assert "no free core" in told.advice
+    assert "takes turns with the model" in told.advice
 
 
 def test_a_wait_that_costs_less_than_a_minute_is_not_worth_a_word():

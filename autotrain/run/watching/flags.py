@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from autotrain.run.cadence import Cadence
 from autotrain.run.watching.history import KEPT, History
 from autotrain.schema import CUDA_LIKE, Plan
-from autotrain.starving import IDLE, enough_workers, worth_a_word
+from autotrain.starving import IDLE, enough_workers, taking_turns, worth_a_word
 from autotrain.units import bytes_text
 
 
@@ -77,6 +77,11 @@ def _faster(plan: Plan, share: float) -> str:
     workers, wanted = plan.loader.workers, enough_workers(plan, share)
     if wanted is not None:
         return f"loader.workers = {wanted}; the plan has {workers}"
+    if taking_turns(plan):
+        return (
+            "loading takes turns with the model on the same cores: decode or resize the samples "
+            "once, beforehand; a plan refreshed with loader.workers=auto weighs a worker anew"
+        )
     return (
         f"loader.workers is {workers}, and more would find no free core: "
         "decode or resize the samples once, beforehand"
