@@ -265,18 +265,26 @@ def pace(
 
 
 def _scaled(raw: Prediction, point: Point) -> Prediction:
-    """What was predicted, times what proved true of it above the base; half of the doubt left."""
+    """What was predicted, times what proved true of it above the base; half of the doubt left.
+
+    It may be as little as was measured: what a long run comes to hold beyond that need not come.
+    """
     known, predicted = point.known(), point.predicted - point.base
-    ratio, expected = 1.0, max(raw.expected + known.expected - point.predicted, 0.0)
-    if predicted >= SMALL:
-        ratio = (known.expected - point.base) / predicted
-        expected = point.base + ratio * max(raw.expected - point.base, 0.0)
+
+    def by(measured: float) -> tuple[float, float]:
+        if predicted < SMALL:
+            return 1.0, max(raw.expected + measured - point.predicted, 0.0)
+        times = (measured - point.base) / predicted
+        return times, point.base + times * max(raw.expected - point.base, 0.0)
+
+    ratio, expected = by(known.expected)
+    least = expected if point.at_least else by(point.measured)[1]
     left = LEFT * max(ratio, 0.0)
     below, above = left * (raw.expected - raw.low), left * (raw.high - raw.expected)
     if point.at_least:  # as much as is known of the size where memory ran out
         above = max(above, (LACKED_HIGH / LACKED - 1) * max(expected - point.base, 0.0))
     return Prediction(
-        low=max(min(expected - below, (1 - BELOW) * expected - APART), 0.0),
+        low=max(min(expected - below, (1 - BELOW) * least - APART), 0.0),
         expected=expected,
         high=max(expected + above, (1 + ABOVE) * expected + APART),
     )

@@ -151,12 +151,7 @@ class Sizing:
             return self._device_peak(setup, workers)
         own = self._corrected("device_peak_bytes", setup, self._device_peak)
         more = self._device_peak(setup, workers)
-        found = correction.moved(own, self._device_peak(setup), more)
-        if self.device.kind != "cpu" or workers is None:
-            return found
-        # What the dataset keeps may lie in holes that steps leave.
-        kept = keeping.counted_bytes(self.model, workers, self.get("memory.budget_bytes"))
-        return found.model_copy(update={"low": max(found.low - kept, own.low)})
+        return correction.moved(own, self._device_peak(setup), more)
 
     def _device_peak(self, setup: memory.Setup, workers: int | None = None) -> Prediction:
         """With so many workers and what they keep; None: of the steps alone."""

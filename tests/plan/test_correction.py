@@ -54,6 +54,16 @@ def test_an_untried_size_is_less_certain_than_a_tried_one_and_more_than_before()
     assert width(tried) < width(near) < width(alone)
 
 
+def test_what_only_a_long_run_comes_to_hold_is_no_part_of_the_least():
+    """At a size that was not tried as at one that was."""
+    grown = {"more": (0.1 * GIB, 0.4 * GIB)}
+    for micro in (32, 48):
+        plain = corrected(raw(micro), micro, [point(32, 1.0 * GIB)])
+        long = corrected(raw(micro), micro, [point(32, 1.0 * GIB, **grown)])
+        assert long.low <= plain.expected - 8 * MIB
+        assert long.expected >= plain.expected + 0.1 * GIB
+
+
 def test_the_nearest_size_counts_and_one_that_accumulates_alike_before_others():
     a, b, c = point(8, 1 * GIB), point(64, 2 * GIB), point(12, 1 * GIB, holds=1)
     assert correction.nearest([a, b, c], 16) == a
