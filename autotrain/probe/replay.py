@@ -65,17 +65,14 @@ def timed(programs: Sequence[tuple[Program, int]], accum_steps: int, seconds: fl
             asking = measure_asking()
             players = [Player(program) for program, _ in programs]
             rounds: list[list[Taken]] = [[] for _ in programs]
-            if len(players) == 1:  # who plays alone warms up once
-                torch.set_num_threads(programs[0][1])
-                players[0].round(accum_steps, asking)
             for number in range(1, 1 + MOST_ROUNDS):
                 for at in range(len(players))[:: -1 if number % 2 else 1]:
                     if number <= LEAST_ROUNDS and time.perf_counter() > begun + LONGEST:
                         raise TimeoutError(f"a few rounds of it take over {LONGEST:.0f} s now")
                     torch.set_num_threads(programs[at][1])
-                    for _ in range(2 if several else 1):
-                        taken = players[at].round(accum_steps, asking)
-                    rounds[at].append(taken)
+                    if several or number == 1:
+                        players[at].round(accum_steps, asking)  # warms up
+                    rounds[at].append(players[at].round(accum_steps, asking))
                 if number >= LEAST_ROUNDS and time.perf_counter() > begun + seconds:
                     break
         return [_middle(found) for found in rounds]
