@@ -13,6 +13,7 @@ import psutil
 
 from autotrain.commands.present import Present
 from autotrain.events import Evaluated, Event, Saved, Started, Step, Stopped
+from autotrain.plan import batch
 from autotrain.plan.planner import machine_digest
 from autotrain.schema import CUDA_LIKE, HardwareProfile, Plan, Trial
 
@@ -152,7 +153,7 @@ def _micro_batches(watch: Watch) -> float:
     plan = watch.plan
     total, samples = plan.batch.global_batch, plan.inputs.train_samples
     if not plan.batch.buckets:
-        return plan.batch.accum_steps * min((samples or total) / total, 1.0)
+        return batch.filled(plan.batch.accum_steps, total, samples or total)
     mean = statistics.fmean(size for _, size in plan.batch.buckets)
     return max(total / mean, 1.0)
 

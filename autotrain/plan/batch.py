@@ -52,6 +52,11 @@ def cut(share: int, fit: int) -> tuple[int, int]:
     return math.ceil(share / steps), steps
 
 
+def filled(accum_steps: int, global_batch: int, samples: int) -> float:
+    """Micro-batches of a step, as far as there are samples for them."""
+    return accum_steps * min(samples / global_batch, 1.0)
+
+
 def exact_cut(share: int, fit: int) -> int:
     """The largest divisor of `share` up to `fit`: a micro_batch that meets it exactly."""
     return next(size for size in range(min(fit, share), 0, -1) if share % size == 0)

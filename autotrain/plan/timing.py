@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, orders, ram, runs
+from autotrain.plan.batch import filled
 from autotrain.schema import Device, Prediction
 
 if TYPE_CHECKING:
@@ -63,8 +64,10 @@ class Timing(NamedTuple):
         """Micro-batches of a step, as far as samples go: on average, where buckets decide."""
         sizing = self.sizing
         made = sum(piece.batches for piece in sizing.pieces())
-        held = min(sizing.train_count / sizing.get("batch.global_batch"), 1.0)
-        return made / sizing.steps_per_epoch() if made else held * sizing.count("batch.accum_steps")
+        if made:
+            return made / sizing.steps_per_epoch()
+        cut = sizing.count("batch.accum_steps"), sizing.count("batch.global_batch")
+        return filled(*cut, sizing.train_count)
 
     def micro_samples(self) -> float:
         """Samples of one micro-batch: on average, where buckets decide."""
