@@ -6,7 +6,7 @@ threads up. A core of its own costs the model that one core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -69,11 +69,31 @@ def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     if now.fed <= (1 + SURE) * now.model:  # loading is hidden as it is
         return None
     raced, computed = _raced(ledger, sizing), cache(time.computed_seconds)
-    best = min((_fewer(work, raced, computed, whole, n) for n in _numbers(whole)), default=now)
-    if best.worth >= now.worth:
+    for slower in _slower_devices(work):
+        plain = _way(slower, whole, (1.0, 1.0))
+        ways = (_fewer(slower, raced, computed, whole, n) for n in _numbers(whole))
+        found = min(ways, default=plain)
+        best = _fewer(work, raced, computed, whole, found.threads)
+        if found.worth < plain.worth and best.fed < now.fed:
+            break
+    else:
         return None
     _record(ledger, best, now)
     return best.workers
+
+
+def _slower_devices(work: _Work) -> Iterator[_Work]:
+    """The same on this device, and on those so much slower that hiding the loading is worth most:
+    in products alone, or in all.
+
+    What is chosen there stays chosen as long as it is the faster: a gain has to be so and so large,
+    and would fall below that where little is left to gain.
+    """
+    yield work
+    times = work.loading.seconds / work.model
+    if times > 1:
+        yield work._replace(model=times * work.model)
+        yield work._replace(model=times * work.model, update=times * work.update)
 
 
 def _numbers(whole: int) -> list[int]:

@@ -26,6 +26,8 @@ IN_STEP = 1.15
 
 # A forward pass without gradients, as a share of forward and backward: one product of three.
 FORWARD_SHARE = 1 / 3
+# What a device multiplies while it moves one byte: 6 to 106 in fp32 of those in `profiles/`.
+FLOPS_A_BYTE = 16.0
 # What the loop costs whatever the model, measured on 2 cores with a one-layer model:
 # seeding and collating one sample where no worker does it; one step's bookkeeping; the first
 # steps of a run, which warm kernels and caches up.
@@ -69,10 +71,10 @@ def micro_batch_seconds(
     known = pricing.prices(device.rates.timings)
     seen = [(r.micro_batch, r.seconds / r.priced) for r in replays(model, dtype, threads)]
 
-    def priced(trace: StepTrace) -> float:
-        return known.seconds(trace.work, threads)
+    def priced(trace: StepTrace, times: float) -> float:
+        return known.seconds(trace.work, threads, times)
 
-    return _pace(seen, micro_batch) * affine(model.at(dtype), priced, micro_batch)
+    return _pace(seen, micro_batch) * _at(model.at(dtype), priced, micro_batch)
 
 
 def forward_seconds(
@@ -87,10 +89,47 @@ def forward_seconds(
         for r in replays(model, dtype, threads)
     ]
 
-    def priced(trace: StepTrace) -> float:
-        return known.seconds(trace.evaluate_work, threads)
+    def priced(trace: StepTrace, times: float) -> float:
+        return known.seconds(trace.evaluate_work, threads, times)
 
-    return _pace(seen, micro_batch) * affine(model.at(dtype), priced, micro_batch)
+    return _pace(seen, micro_batch) * _at(model.at(dtype), priced, micro_batch)
+
+
+def _at(
+    traces: tuple[StepTrace, ...], priced: Callable[[StepTrace, float], float], micro_batch: int
+) -> float:
+    """Seconds at any micro_batch: on the line between traced sizes; beyond them the nearest one's,
+    where each operator has as many times as much to do as the step computes or moves more.
+
+    A line through the seconds of two sizes would not do beyond: of products twice as fast the one
+    size may gain more than the other, and what lies before or behind both would take longer.
+    """
+    line = sorted(traces, key=lambda t: t.micro_batch)
+    if line[0].micro_batch <= micro_batch <= line[-1].micro_batch:
+        return affine(traces, lambda t: priced(t, 1.0), micro_batch)
+    end = line[0] if micro_batch < line[0].micro_batch else line[-1]
+    times = [min(micro_batch / end.micro_batch, 1.0)]
+    for each in (_products, _moved):
+        times += [affine(traces, each, micro_batch) / each(end)] if each(end) else []
+    return priced(end, max(times))
+
+
+def amount(model: ModelProfile, micro_batch: int, dtype: Dtype) -> float:
+    """How much a step has to do, whatever the device: the bytes that it moves and, as bytes moved
+    meanwhile, its products."""
+
+    def read(trace: StepTrace) -> float:
+        return _moved(trace) + _products(trace) / FLOPS_A_BYTE
+
+    return affine(model.at(dtype), read, micro_batch)
+
+
+def _products(trace: StepTrace) -> float:
+    return trace.matmul_flops + trace.convolution_flops
+
+
+def _moved(trace: StepTrace) -> float:
+    return trace.moved_bytes
 
 
 def replays(model: ModelProfile, dtype: Dtype, threads: int) -> list[Replay]:

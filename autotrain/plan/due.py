@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from autotrain.plan import cadence
+from autotrain.plan import cadence, learning
 from autotrain.plan.cadence import Pace
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
@@ -133,6 +133,12 @@ def run_seconds(ledger: Ledger, times: Times, epochs: int) -> Prediction:
         cadence.occasions(epochs, times.per_epoch, *saves),
         times.save,
     )
+
+
+def expected_seconds(ledger: Ledger, sizing: Sizing) -> float:
+    """Of the whole run, as it is decided so far, with the epochs that are given or usual."""
+    epochs = ledger.fixed("train.epochs") or learning.default_epochs(sizing.steps_per_epoch())
+    return run_seconds(ledger, Times.of(sizing), epochs).expected
 
 
 def _steps_too(

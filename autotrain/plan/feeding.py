@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from autotrain.plan import apart, compute, due, keeping, learning, ram
-from autotrain.plan.due import Times
+from autotrain.plan import apart, compute, due, keeping, ram, staying
 from autotrain.plan.ledger import Ledger
+from autotrain.plan.race import THREADS
 from autotrain.plan.sizing import Sizing
-from autotrain.schema import CUDA_LIKE
+from autotrain.schema import CUDA_LIKE, Reason
 from autotrain.units import bytes_text, mean_text, seconds_text
-
-# Samples stay in memory where they take no more than this share of what is free, where loading
-# takes more than that share of the model's time, and reading one more than a copy of it.
-KEPT_SHARE, KEPT_FROM, KEPT_SECONDS = 0.2, 0.05, 50e-6
 
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, on which cores, and how they start."""
     most = _workers(ledger, sizing)
-    _keep(ledger, sizing)
+    staying.decide(ledger, sizing)
     _once(ledger, sizing)
+    together = _Fed.of(ledger, sizing)
     given = ledger.fixed("loader.workers")
     able = range(most + 1) if given is None else range(given, given + 1)
     read_again = ledger.value("loader.keep") is None
     many = apart.decide(ledger, sizing, able) if read_again else None
     if many is not None:
         _workers(ledger, sizing, many)
-        _keep(ledger, sizing)
+        staying.decide(ledger, sizing)
+    _whole_run(ledger, sizing, together)
     ledger.settle(
         "loader.prefetch",
         2,
@@ -82,10 +81,10 @@ def _once(ledger: Ledger, sizing: Sizing) -> None:
     if chosen["keep"] is not None:
         return
     chosen["workers"] = 0
-    _keep(ledger, sizing)
-    if chosen["keep"] is None or _gain(ledger, sizing, chosen["keep"], workers) <= 0:
+    staying.decide(ledger, sizing)
+    if chosen["keep"] is None or staying.gain(ledger, sizing, chosen["keep"], workers) <= 0:
         chosen["workers"] = workers
-        _keep(ledger, sizing)
+        staying.decide(ledger, sizing)
         return
     ledger.settle(
         "loader.workers",
@@ -93,6 +92,56 @@ def _once(ledger: Ledger, sizing: Sizing) -> None:
         formula="samples are the same at each reading and stay in memory (loader.keep): read once, "
         f"the run is shorter than with {workers} workers that read them each time",
         source="samples timed on the machine that planned; two of them read again",
+        kind="measured",
+    )
+
+
+class _Fed(NamedTuple):
+    """What was decided, with its reasons, and the seconds of a whole run so."""
+
+    loader: tuple[dict[str, Any], dict[str, Reason]]
+    threads: tuple[Any, Reason]
+    seconds: float
+
+    @classmethod
+    def of(cls, ledger: Ledger, sizing: Sizing) -> _Fed:
+        loader = dict(ledger.values["loader"]), dict(ledger.because["loader"])
+        threads = ledger.value(THREADS), ledger.because["device"]["threads"]
+        return cls(loader, threads, due.expected_seconds(ledger, sizing))
+
+    def restore(self, ledger: Ledger) -> None:
+        for all_of, own in zip((ledger.values, ledger.because), self.loader, strict=True):
+            all_of["loader"] = dict(own)
+        ledger.record(THREADS, *self.threads)
+
+
+def _whole_run(ledger: Ledger, sizing: Sizing, together: _Fed) -> None:
+    """Not what makes a step shorter and the whole run longer: workers hand over each batch of an
+    evaluation too, which may take longer than the model's time for it, on fewer threads as well.
+
+    `together`: where the model has all the threads.
+    """
+    chosen = together
+    if ledger.value(THREADS) != together.threads[0]:
+        chosen = min(_Fed.of(ledger, sizing), together, key=lambda fed: fed.seconds)
+        chosen.restore(ledger)
+    workers = ledger.value("loader.workers")
+    if not workers or ledger.fixed("loader.workers") is not None:
+        return
+    ledger.record(THREADS, *together.threads)
+    ledger.values["loader"]["workers"] = 0
+    staying.decide(ledger, sizing)
+    alone = due.expected_seconds(ledger, sizing)
+    if alone >= chosen.seconds:
+        chosen.restore(ledger)
+        return
+    many = "one worker" if workers == 1 else f"{workers} workers"
+    ledger.settle(
+        "loader.workers",
+        0,
+        formula=f"the run takes {seconds_text(alone)}, and {seconds_text(chosen.seconds)} with "
+        f"{many}: its steps would be shorter, and its evaluations longer, for handing batches over",
+        source="samples timed on the machine that planned",
         kind="measured",
     )
 
@@ -129,98 +178,6 @@ def _feeding(sizing: Sizing, fed: Callable[[int], float], workers: int, wanted: 
 def _together(fed: Callable[[int], float], workers: int) -> str:
     many = "one worker" if workers == 1 else f"{workers} workers"
     return f"both take {seconds_text(fed(0))}, and {seconds_text(fed(workers))} with {many}"
-
-
-def _keep(ledger: Ledger, sizing: Sizing) -> None:
-    """Decide whether samples stay in memory: where reading them is felt and there is room."""
-    size, model = sizing.sample_bytes(), sizing.time.micro_seconds()
-    loading, workers = sizing.time.loading_seconds(), sizing.time.workers()
-    each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
-    # On a CPU a worker that hides the reading takes its core from the model.
-    on_cpu = sizing.device.kind == "cpu"
-    felt = loading if on_cpu else sizing.time.fed_seconds(model) - model
-    part = f"under {KEPT_FROM:.0%} of the model's time"
-    quick = f"reading a sample takes {seconds_text(max(each, 0.0))}, no more than a copy would"
-    (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
-    # That core is in no prediction; workers that were asked for have theirs anyhow.
-    seen = not on_cpu or ledger.fixed("loader.workers") is not None
-    there = {
-        "they do not stack, or two readings of one differ": not sizing.model.stacks,
-        f"reading them is felt for {part} ({_part(felt, model)})": felt <= KEPT_FROM * model,
-        f"{bytes_text(size)} of samples are more than {of_room}": size > room,
-        "reading all of them first takes as long as it saves": seen
-        and _gain(ledger, sizing, "device", workers) <= 0,
-    }
-    here = {
-        f"loading takes {part} ({_part(loading, model)})": loading <= KEPT_FROM * model,
-        quick: each <= KEPT_SECONDS,
-        f"each of {workers} workers would keep its own": workers > 1,
-        f"{bytes_text(size)} of samples are more than {of_ram}": size > ram,
-    }
-    if not any(there.values()):
-        value = "device"
-        said = (
-            f"{bytes_text(size)} of samples, which stack and read alike twice, are within "
-            f"{of_room}; reading them again would be felt for {_part(felt, model)} of the model's"
-        )
-    elif not any(here.values()):
-        value = "ram"
-        said = (
-            f"{bytes_text(size)} of samples are within {of_ram}; loading them again would take "
-            f"{_part(loading, model)} of the model's; not stacked on the device: {_so(there)}"
-        )
-    else:
-        value = None
-        said = f"they are read each time: {_so(here)}; not stacked on the device: {_so(there)}"
-    ledger.settle(
-        "loader.keep",
-        value,
-        formula=said,
-        source="our choice; a run keeps only what two readings gave alike without random numbers",
-        would_change="--set loader.keep=ram, device or off",
-    )
-
-
-def _gain(ledger: Ledger, sizing: Sizing, keep: str, workers: int) -> float:
-    """Seconds of the whole run that keeping samples saves, with the workers in force, over so many
-    that read them each time; negative: costs."""
-    chosen = ledger.values["loader"]
-    epochs = ledger.fixed("train.epochs") or learning.default_epochs(sizing.steps_per_epoch())
-    before, took = {key: chosen.get(key) for key in ("keep", "workers")}, list[float]()
-    for tried in ({"keep": None, "workers": workers}, before | {"keep": keep}):
-        chosen.update(tried)
-        took.append(due.run_seconds(ledger, Times.of(sizing), epochs).expected)
-    chosen.update(before)
-    return took[0] - took[1]
-
-
-def _part(seconds: float, model: float) -> str:
-    return f"{seconds_text(seconds)} to {seconds_text(model)}"
-
-
-def _so(reasons: dict[str, bool]) -> str:
-    return "; ".join(why for why, so in reasons.items() if so)
-
-
-def _room_in_ram(sizing: Sizing) -> tuple[float, str]:
-    """Bytes that samples may take there, and what that is."""
-    room = KEPT_SHARE * sizing.hardware.ram_available_bytes
-    if sizing.device.kind != "cpu":
-        left = max(ram.room(sizing, sizing.time.workers()), 0.0)
-        if left < room:
-            return left, f"{bytes_text(left)} of RAM that the run leaves"
-        return room, f"a fifth of the free RAM, {bytes_text(room)}"
-    # There they count in the peak that is predicted, and not every set can be kept.
-    room = min(room, 0.1 * sizing.device_peak(sizing.planned(), 0).expected)
-    return room, f"{bytes_text(room)}, what the predicted peak does not notice"
-
-
-def _room_on_device(sizing: Sizing) -> tuple[float, str]:
-    """Bytes that samples may take there, and what that is."""
-    if sizing.device.kind == "cpu":
-        return _room_in_ram(sizing)
-    room = sizing.budget() - sizing.device_peak(sizing.planned(), 0).high
-    return room, f"{bytes_text(max(room, 0.0))}, what the step leaves of the budget"
 
 
 def _allowed_workers(sizing: Sizing, most: int) -> int:

@@ -93,22 +93,29 @@ def edges(lengths: LengthProfile, most: int, waste: float) -> tuple[float, ...]:
     return tuple(ends[j] for j in chosen[1])
 
 
-def along(known: Mapping[float, float], length: float) -> float:
-    """What takes so long at the `known` lengths, at another: on the parabola through the three
-    nearest, exact where it grows with the length and its square. Between two of them, no more and
-    no less than at both; below the shortest, no less than in proportion.
+def along(known: Mapping[float, float], done: Mapping[float, float], length: float) -> float:
+    """What takes so long at the `known` lengths, at another, by how much is `done` at each.
+
+    That lies on the parabola through the three nearest: exact where it grows with the length and
+    its square. Between two of them the time goes from the one's to the other's as that does; beyond
+    it is as many times the nearest one's, below the shortest no less than in proportion. So it
+    never falls where a known one rises.
     """
-    near = sorted(known, key=lambda each: abs(each - length))[:3]
-    value = math.fsum(
-        known[one] * math.prod((length - other) / (one - other) for other in near if other != one)
+    near = sorted(done, key=lambda each: abs(each - length))[:3]
+    amount = math.fsum(
+        done[one] * math.prod((length - other) / (one - other) for other in near if other != one)
         for one in near
     )
     below = max((each for each in known if each <= length), default=None)
     above = min((each for each in known if each >= length), default=None)
-    if above is None:
-        return max(value, known[max(known)])
-    low = known[above] * length / above if below is None else known[below]
-    return min(max(value, min(low, known[above])), max(low, known[above]))
+    if below is None or above is None:
+        end = min(known) if below is None else max(known)
+        times = amount / done[end] if done[end] else 1.0
+        least, most = (length / end, 1.0) if below is None else (1.0, math.inf)
+        return known[end] * min(max(times, least), most)
+    more = done[above] - done[below]
+    share = min(max((amount - done[below]) / more, 0.0), 1.0) if more else 0.0
+    return known[below] + share * (known[above] - known[below])
 
 
 def _running(points: tuple[float, ...], ends: list[float]) -> tuple[list[float], list[int]]:

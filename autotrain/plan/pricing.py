@@ -66,25 +66,28 @@ class Prices:
         """Of the numbers of threads that were timed, the nearest to so many."""
         return min(self.threads, key=lambda many: abs(many - threads))
 
-    def seconds(self, work: Sequence[Work], threads: int) -> float:
-        """All the work, one operator after the other, on so many threads."""
+    def seconds(self, work: Sequence[Work], threads: int, times: float = 1.0) -> float:
+        """All the work, one operator after the other, on so many threads.
+
+        `times`: as if each operator had so many times as much to do.
+        """
         if threads in self.threads:
-            return self._seconds(work, threads)
+            return self._seconds(work, threads, times)
         least, most = self.threads[0], self.threads[-1]
-        slow = self._seconds(work, least)
+        slow = self._seconds(work, least, times)
         if least == most:
             asked = self._overhead(work, least)
             return asked + (slow - asked) * math.pow(least / threads, SCALING)
         # What runs side by side shrinks with the threads, the rest stays.
-        fast = self._seconds(work, most)
+        fast = self._seconds(work, most, times)
         shared = (slow - fast) / (1 / least - 1 / most)
         taken = slow - shared / least + shared / threads
         # Those timed may have had more caches too, and gained more than threads alone give.
         return max(taken, fast * min(most / threads, 1.0))
 
-    def _seconds(self, work: Sequence[Work], threads: int) -> float:
+    def _seconds(self, work: Sequence[Work], threads: int, times: float) -> float:
         own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)
-        return math.fsum(own) + self._overhead(work, threads)
+        return times * math.fsum(own) + self._overhead(work, threads)
 
     def _overhead(self, work: Sequence[Work], threads: int) -> float:
         return self.overhead(threads) * math.fsum(e.calls for e in work)

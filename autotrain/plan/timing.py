@@ -189,11 +189,13 @@ class Timing(NamedTuple):
     def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
         """At any length: memory lies on straight lines, which are never below the truth, and time
         on curves, which are near it."""
-        known = lengths.traced_lengths(self.sizing.model, setup.dtype)
+        sizing, micro, dtype = self.sizing, setup.micro_batch, setup.dtype
+        known = lengths.traced_lengths(sizing.model, dtype)
         if len(known) < 2 or not 0 < setup.length < known[-1]:
             return self._at_traced(setup, seconds)
         seen = {each: self._at_traced(setup._replace(length=each), seconds) for each in known}
-        return lengths.along(seen, setup.length)
+        done = {each: compute.amount(sizing.at_length(each), micro, dtype) for each in known}
+        return lengths.along(seen, done, setup.length)
 
     def _at_traced(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
         model, threads = self.sizing.at_length(setup.length), self.sizing.threads()

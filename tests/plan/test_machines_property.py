@@ -102,6 +102,19 @@ def only_whole(plan: Plan, triple: Triple) -> bool:
 
 
 @settings(max_examples=QUICK)
+@given(triples())
+def test_workers_are_not_chosen_where_the_run_would_be_shorter_without(triple):
+    """Its evaluations too: where these are long, what hands their batches over may cost more."""
+    plan = attempt(triple)
+    if plan is None or not plan.loader.workers or "loader.workers" in triple.goal.user:
+        return
+    alone = attempt(triple, loader__workers=0)
+    assert alone is not None
+    longest = alone.predicted.run_seconds.expected * ROUNDING
+    assert plan.predicted.run_seconds.expected <= longest
+
+
+@settings(max_examples=QUICK)
 @given(triples(), st.floats(1, 2) | st.floats(1, 30))
 def test_a_plan_fits_and_more_memory_or_speed_is_never_worse(triple, times):
     holds(triple, times)

@@ -55,15 +55,29 @@ def test_seconds_that_grow_with_a_length_and_its_square_are_met(at, fixed, each,
         return fixed + each * length + square * length**2
 
     length = min(at) + where * (max(at) - min(at))
-    found = lengths.along({known: seconds(known) for known in at}, length)
+    known = {each: seconds(each) for each in at}
+    found = lengths.along(known, known, length)
     assert found == pytest.approx(seconds(length), rel=1e-6, abs=1e-9)
 
 
 def test_between_two_lengths_it_takes_no_less_and_no_more_than_at_both():
     known = {100.0: 1.0, 200.0: 1.1, 300.0: 9.0}
-    assert 1.0 <= lengths.along(known, 150.0) <= 1.1
-    assert lengths.along(known, 50.0) >= 0.5
-    assert lengths.along(known, 50.0) <= 1.0
-    assert lengths.along(known, 200.0) == pytest.approx(1.1)
-    assert lengths.along(known, 400.0) >= 9.0
-    assert lengths.along({100.0: 1.0, 300.0: 3.0}, 200.0) == pytest.approx(2.0)
+    assert 1.0 <= lengths.along(known, known, 150.0) <= 1.1
+    assert lengths.along(known, known, 50.0) >= 0.5
+    assert lengths.along(known, known, 50.0) <= 1.0
+    assert lengths.along(known, known, 200.0) == pytest.approx(1.1)
+    assert lengths.along(known, known, 400.0) >= 9.0
+    line = {100.0: 1.0, 300.0: 3.0}
+    assert lengths.along(line, line, 200.0) == pytest.approx(2.0)
+
+
+@given(
+    st.dictionaries(st.integers(1, 3000), st.floats(0, 1e9), min_size=2, max_size=6),
+    st.floats(0, 4000), st.data(),
+)  # fmt: skip
+def test_what_takes_less_at_a_known_length_takes_no_more_at_any(done, length, data):
+    """Products that get faster shorten a step where they fill it, and another's moved bytes do not:
+    a parabola through the seconds themselves would bend up between."""
+    slow = {each: data.draw(st.floats(0, 1e3)) for each in done}
+    fast = {each: data.draw(st.floats(0, seconds)) for each, seconds in slow.items()}
+    assert lengths.along(fast, done, length) <= lengths.along(slow, done, length) * (1 + 1e-9)

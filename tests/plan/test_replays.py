@@ -22,6 +22,17 @@ def device(threads=2):
     return made.model_copy(update={"rates": rates})
 
 
+def timing(**seconds):
+    """A device on which a megabyte of each kind of operator takes so long."""
+    rows = tuple(Timing(kind, "fp32", 2, 0, 1e6, (), each) for kind, each in seconds.items())
+    made = cpu()
+    return made.model_copy(update={"rates": made.rates.model_copy(update={"timings": rows})})
+
+
+def moving(kind, size):
+    return Work(kind, "fp32", 1, 0.0, size)
+
+
 def worked(*replays, dtype="fp32"):
     """A model whose step works through as many bytes as it has samples."""
     made = model(dtypes=(dtype,))
@@ -93,3 +104,25 @@ def test_tf32_is_timed_as_fp32_is():
 def test_any_two_replays_give_a_finite_time(micro, one, other):
     of = worked(replay(2, seconds=one), replay(8, seconds=other))
     assert 0 < seconds(of, micro) < math.inf
+
+
+AMOUNTS = st.tuples(st.floats(1e3, 1e9), st.floats(1e3, 1e9))
+
+
+@given(st.integers(1, 64), AMOUNTS, AMOUNTS, st.floats(1, 100))
+def test_what_one_kind_gains_lengthens_a_step_of_no_size(micro, small, large, times):
+    """Beyond the traced sizes too: a line through their seconds would rise where one gains more."""
+    amounts = {2: small, 8: large}
+    made = worked()
+    traces = [
+        t.model_copy(
+            update={"work": tuple(map(moving, ("softmax", "copy"), amounts[t.micro_batch]))}
+        )
+        for t in made.traces
+    ]
+    of = made.model_copy(update={"traces": tuple(traces)})
+    taken = [
+        compute.micro_batch_seconds(of, timing(softmax=1e-4 / each, copy=1e-4), micro, "fp32", 2)
+        for each in (1.0, times)
+    ]
+    assert taken[1] <= taken[0] * (1 + 1e-9)

@@ -153,8 +153,8 @@ def test_a_quick_run_saves_every_fifth_of_its_epochs():
     [
         (20_000, 10, 50, ": after each epoch, which adds 1.7%"),
         (1_000, 10, 50, ": every 3 epochs, which adds 7.4%; after each one would add over 10%"),
-        (1_000, 100_000, 50, ": every 5 epochs, which adds 1098%; a run is to have 10, or one"),
-        (1_000, 100_000, 5, ": after each epoch, which adds 5488%; a run is to have 10, or one"),
+        (1_000, 100_000, 50, ": every 5 epochs, which adds 601%; a run is to have 10, or one"),
+        (1_000, 100_000, 5, ": after each epoch, which adds 3004%; a run is to have 10, or one"),
         (300_000, 10, 5, "more often than once an epoch, so that 5 epochs have 10 or so"),
         (16_000_000, 10, 5, "more often than once an epoch, so that no hour passes without"),
     ],
