@@ -15,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from autotrain.bench.spread import known
-from autotrain.plan import compute
+from autotrain.plan import compute, overlap
 from autotrain.probe.child import Request
 from autotrain.probe.limits import usable_cores
 from autotrain.probe.turns import Taken, Took, Turn, Turns
@@ -45,9 +45,9 @@ def step_seconds(taken: Taken, way: Way, plan: Plan, parts: int) -> float:
     fed, loader = taken.micro, plan.loader
     if loader.keep != "device":
         threads = way.variant.threads if plan.device.kind == "cpu" else 0
-        fed = compute.fed_seconds(
+        fed = overlap.fed_seconds(
             taken.micro,
-            compute.Loading(taken.load),
+            overlap.Loading(taken.load),
             loader.workers,
             cores=usable_cores(),
             threads=threads,

@@ -71,18 +71,18 @@ def played(case: Case, made: Decision) -> tuple[Case, Decision]:
     race = Race.model_validate({**about, "rounds": ROUNDS, "runs": runs})
     sizes = races.cuts(made.plan, made.model, fixed) if whole == batch.micro_batch else ()
     able = leaders(race.runs, race.accum_steps, races.MARGIN, races.LEADERS)
-    parts = _held(case, made.plan, device, [(way, size) for way in able for size in sizes])
+    smaller = [(way, size) for way in able for size in sizes]
+    parts = _held(case, made.plan, device, [(able[0], whole), *smaller]) if smaller else {}
     taken = quiet.disturbed()
     if taken is not None:
         print(disturbed(taken), file=sys.stderr)
         return case, made
-    tried = {(able[0], whole): held[able[0], whole], **parts}
-    cuts = tuple(RacedCut(way, n, whole / n * of.seconds) for (way, n), of in tried.items())
+    cuts = tuple(RacedCut(way, n, whole / n * of.seconds) for (way, n), of in parts.items())
     race = race.model_copy(update={"cuts": cuts, "seconds": monotonic() - begun})
     race = kernels.charged(race, made.model, len(made.plan.batch.buckets or ()))
     if len(race.runs) > 1:
         print(told(race), file=sys.stderr)
-    case = case.raced(race, (*held.values(), *parts.values()))
+    case = case.raced(race, tuple((held | parts).values()))
     return case, case.decide()
 
 

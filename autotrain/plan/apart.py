@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
-from autotrain.plan import compute
+from autotrain.plan import overlap
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.race import DTYPE, FORMAT, THREADS
 from autotrain.plan.sizing import Sizing
@@ -29,7 +29,7 @@ class _Work(NamedTuple):
 
     model: float
     update: float
-    loading: compute.Loading
+    loading: overlap.Loading
     cores: int
     workers: range
 
@@ -139,12 +139,12 @@ def _way(work: _Work, threads: int, slower: _Slower, doubt: float = 0.0) -> _Way
     micro, update = slower[0] * work.model, slower[1] * work.update
 
     def fed(many: int, doubt: float) -> float:
-        model = compute.fed_seconds(
+        model = overlap.fed_seconds(
             doubt * micro, work.loading, many, cores=work.cores, threads=threads
         )
         return model + doubt * update
 
-    worth, many = min((compute.worth(fed(n, 1 + doubt), n, work.model), n) for n in work.workers)
+    worth, many = min((overlap.worth(fed(n, 1 + doubt), n, work.model), n) for n in work.workers)
     return _Way(worth, threads, many, fed(many, 1.0), micro + update)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import NamedTuple
 
 from autotrain.plan import pricing
 from autotrain.plan.memory import affine
@@ -28,28 +27,10 @@ IN_STEP = 1.15
 FORWARD_SHARE = 1 / 3
 # What a device multiplies while it moves one byte: 6 to 106 in fp32 of those in `profiles/`.
 FLOPS_A_BYTE = 16.0
-# What the loop costs whatever the model, measured on 2 cores with a one-layer model:
-# seeding and collating one sample where no worker does it; one step's bookkeeping; the first
-# steps of a run, which warm kernels and caches up.
-SAMPLE_SECONDS = 20e-6
+# What the loop costs whatever the model, measured on 2 cores with a one-layer model: one step's
+# bookkeeping; the first steps of a run, which warm kernels and caches up.
 LOOP_SECONDS = 0.2e-3
-# A copy of a sample that is kept in memory: 3 us of 64 numbers, 57 of a picture of 3 x 224 x 224.
-COPY_SECONDS = 20e-6
 START_SECONDS = 1.0
-# Handing a batch over from another process takes about this long, whatever is in it: a step of
-# the starter took 3.7 ms with a worker and 1.2 ms without (docs/measurements/2026-11-20-cpu.md).
-HANDOVER_SECONDS = 4e-3
-# Of the model's time, what workers on its cores cost at most: between 0.5 and 1.0 was measured.
-LATE = 0.75
-# A worker takes memory and a process's start: it has to gain so much of the model's time, and each
-# one more has to. (A share of the whole time would be met on a slow device and not on a faster one,
-# which would then take longer.)
-GAIN, GAIN_EACH = 0.04, 0.01
-# Where loading waits for a disk, more workers than cores do so side by side, so many for each core.
-WAITING_WORKERS = 4
-# Loading that computes takes up to so many times as long in a run as while planning.
-BUSY_MACHINE = 1.5
-
 
 # Rates of a whole CPU shrink with so much of the cores' share: fewer cores run at a higher clock,
 # and a quarter of them takes half of what memory brings.
@@ -212,60 +193,6 @@ def optimizer_seconds(model: ModelProfile, device: Device, state_bytes: int) -> 
     return touched / (EFFICIENCY[device.rates.source] * device.rates.bandwidth)
 
 
-class Loading(NamedTuple):
-    """Seconds of loading one micro-batch in one process; no core computes while it is `waiting`."""
-
-    seconds: float
-    waiting: float = 0.0
-
-    @property
-    def waits(self) -> bool:
-        """Whether that is worth a word."""
-        return self.waiting > 0.1 * self.seconds
-
-
-def loading_seconds(sample_seconds: float, micro_batch: float) -> float:
-    """Loading one micro-batch in one process: each sample's own time, seeding and collating."""
-    return micro_batch * (sample_seconds + SAMPLE_SECONDS)
-
-
-def fed_seconds(
-    model_seconds: float,
-    loading: Loading,
-    workers: int,
-    *,
-    cores: float = math.inf,
-    threads: int = 0,
-) -> float:
-    """One micro-batch with its loading: after one another, or side by side with workers.
-
-    Of more workers than cores some wait, unless loading itself waits. Where the model computes on
-    `threads` of the same cores, a thread that shares its core with a worker is late, and all others
-    wait for it; several are late at different times, which costs LATE of the model's time at most.
-    The worker is late too, by half of what it computes meanwhile.
-    """
-    if workers == 0:
-        return model_seconds + loading.seconds
-    computing = loading.seconds - loading.waiting
-    share = computing / loading.seconds if loading.seconds else 0.0
-    busy, free = (min(workers, _served(on, share)) for on in (cores, cores - threads))
-    delivered = max(loading.seconds, HANDOVER_SECONDS)
-    late = min(computing, computing / min(busy, cores) + LATE * model_seconds)
-    held_up = max(loading.seconds + min(computing, model_seconds) / 2, HANDOVER_SECONDS)
-    shared = max(model_seconds + late, held_up / busy)
-    if free < 1:
-        return shared
-    apart = max(model_seconds, delivered / free)
-    return apart if free == busy else min(apart, shared)
-
-
-def _served(cores: float, share: float) -> float:
-    """How many that compute for a share of their time so many cores serve without delay."""
-    if cores <= 0:
-        return 0.0
-    return cores / share if share else math.inf
-
-
 def interval(seconds: float, device: Device, spread: float | None = None) -> Prediction:
     """Its honest spread: a factor of 1.5 by timed operators, 2 by measured rates, 3 by a datasheet.
 
@@ -276,24 +203,3 @@ def interval(seconds: float, device: Device, spread: float | None = None) -> Pre
         spread = DISTURBED_SPREAD
     spread = spread or (TIMED_SPREAD if rates.timings else SPREAD[rates.source])
     return Prediction(low=seconds / spread, expected=seconds, high=seconds * spread)
-
-
-def most_workers(loading: Loading, cores: int, threads: int = 0) -> int:
-    """As many as the cores serve: all of them, where the model computes on `threads` of them itself
-    and a step's time says what sharing costs, else all but one. Where loading waits, more.
-    """
-    if cores < 2:
-        return 0
-    able = cores if threads else cores - 1
-    share = 1 - loading.waiting / loading.seconds if loading.seconds else 1.0
-    return max(able, round(min(_served(able, share), WAITING_WORKERS * cores)))
-
-
-def worth(seconds: float, workers: int, model_seconds: float) -> float:
-    """Seconds of a micro-batch with so many workers, and what these have to gain beside."""
-    return seconds + ((GAIN + GAIN_EACH * workers) * model_seconds if workers else 0.0)
-
-
-def best_workers(fed: Callable[[int], float], model_seconds: float, most: int) -> int:
-    """How many are worth most, by what a micro-batch takes with so many of them."""
-    return min(range(most + 1), key=lambda many: worth(fed(many), many, model_seconds))

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from autotrain.plan import apart, compute, due, keeping, ram, staying
+from autotrain.plan import apart, due, keeping, overlap, ram, staying
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.race import THREADS
 from autotrain.plan.sizing import Sizing
@@ -58,7 +58,7 @@ def _workers(ledger: Ledger, sizing: Sizing, given: int | None = None) -> int:
     time, model = sizing.time, sizing.time.micro_seconds()
     most, fed = time.most_workers(), time.with_workers(model)
     allowed = _allowed_workers(sizing, most)
-    wanted, rule = (compute.best_workers(fed, model, many) for many in (most, allowed))
+    wanted, rule = (overlap.best_workers(fed, model, many) for many in (most, allowed))
     rule = rule if given is None else given
     ledger.settle(
         "loader.workers",
@@ -161,7 +161,7 @@ def _feeding(sizing: Sizing, fed: Callable[[int], float], workers: int, wanted: 
         f"{mean_text(time.micro_samples())} samples load in {seconds_text(loading.seconds)}{waits} "
         f"and the model takes {seconds_text(time.micro_seconds())} for them"
     )
-    handover = seconds_text(compute.HANDOVER_SECONDS)
+    handover = seconds_text(overlap.HANDOVER_SECONDS)
     if time.cores() < 2:
         return f"{said}; the only core is left to training"
     if workers < wanted and not workers:
@@ -169,9 +169,9 @@ def _feeding(sizing: Sizing, fed: Callable[[int], float], workers: int, wanted: 
         return f"{said}; for a worker of {bytes_text(sizing.worker_bytes())} {where} has no room"
     if workers:
         return f"{said}; {_together(fed, workers)}, so others load the next ones meanwhile"
-    if loading.seconds < compute.HANDOVER_SECONDS:
+    if loading.seconds < overlap.HANDOVER_SECONDS:
         return f"{said}; a worker would take {handover} to hand them over, which is no gain"
-    least = f"less than {compute.GAIN + compute.GAIN_EACH:.0%} of the model's is too little for it"
+    least = f"less than {overlap.GAIN + overlap.GAIN_EACH:.0%} of the model's is too little for it"
     return f"{said}; {_together(fed, 1)}: {least}"
 
 

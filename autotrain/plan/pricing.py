@@ -25,6 +25,8 @@ NEIGHBOURS, FALL = 4, 4.0
 SCALING = 0.85
 # Sizes within this factor are taken together.
 ALIKE = 8.0
+# Steps whose sums are kept: a plan asks for those of a few traces again and again.
+MOST_SUMS = 512
 # What stands in where a kind was not timed.
 _LIKE = {
     "depthwise": "convolution",
@@ -51,6 +53,14 @@ class _Table(NamedTuple):
     times: tuple[float, ...]
 
 
+class _Sum(NamedTuple):
+    """What a step's work comes to. `work` is held, so that no other gets its place in memory."""
+
+    work: Sequence[Work]
+    own: float
+    asking: float
+
+
 class Prices:
     """A device's timings in order, to be asked by kind. `threads`: on how many they were made."""
 
@@ -61,6 +71,7 @@ class Prices:
         self.threads = tuple(sorted({timing.threads for timing in timings}))
         self.tables = {key: _table(group) for key, group in grouped.items()}
         self.known: dict[tuple[Work, int], float] = {}
+        self.sums: dict[tuple[int, int], _Sum] = {}
 
     def nearest(self, threads: int) -> int:
         """Of the numbers of threads that were timed, the nearest to so many."""
@@ -86,8 +97,14 @@ class Prices:
         return max(taken, fast * min(most / threads, 1.0))
 
     def _seconds(self, work: Sequence[Work], threads: int, times: float) -> float:
-        own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)
-        return times * math.fsum(own) + self._overhead(work, threads)
+        key = id(work), threads
+        if key not in self.sums:
+            if len(self.sums) >= MOST_SUMS:
+                self.sums.clear()
+            own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)
+            self.sums[key] = _Sum(work, math.fsum(own), self._overhead(work, threads))
+        found = self.sums[key]
+        return times * found.own + found.asking
 
     def _overhead(self, work: Sequence[Work], threads: int) -> float:
         return self.overhead(threads) * math.fsum(e.calls for e in work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotrain.plan import compute, due, ram
+from autotrain.plan import due, overlap, ram
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.sizing import Sizing
 from autotrain.units import bytes_text, seconds_text
@@ -16,7 +16,7 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
     """Decide whether samples stay in memory: where reading them is felt and there is room."""
     size, model = sizing.sample_bytes(), sizing.time.micro_seconds()
     loading, workers = sizing.time.loading_seconds(), sizing.time.workers()
-    each = loading / sizing.time.micro_samples() - compute.SAMPLE_SECONDS
+    each = loading / sizing.time.micro_samples() - overlap.SAMPLE_SECONDS
     # On a CPU a worker that hides the reading takes its core from the model.
     on_cpu = sizing.device.kind == "cpu"
     felt = loading if on_cpu else sizing.time.fed_seconds(model) - model

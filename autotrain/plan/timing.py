@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from autotrain.plan import cadence, compute, correction, kernels, lengths, memory, orders, ram, runs
+from autotrain.plan import (
+    cadence,
+    compute,
+    correction,
+    kernels,
+    lengths,
+    memory,
+    orders,
+    overlap,
+    ram,
+    runs,
+)
 from autotrain.plan.batch import filled
 from autotrain.schema import Device, Prediction
 
@@ -77,19 +89,19 @@ class Timing(NamedTuple):
     def loading_seconds(self) -> float:
         """Expected seconds to load one micro-batch, in one process."""
         seen, samples = self.pace().sample_seconds, self.micro_samples()
-        known = compute.loading_seconds(self.sizing.model.sample_seconds, samples)
+        known = overlap.loading_seconds(self.sizing.model.sample_seconds, samples)
         return known if seen is None else samples * seen
 
-    def loading(self) -> compute.Loading:
+    def loading(self) -> overlap.Loading:
         """Expected seconds to load one micro-batch, and of them those in which no core computes.
 
         Runs in which it took far longer than while planning waited for a disk or a network.
         """
         model, seconds = self.sizing.model, self.loading_seconds()
         each = model.sample_seconds - model.waiting_seconds
-        most = compute.BUSY_MACHINE if self.pace().sample_seconds else 1.0
-        computing = most * compute.loading_seconds(each, self.micro_samples())
-        return compute.Loading(seconds, max(seconds - computing, 0.0))
+        most = overlap.BUSY_MACHINE if self.pace().sample_seconds else 1.0
+        computing = most * overlap.loading_seconds(each, self.micro_samples())
+        return overlap.Loading(seconds, max(seconds - computing, 0.0))
 
     def workers(self) -> int:
         """Loader workers; none while that is undecided."""
@@ -107,32 +119,26 @@ class Timing(NamedTuple):
             return model_seconds
         if self.pace().of_runs:  # they had it in them that workers share the cores
             loading, cores = self.loading_again(), self.cores()
-            return compute.fed_seconds(model_seconds, loading, self.workers(), cores=cores)
+            return overlap.fed_seconds(model_seconds, loading, self.workers(), cores=cores)
         return self._fed(model_seconds, self.loading_again())(self.workers())
 
-    def loading_again(self) -> compute.Loading:
+    def loading_again(self) -> overlap.Loading:
         """As `loading`, after the first epoch: copies alone, where samples stay in memory."""
         if self.keeps() is None:
             return self.loading()
-        return compute.Loading(compute.loading_seconds(compute.COPY_SECONDS, self.micro_samples()))
+        return overlap.Loading(overlap.loading_seconds(overlap.COPY_SECONDS, self.micro_samples()))
 
     def with_workers(self, model_seconds: float) -> Callable[[int], float]:
         """One micro-batch and its loading by how many processes load; on a CPU they share cores."""
         return self._fed(model_seconds, self.loading())
 
-    def _fed(self, model_seconds: float, loading: compute.Loading) -> Callable[[int], float]:
+    def _fed(self, model_seconds: float, loading: overlap.Loading) -> Callable[[int], float]:
         cores, threads = self.cores(), self.beside()
-
-        def fed(workers: int) -> float:
-            return compute.fed_seconds(
-                model_seconds, loading, workers, cores=cores, threads=threads
-            )
-
-        return fed
+        return partial(overlap.fed_seconds, model_seconds, loading, cores=cores, threads=threads)
 
     def most_workers(self) -> int:
         """Loader workers that the cores serve."""
-        return compute.most_workers(self.loading(), self.cores(), self.beside())
+        return overlap.most_workers(self.loading(), self.cores(), self.beside())
 
     def beside(self) -> int:
         """Threads of the model that compute on the loader's cores."""
@@ -224,14 +230,12 @@ class Timing(NamedTuple):
 
     def evaluation_seconds(self) -> Prediction:
         """One pass over the validation samples."""
-        seen = self.pace().evaluation_seconds
+        sizing, seen = self.sizing, self.pace().evaluation_seconds
         if seen is not None:
-            return compute.interval(
-                self.sizing.valid_count * seen, self.sizing.device, self.pace().spread
-            )
+            return compute.interval(sizing.valid_count * seen, sizing.device, self.pace().spread)
         size = self.micro_samples()
-        passes = math.ceil(self.sizing.valid_count / size)
-        share = self.sizing.valid_count / (passes * size) if passes else 0.0
+        passes = math.ceil(sizing.valid_count / size)
+        share = sizing.valid_count / (passes * size) if passes else 0.0
         each = self.fed_seconds(self.forward_seconds())
         seconds = passes * (share * each + compute.LOOP_SECONDS)
         return self._interval(seconds)
@@ -257,11 +261,8 @@ class Timing(NamedTuple):
 
     def save_seconds(self) -> float:
         """Writing one checkpoint."""
-        seen = self.pace().save_seconds
-        size, rate = (
-            self.sizing.checkpoint_bytes().expected,
-            self.sizing.hardware.disk.write_bandwidth,
-        )
+        seen, sizing = self.pace().save_seconds, self.sizing
+        size, rate = sizing.checkpoint_bytes().expected, sizing.hardware.disk.write_bandwidth
         return cadence.save_seconds(size, rate) if seen is None else seen
 
     def occasions(self, section: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autotrain.plan import compute
+from autotrain.plan import compute, overlap
 from autotrain.probe.machines import load_machine
 
 from .profiles import GIB, device, goal, machine, model, planned, rates, reason
@@ -19,22 +19,22 @@ from .triples import faster
 )  # fmt: skip
 @example(0.000234837, 0.0, 0.00390625, 3, 0)
 def test_workers_are_few_and_worth_it(seconds, waits, model_seconds, cores, threads):
-    loading = compute.Loading(seconds, waits * seconds)
+    loading = overlap.Loading(seconds, waits * seconds)
 
     def fed(workers):
-        return compute.fed_seconds(model_seconds, loading, workers, cores=cores, threads=threads)
+        return overlap.fed_seconds(model_seconds, loading, workers, cores=cores, threads=threads)
 
-    most = compute.most_workers(loading, cores, threads)
+    most = overlap.most_workers(loading, cores, threads)
     assert most <= 4 * cores
     assert waits or most == (cores if threads else cores - 1) or cores < 2
-    workers, best = compute.best_workers(fed, model_seconds, most), min(map(fed, range(most + 1)))
+    workers, best = overlap.best_workers(fed, model_seconds, most), min(map(fed, range(most + 1)))
     assert 0 <= workers <= most
     if workers:
         assert fed(0) - fed(workers) >= 0.0499 * model_seconds
     else:
         assert fed(0) - best <= (0.04 + 0.01 * most) * model_seconds * 1.001
     # All of it is over before workers could have handed a batch over, or loading hardly counts.
-    if seconds + model_seconds <= compute.HANDOVER_SECONDS / max(most, 1):
+    if seconds + model_seconds <= overlap.HANDOVER_SECONDS / max(most, 1):
         assert workers == 0
     if seconds < 0.0499 * model_seconds:
         assert workers == 0
@@ -42,20 +42,20 @@ def test_workers_are_few_and_worth_it(seconds, waits, model_seconds, cores, thre
 
 def test_what_waits_leaves_its_core_to_the_model_and_what_computes_does_not():
     """Two cores that both compute: a worker gains all of a wait, nothing of other work."""
-    waiting, computing = compute.Loading(0.050, 0.050), compute.Loading(0.050)
+    waiting, computing = overlap.Loading(0.050, 0.050), overlap.Loading(0.050)
     taken = [
-        compute.fed_seconds(0.055, each, 1, cores=2, threads=2) for each in (waiting, computing)
+        overlap.fed_seconds(0.055, each, 1, cores=2, threads=2) for each in (waiting, computing)
     ]
     assert taken == pytest.approx([0.055, 0.105])
-    half = compute.Loading(0.050, 0.025)
-    assert compute.fed_seconds(0.055, half, 1, cores=2, threads=2) == pytest.approx(0.080)
+    half = overlap.Loading(0.050, 0.025)
+    assert overlap.fed_seconds(0.055, half, 1, cores=2, threads=2) == pytest.approx(0.080)
     # Measured 133 and 108 ms: the worker is late too (docs/measurements).
-    half = compute.Loading(0.096, 0.048)
-    taken = [compute.fed_seconds(0.055, half, n, cores=2, threads=2) for n in (1, 2, 4)]
+    half = overlap.Loading(0.096, 0.048)
+    taken = [overlap.fed_seconds(0.055, half, n, cores=2, threads=2) for n in (1, 2, 4)]
     assert taken == pytest.approx([0.120, 0.103, 0.103])
-    slow = compute.Loading(0.400, 0.390)
-    assert compute.most_workers(slow, 2) == 8
-    assert compute.fed_seconds(0.050, slow, 8, cores=2, threads=2) == pytest.approx(0.060)
+    slow = overlap.Loading(0.400, 0.390)
+    assert overlap.most_workers(slow, 2) == 8
+    assert overlap.fed_seconds(0.050, slow, 8, cores=2, threads=2) == pytest.approx(0.060)
     by_waiting = {
         waited: planned(machine(cores=2), of=model(sample_seconds=5e-4, waiting_seconds=waited))
         for waited in (0.0, 2.5e-4, 5e-4)
@@ -203,22 +203,22 @@ def test_workers_help_up_to_the_cores_and_what_loading_binds_stays_bound(name):
     steps = [step(workers) for workers in (0, 1, 2, cores // 2, cores, 2 * cores)]
     assert steps == sorted(steps, reverse=True)
     assert steps[-1] == steps[-2]
-    bound = 4 * compute.loading_seconds(0.05, 8) / cores  # of four micro-batches
+    bound = 4 * overlap.loading_seconds(0.05, 8) / cores  # of four micro-batches
     assert steps[-1] > bound
 
 
 def test_a_model_and_its_loader_share_the_cores():
     """A thread that a worker takes the core from is late, and the others wait for it."""
-    fed = compute.fed_seconds(0.010, compute.Loading(0.016), 1, cores=2, threads=2)
+    fed = overlap.fed_seconds(0.010, overlap.Loading(0.016), 1, cores=2, threads=2)
     assert fed == pytest.approx(0.010 + 0.016)
-    assert compute.fed_seconds(
-        0.055, compute.Loading(0.096), 2, cores=2, threads=2
+    assert overlap.fed_seconds(
+        0.055, overlap.Loading(0.096), 2, cores=2, threads=2
     ) == pytest.approx(0.14425)
-    assert compute.fed_seconds(0.010, compute.Loading(0.016), 3, cores=4, threads=3) == 0.016
-    assert compute.fed_seconds(0.010, compute.Loading(0.016), 3, cores=4, threads=2) == 0.010
-    assert compute.fed_seconds(0.010, compute.Loading(0.016), 1, cores=2, threads=1) == 0.016
-    assert compute.fed_seconds(0.010, compute.Loading(0.016), 8, cores=2) == 0.010
-    assert compute.fed_seconds(0.010, compute.Loading(0.160), 8, cores=2) == 0.080
+    assert overlap.fed_seconds(0.010, overlap.Loading(0.016), 3, cores=4, threads=3) == 0.016
+    assert overlap.fed_seconds(0.010, overlap.Loading(0.016), 3, cores=4, threads=2) == 0.010
+    assert overlap.fed_seconds(0.010, overlap.Loading(0.016), 1, cores=2, threads=1) == 0.016
+    assert overlap.fed_seconds(0.010, overlap.Loading(0.016), 8, cores=2) == 0.010
+    assert overlap.fed_seconds(0.010, overlap.Loading(0.160), 8, cores=2) == 0.080
     plan = planned(wish=goal(loader__workers=3))
     said = reason(plan, "predicted.step_seconds").formula
     assert "beside it in 3 workers; on the same 4 cores both take " in said

@@ -26,7 +26,7 @@ from autotrain.commands.plan import hardware_of
 from autotrain.commands.streams import data_only
 from autotrain.errors import AutotrainError, DoesNotFitError, UsageError
 from autotrain.near import near_name
-from autotrain.plan import compute
+from autotrain.plan import overlap
 from autotrain.plan.choices import choose_device
 from autotrain.schema import Goal, HardwareProfile
 from autotrain.sensors import Quiet
@@ -179,7 +179,7 @@ def _case(case: Case | None, asked: Asked, hardware: HardwareProfile, goal: Goal
 
 def _predicted(row: Row, case: Case, made: Decision, sizes: Sequence[int]) -> Row:
     plan, said = made.plan, made.plan.predicted
-    load = compute.loading_seconds(made.model.sample_seconds, plan.batch.micro_batch)
+    load = overlap.loading_seconds(made.model.sample_seconds, plan.batch.micro_batch)
     known = {
         **settings_of(plan),
         "step_seconds": said.step_seconds,
