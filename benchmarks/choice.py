@@ -29,7 +29,7 @@ from autotrain.run.loop import train
 
 HERE = Path(__file__).parent
 AUTOTRAIN = [sys.executable, "-m", "autotrain"]
-SWEPT_STEPS, STEPS, LEFT_OUT, ROUNDS, FINALISTS = 4, 8, 2, 3, 4
+SWEPT_STEPS, STEPS, LEFT_OUT, ROUNDS, FINALISTS = 4, 8, 2, 5, 4
 
 
 class Way(NamedTuple):
@@ -109,11 +109,12 @@ def judge(place, name, chosen, *, compile):
     plan = planfile.load(Path(place))
     batch, cores = plan.batch.global_batch, len(os.sched_getaffinity(0))
     sizes = sorted({batch // 8, batch // 4, batch // 2, batch, *(w.micro_batch for w in chosen)})
+    # To a model without weights of four dimensions channels_last is nothing: the same way twice.
+    pictures = any(weight.dim() == 4 for weight in cells.task(None, name).model().parameters())
+    formats = ("contiguous", "channels_last") if pictures else ("contiguous",)
     grid = [
         Way(*made, False, 0)
-        for made in product(
-            sizes, sorted({1, cores}), ("fp32", "bf16"), ("contiguous", "channels_last")
-        )
+        for made in product(sizes, sorted({1, cores}), ("fp32", "bf16"), formats)
     ]
     found = swept(plan, name, grid)
     best = sorted(found, key=found.__getitem__)[:FINALISTS]

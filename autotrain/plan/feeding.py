@@ -16,6 +16,7 @@ from autotrain.units import bytes_text, mean_text, seconds_text
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, on which cores, and how they start."""
+    _prefetch(ledger, sizing)
     most = _workers(ledger, sizing)
     staying.decide(ledger, sizing)
     _once(ledger, sizing)
@@ -29,13 +30,6 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
         staying.decide(ledger, sizing)
     _whole_run(ledger, sizing, together)
     ledger.settle(
-        "loader.prefetch",
-        2,
-        formula="micro-batches that each worker holds ready",
-        source="torch.utils.data.DataLoader's default",
-        kind="fixed",
-    )
-    ledger.settle(
         "loader.pin_memory",
         sizing.device.kind in CUDA_LIKE,
         formula="page-locked batches copy to a GPU without a stop; useless on a CPU",
@@ -47,6 +41,38 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
         formula=f"fork starts faster and shares memory; {sizing.hardware.system} decides",
         source="Python's multiprocessing",
         limited_by="the operating system",
+    )
+
+
+def _prefetch(ledger: Ledger, sizing: Sizing) -> None:
+    """Decide how many micro-batches each worker has ready: fewer, where that is room for more
+    workers beside a GPU."""
+    usual = ledger.settle(
+        "loader.prefetch",
+        ram.PREFETCH,
+        formula="micro-batches that each worker holds ready",
+        source="torch.utils.data.DataLoader's default",
+        kind="fixed",
+    )
+    if sizing.device.kind == "cpu" or ledger.fixed("loader.prefetch") is not None:
+        return
+    time, model = sizing.time, sizing.time.micro_seconds()
+    wanted = overlap.best_workers(time.with_workers(model), model, time.most_workers())
+    few = _allowed_workers(sizing, wanted)
+    if few == wanted:
+        return
+    ledger.values["loader"]["prefetch"] = 1
+    more = _allowed_workers(sizing, wanted)
+    if more == few:
+        ledger.values["loader"]["prefetch"] = usual
+        return
+    ledger.settle(
+        "loader.prefetch",
+        1,
+        formula=f"one micro-batch ready for each worker, not {usual}: the RAM has room for {more} "
+        f"so, and for {few} else",
+        source="autotrain's rule: a worker loads the next one while the last one waits",
+        limited_by="memory",
     )
 
 

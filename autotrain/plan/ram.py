@@ -25,6 +25,8 @@ SHARE = 0.8
 # has 1,122 MiB for a first tensor and 594 more for a first convolution, with all kernels loaded;
 # since torch 1.13 they are loaded as they are needed.
 CUDA = Prediction(low=250 * MIB, expected=GIB, high=2.5 * GIB)
+# Micro-batches that each worker has ready, as torch's DataLoader does it.
+PREFETCH = 2
 # Micro-batches that lie in page-locked memory: one on its way, one whose memory is not free yet.
 PINNED = 2
 
@@ -84,8 +86,9 @@ def micro_batch_bytes(sizing: Sizing) -> float:
 
 
 def prefetched(sizing: Sizing) -> int:
-    """Micro-batches that each loader worker has ready."""
-    return int(sizing.ledger.fixed("loader.prefetch") or 2)
+    """Micro-batches that each loader worker has ready: as decided, given, or usual."""
+    decided = sizing.ledger.values.get("loader", {}).get("prefetch")
+    return int(decided or sizing.ledger.fixed("loader.prefetch") or PREFETCH)
 
 
 def check(sizing: Sizing) -> None:

@@ -9,6 +9,7 @@ from autotrain.errors import DoesNotFitError
 from .profiles import GIB, MIB, between, device, goal, machine, model, planned, reason
 
 FED = {"sample_seconds": 0.1}
+PREFETCH = "loader__prefetch"
 
 
 def gpu(ram: float, cores: int = 16, gpus: int = 1, **more):
@@ -38,6 +39,21 @@ def test_what_each_worker_holds_ready_and_keeps_counts():
     assert workers(each=1500 * MIB) < plain  # micro-batches of 30 MiB a sample
     assert workers(cached_bytes=3 * GIB) < plain
     assert workers(kept_bytes=2 * GIB, kept_most=100 * GIB) < plain
+
+
+def test_where_ram_is_short_more_workers_count_for_more_than_a_second_batch_ready():
+    def made(ram, **wish):
+        of = model(sample_seconds=5.0, each=1500 * MIB)
+        return planned(gpu(ram * GIB), of, goal(**wish))
+
+    wide, short, asked = (
+        made(ram, **wish) for ram, wish in ((64, {}), (24, {}), (24, {PREFETCH: 2}))
+    )
+    assert (wide.loader.workers, wide.loader.prefetch) == (15, 2)
+    assert short.loader.prefetch == 1
+    assert asked.loader.workers < short.loader.workers <= wide.loader.workers
+    said = f"room for {short.loader.workers} so, and for {asked.loader.workers} else"
+    assert said in reason(short, "loader.prefetch").formula
 
 
 def test_a_plan_says_where_the_ram_may_not_do():
