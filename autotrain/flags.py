@@ -38,7 +38,8 @@ TemplateName = Annotated[
     typer.Option(
         "--template",
         metavar="NAME",
-        help="fastspeech2-tts, image-classifier, sign-ctc, speech-autoencoder, starter.",
+        help="fastspeech2-tts, hybrid-stt, image-classifier, sign-ctc, speech-autoencoder, "
+        "starter.",
     ),
 ]
 TaskFile = Annotated[

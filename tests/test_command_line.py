@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
-from autotrain import __version__
+from autotrain import __version__, flags
 from autotrain.__main__ import main
 from autotrain.cli import app
 
@@ -247,6 +248,14 @@ def test_wrong_usage_is_one_lower_case_line_and_a_hint(capsys, monkeypatch, argu
     assert not line[len("error: ")].isupper()
     assert says.lower() in line.lower()
     assert (blank, advice) == ("", f"hint: {hint}")
+
+
+def test_every_template_is_named_where_one_is_asked_for():
+    _, option = get_args(flags.TemplateName)
+    there = sorted(
+        path.parent.name for path in Path(__file__).parents[1].glob("templates/*/task.py")
+    )
+    assert option.help == f"{', '.join(there)}."
 
 
 def test_no_arguments_at_all_is_a_question_for_help(capsys, monkeypatch):
