@@ -59,15 +59,18 @@ def _home(own: str, xdg: str, default: str, windows: str) -> Path:
     return (Path(base) if base else Path.home() / default) / "autotrain"
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dict. Raises AutotrainError (unreadable) or UsageError (malformed)."""
+def read_toml(path: Path, most: int = parsing.TOML_VALUES) -> dict[str, Any]:
+    """A TOML file of at most so many values as a dict.
+
+    Raises AutotrainError (unreadable) or UsageError (malformed).
+    """
     try:
         with open_regular(path) as file:
             raw = file.read(parsing.TOML_BYTES + 1)
     except OSError as error:
         raise AutotrainError(f"{path}: {error.strerror}", "check the path") from None
     try:
-        return parsing.toml(raw)
+        return parsing.toml(raw, most)
     except parsing.TooMuchError as error:
         raise UsageError(f"{path}: {error}") from None
     except ValueError as error:  # TOML, UTF-8, and digits too many

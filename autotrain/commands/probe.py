@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from autotrain import files
+from autotrain import files, parsing
 from autotrain.errors import AutotrainError, UsageError
 
 
@@ -39,7 +39,8 @@ def _refuse_to_replace(output: str | None) -> None:
     if output is None or not Path(output).exists():
         return
     try:
-        profile = Path(output).is_file() and "devices" in files.read_toml(Path(output))
+        there, most = Path(output), parsing.PROFILE_VALUES
+        profile = there.is_file() and "devices" in files.read_toml(there, most)
     except UsageError:
         profile = False
     if not profile:

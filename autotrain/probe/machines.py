@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from autotrain import files
+from autotrain import files, parsing
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.probe.handwritten import completed
 from autotrain.schema import (
@@ -135,7 +135,7 @@ def _unknown(name: str, names: list[str], meant: list[str]) -> AutotrainError:
 
 
 def _read(path: Path) -> HardwareProfile:
-    content = files.read_toml(path)
+    content = files.read_toml(path, parsing.PROFILE_VALUES)
     version = content.get("schema", PROFILE_SCHEMA)
     if version != PROFILE_SCHEMA:
         raise UsageError(

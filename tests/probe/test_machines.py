@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotrain.commands.probe import _refuse_to_replace as refuse_to_replace
 from autotrain.errors import AutotrainError, UsageError
 from autotrain.files import shipped_names
 from autotrain.probe.machines import load_machine, profile_toml, shareable
@@ -215,3 +216,16 @@ def test_what_is_nobody_elses_business_is_not_handed_on():
     assert "ada" in profile_toml(seen)
     assert "ada" not in profile_toml(shareable(seen))
     assert "4711" not in profile_toml(shareable(seen))
+
+
+def test_as_many_timings_as_a_calibration_makes_read_back(tmp_path):
+    """Of a CPU with bf16 there were 2,110; of one with fp16 too, beside a GPU, there are more."""
+    row = Timing("matmul", "fp32", 64, 123456789.0, 123456.0, (16, 1024, 1024, 1024), 0.0123456789)
+    machine = load_machine("cpu-16-core")
+    (cpu,) = machine.devices
+    rates = cpu.rates.model_copy(update={"timings": (row,) * 8000})
+    many = machine.model_copy(update={"devices": (cpu.model_copy(update={"rates": rates}),)})
+    file = tmp_path / "friend.toml"
+    file.write_text(profile_toml(many))
+    assert load_machine(str(file)) == many
+    refuse_to_replace(str(file))  # `probe -o` writes it anew
