@@ -7,10 +7,10 @@ threads up. A core of its own costs the model that one core.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
-from autotrain.plan import overlap
+from autotrain.plan import compute, overlap
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.race import DTYPE, FORMAT, THREADS
 from autotrain.plan.sizing import Sizing
@@ -68,7 +68,7 @@ def decide(ledger: Ledger, sizing: Sizing, workers: range) -> int | None:
     now = _way(work, whole, (1.0, 1.0))
     if now.fed <= (1 + SURE) * now.model:  # loading is hidden as it is
         return None
-    raced, computed = _raced(ledger, sizing), cache(time.computed_seconds)
+    raced, computed = _raced(ledger, sizing), cache(partial(_computed, sizing))
     for slower in _slower_devices(work):
         plain = _way(slower, whole, (1.0, 1.0))
         ways = (_fewer(slower, raced, computed, whole, n) for n in _numbers(whole))
@@ -94,6 +94,16 @@ def _slower_devices(work: _Work) -> Iterator[_Work]:
     if times > 1:
         yield work._replace(model=times * work.model)
         yield work._replace(model=times * work.model, update=times * work.update)
+
+
+def _computed(sizing: Sizing, threads: int) -> _Taken:
+    """On so many threads, by what is computed alone."""
+    setup = sizing.setup(sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps"))
+    model = sizing.at_length(setup.length).model_copy(update={"replays": ()})
+    device = compute.on_threads(sizing.device, threads, sizing.hardware.cpu.cores)
+    micro = compute.micro_batch_seconds(model, device, setup.micro_batch, setup.dtype, threads)
+    kept = sizing.state_bytes() + sizing.average_bytes()
+    return micro, compute.optimizer_seconds(model, device, kept)
 
 
 def _numbers(whole: int) -> list[int]:

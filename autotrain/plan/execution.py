@@ -86,7 +86,7 @@ def explain(sizing: Sizing, model: ModelProfile) -> None:
     ledger, setup = sizing.ledger, sizing.planned()
     kept = setup.form.model_copy(update={"activation_checkpointing": False})
     seen = traced_as(model, kept, setup.dtype)
-    plain = replace(sizing, model=seen, seen={}, said={})
+    plain = replace(sizing, model=seen, seen={}, said={}, took={})
     without, within = plain.device_peak(setup._replace(form=kept)), sizing.device_peak(setup)
     budget, samples = sizing.budget(), setup.micro_batch
     what = "one sample needs" if samples == 1 else f"{samples} samples at once need"

@@ -28,6 +28,7 @@ class Sizing:
     groups: tuple[tuple[int, bool], ...] = ()
     seen: dict[float, ModelProfile] = field(default_factory=dict, repr=False)
     said: dict[tuple[object, ...], Prediction] = field(default_factory=dict, repr=False)
+    took: dict[tuple[object, ...], float] = field(default_factory=dict, repr=False)
 
     def get(self, key: str) -> float:
         """A number decided earlier."""

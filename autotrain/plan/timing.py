@@ -204,24 +204,16 @@ class Timing(NamedTuple):
         return lengths.along(seen, done, setup.length)
 
     def _at_traced(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
-        model, threads = self.sizing.at_length(setup.length), self.sizing.threads()
-        if not compute.replays(model, setup.dtype, threads):
-            threads = self._at_once()
-        return seconds(model, self._device(), setup.micro_batch, setup.dtype, threads)
-
-    def computed_seconds(self, threads: int) -> tuple[float, float]:
-        """One micro-batch and one update on so many threads by what is computed alone, to compare
-        numbers of them."""
-        sizing, cores = self.sizing, self.sizing.hardware.cpu.cores
-        setup = sizing.setup(sizing.count("batch.micro_batch"), sizing.count("batch.accum_steps"))
-        model = sizing.at_length(setup.length).model_copy(update={"replays": ()})
-        device = compute.on_threads(sizing.device, threads, cores)
-        seconds = compute.micro_batch_seconds
-        kept = sizing.state_bytes() + sizing.average_bytes()
-        return (
-            seconds(model, device, setup.micro_batch, setup.dtype, threads),
-            compute.optimizer_seconds(model, device, kept),
-        )
+        """Once for each of what it depends on: feeding a model is decided by trying ways to."""
+        sizing, size, dtype = self.sizing, setup.micro_batch, setup.dtype
+        threads, world = sizing.threads(), ram.local(sizing)
+        key = seconds, setup.length, size, dtype, threads, world
+        if key not in sizing.took:
+            model = sizing.at_length(setup.length)
+            if not compute.replays(model, dtype, threads):
+                threads = self._at_once()
+            sizing.took[key] = seconds(model, self._device(), size, dtype, threads)
+        return sizing.took[key]
 
     def _device(self) -> Device:
         """As it is to the threads that each process has."""
