@@ -85,14 +85,13 @@ def _at(
     A line through the seconds of two sizes would not do beyond: of products twice as fast the one
     size may gain more than the other, and what lies before or behind both would take longer.
     """
-    line = sorted(traces, key=lambda t: t.micro_batch)
-    if line[0].micro_batch <= micro_batch <= line[-1].micro_batch:
+    least, most = traces[0], traces[-1]
+    if least.micro_batch <= micro_batch <= most.micro_batch:
         return affine(traces, lambda t: priced(t, 1.0), micro_batch)
-    end = line[0] if micro_batch < line[0].micro_batch else line[-1]
-    times = [min(micro_batch / end.micro_batch, 1.0)]
-    for each in (_products, _moved):
-        times += [affine(traces, each, micro_batch) / each(end)] if each(end) else []
-    return priced(end, max(times))
+    end = least if micro_batch < least.micro_batch else most
+    known = [read for read in (_products, _moved) if read(end)]
+    grown = (affine(traces, read, micro_batch) / read(end) for read in known)
+    return priced(end, max(min(micro_batch / end.micro_batch, 1.0), *grown))
 
 
 def amount(model: ModelProfile, micro_batch: int, dtype: Dtype) -> float:
@@ -147,7 +146,7 @@ def roofline_seconds(model: ModelProfile, device: Device, micro_batch: int, dtyp
     products = affine(traces, lambda t: t.matmul_flops, micro_batch) / (
         share * matmul_rate
     ) + affine(traces, lambda t: t.convolution_flops, micro_batch) / (share * convolution_rate)
-    moved = affine(traces, lambda t: t.moved_bytes, micro_batch) / (share * rates.bandwidth)
+    moved = affine(traces, _moved, micro_batch) / (share * rates.bandwidth)
     launches = affine(traces, lambda t: t.ops, micro_batch) * rates.op_seconds
     if device.kind == "cpu":
         return products + moved + launches

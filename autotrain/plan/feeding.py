@@ -16,11 +16,10 @@ from autotrain.units import bytes_text, mean_text, seconds_text
 
 def loader(ledger: Ledger, sizing: Sizing) -> None:
     """Decide how many processes load data, on which cores, and how they start."""
-    _prefetch(ledger, sizing)
     most = _workers(ledger, sizing)
     staying.decide(ledger, sizing)
     _once(ledger, sizing)
-    together = _Fed.of(ledger, sizing)
+    together = _Fed.of(ledger)
     given = ledger.fixed("loader.workers")
     able = range(most + 1) if given is None else range(given, given + 1)
     read_again = ledger.value("loader.keep") is None
@@ -28,7 +27,8 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     if many is not None:
         _workers(ledger, sizing, many)
         staying.decide(ledger, sizing)
-    _whole_run(ledger, sizing, together)
+    if many is not None or ledger.value("loader.workers"):
+        _whole_run(ledger, sizing, together)
     ledger.settle(
         "loader.pin_memory",
         sizing.device.kind in CUDA_LIKE,
@@ -44,9 +44,9 @@ def loader(ledger: Ledger, sizing: Sizing) -> None:
     )
 
 
-def _prefetch(ledger: Ledger, sizing: Sizing) -> None:
-    """Decide how many micro-batches each worker has ready: fewer, where that is room for more
-    workers beside a GPU."""
+def _prefetch(ledger: Ledger, sizing: Sizing, wanted: int) -> None:
+    """Decide how many micro-batches each worker has ready: fewer, where that is room for more of
+    those `wanted` beside a GPU."""
     usual = ledger.settle(
         "loader.prefetch",
         ram.PREFETCH,
@@ -56,8 +56,6 @@ def _prefetch(ledger: Ledger, sizing: Sizing) -> None:
     )
     if sizing.device.kind == "cpu" or ledger.fixed("loader.prefetch") is not None:
         return
-    time, model = sizing.time, sizing.time.micro_seconds()
-    wanted = overlap.best_workers(time.with_workers(model), model, time.most_workers())
     few = _allowed_workers(sizing, wanted)
     if few == wanted:
         return
@@ -83,9 +81,10 @@ def _workers(ledger: Ledger, sizing: Sizing, given: int | None = None) -> int:
     """
     time, model = sizing.time, sizing.time.micro_seconds()
     most, fed = time.most_workers(), time.with_workers(model)
+    wanted = overlap.best_workers(fed, model, most)
+    _prefetch(ledger, sizing, wanted)
     allowed = _allowed_workers(sizing, most)
-    wanted, rule = (overlap.best_workers(fed, model, many) for many in (most, allowed))
-    rule = rule if given is None else given
+    rule = overlap.best_workers(fed, model, allowed) if given is None else given
     ledger.settle(
         "loader.workers",
         rule,
@@ -123,17 +122,16 @@ def _once(ledger: Ledger, sizing: Sizing) -> None:
 
 
 class _Fed(NamedTuple):
-    """What was decided, with its reasons, and the seconds of a whole run so."""
+    """What was decided, with its reasons."""
 
     loader: tuple[dict[str, Any], dict[str, Reason]]
     threads: tuple[Any, Reason]
-    seconds: float
 
     @classmethod
-    def of(cls, ledger: Ledger, sizing: Sizing) -> _Fed:
+    def of(cls, ledger: Ledger) -> _Fed:
         loader = dict(ledger.values["loader"]), dict(ledger.because["loader"])
         threads = ledger.value(THREADS), ledger.because["device"]["threads"]
-        return cls(loader, threads, due.expected_seconds(ledger, sizing))
+        return cls(loader, threads)
 
     def restore(self, ledger: Ledger) -> None:
         for all_of, own in zip((ledger.values, ledger.because), self.loader, strict=True):
@@ -147,9 +145,12 @@ def _whole_run(ledger: Ledger, sizing: Sizing, together: _Fed) -> None:
 
     `together`: where the model has all the threads.
     """
-    chosen = together
+    chosen, seconds = _Fed.of(ledger), due.expected_seconds(ledger, sizing)
     if ledger.value(THREADS) != together.threads[0]:
-        chosen = min(_Fed.of(ledger, sizing), together, key=lambda fed: fed.seconds)
+        together.restore(ledger)
+        all_threads = due.expected_seconds(ledger, sizing)
+        if all_threads < seconds:
+            chosen, seconds = together, all_threads
         chosen.restore(ledger)
     workers = ledger.value("loader.workers")
     if not workers or ledger.fixed("loader.workers") is not None:
@@ -158,14 +159,14 @@ def _whole_run(ledger: Ledger, sizing: Sizing, together: _Fed) -> None:
     ledger.values["loader"]["workers"] = 0
     staying.decide(ledger, sizing)
     alone = due.expected_seconds(ledger, sizing)
-    if alone >= chosen.seconds:
+    if alone >= seconds:
         chosen.restore(ledger)
         return
     many = "one worker" if workers == 1 else f"{workers} workers"
     ledger.settle(
         "loader.workers",
         0,
-        formula=f"the run takes {seconds_text(alone)}, and {seconds_text(chosen.seconds)} with "
+        formula=f"the run takes {seconds_text(alone)}, and {seconds_text(seconds)} with "
         f"{many}: its steps would be shorter, and its evaluations longer, for handing batches over",
         source="samples timed on the machine that planned",
         kind="measured",

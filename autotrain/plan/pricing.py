@@ -14,7 +14,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from autotrain.schema import OVERHEAD, Timing, Work
 
@@ -53,12 +53,17 @@ class _Table(NamedTuple):
     times: tuple[float, ...]
 
 
-class _Sum(NamedTuple):
-    """What a step's work comes to. `work` is held, so that no other gets its place in memory."""
+class _Same:
+    """Equal to itself alone: a key for what is large and never changes."""
 
-    work: Sequence[Work]
-    own: float
-    asking: float
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
 
 
 class Prices:
@@ -71,7 +76,7 @@ class Prices:
         self.threads = tuple(sorted({timing.threads for timing in timings}))
         self.tables = {key: _table(group) for key, group in grouped.items()}
         self.known: dict[tuple[Work, int], float] = {}
-        self.sums: dict[tuple[int, int], _Sum] = {}
+        self.sums: dict[tuple[_Same, int], tuple[float, float]] = {}
 
     def nearest(self, threads: int) -> int:
         """Of the numbers of threads that were timed, the nearest to so many."""
@@ -97,14 +102,14 @@ class Prices:
         return max(taken, fast * min(most / threads, 1.0))
 
     def _seconds(self, work: Sequence[Work], threads: int, times: float) -> float:
-        key = id(work), threads
+        key = _Same(work), threads
         if key not in self.sums:
             if len(self.sums) >= MOST_SUMS:
                 self.sums.clear()
-            own = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)
-            self.sums[key] = _Sum(work, math.fsum(own), self._overhead(work, threads))
-        found = self.sums[key]
-        return times * found.own + found.asking
+            alone = (e.calls * self.one(e, threads) for e in work if e.kind not in _FREE)
+            self.sums[key] = math.fsum(alone), self._overhead(work, threads)
+        own, asking = self.sums[key]
+        return times * own + asking
 
     def _overhead(self, work: Sequence[Work], threads: int) -> float:
         return self.overhead(threads) * math.fsum(e.calls for e in work)
@@ -184,19 +189,6 @@ def _rate(shape: tuple[int, ...], alike: Sequence[_Shaped]) -> float:
 
 def _logarithms(shape: tuple[int, ...]) -> tuple[float, ...]:
     return tuple(math.log2(max(side, 1)) for side in shape)
-
-
-class _Same:
-    """Equal to itself alone: a key for what is large and never changes."""
-
-    def __init__(self, value: Sequence[Timing]) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
 
 
 @functools.lru_cache(maxsize=16)

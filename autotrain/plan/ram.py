@@ -86,9 +86,8 @@ def micro_batch_bytes(sizing: Sizing) -> float:
 
 
 def prefetched(sizing: Sizing) -> int:
-    """Micro-batches that each loader worker has ready: as decided, given, or usual."""
-    decided = sizing.ledger.values.get("loader", {}).get("prefetch")
-    return int(decided or sizing.ledger.fixed("loader.prefetch") or PREFETCH)
+    """Micro-batches that each loader worker has ready."""
+    return int(sizing.ledger.value("loader.prefetch"))
 
 
 def check(sizing: Sizing) -> None:
