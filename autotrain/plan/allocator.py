@@ -98,7 +98,8 @@ class Allocator:
             before.after = after
             if after is not None:
                 after.before = before
-            self._moved_end(block, before)
+            if self.expandable:
+                self._moved_end(block, before)
             block = before
         if after is not None and after.free:
             self._withdraw(after)
@@ -106,7 +107,8 @@ class Allocator:
             block.after = after.after
             if after.after is not None:
                 after.after.before = block
-            self._moved_end(after, block)
+            if self.expandable:
+                self._moved_end(after, block)
         block.free = True
         self._offer(block)
 
@@ -126,7 +128,8 @@ class Allocator:
         if block.after is not None:
             block.after.before = rest
         block.after, block.size = rest, size
-        self._moved_end(block, rest)
+        if self.expandable:
+            self._moved_end(block, rest)
         self._offer(rest)
 
     def _moved_end(self, old: Block, new: Block) -> None:

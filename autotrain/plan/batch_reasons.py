@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from autotrain.plan import batch, buckets, memory, race
 from autotrain.plan.batch import Cut, Wanted
+from autotrain.plan.fitting import MOST_SAMPLES
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.sizing import MOST_SAMPLES, Sizing
+from autotrain.plan.sizing import Sizing
 from autotrain.schema import Beside, Kind
 from autotrain.units import bytes_text, count_text
 

@@ -10,9 +10,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from autotrain.errors import UsageError
+from autotrain.plan import fitting
+from autotrain.plan.fitting import MOST_SAMPLES
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.lengths import edges, share_below, traced_lengths
-from autotrain.plan.sizing import MOST_SAMPLES, Sizing
+from autotrain.plan.sizing import Sizing
 from autotrain.schema import BatchSection, Bucket, LengthProfile, ModelProfile
 from autotrain.units import bytes_text
 
@@ -79,7 +81,7 @@ def choose(ledger: Ledger, sizing: Sizing, share: int) -> Choice:
         return Choice((), why)
     given = ledger.fixed(BUCKETS)
     if given is not None:
-        return Choice(tuple(given), "", sizing.fit(2))
+        return Choice(tuple(given), "", fitting.largest(sizing, 2))
     if sizing.train_count < LEAST_STEPS * share:
         few = f"{sizing.train_count} samples are too few: {share} a step, under {LEAST_STEPS} steps"
         return Choice((), f"{few} an epoch")
@@ -98,7 +100,7 @@ def choose(ledger: Ledger, sizing: Sizing, share: int) -> Choice:
     if len(kept) < 2:
         why = f"memory has room for {parts[-1][1]} at once of every length"
         return Choice((), why, most=parts[-1][1])
-    return Choice(kept, "", sizing.fit(2), short=parts != needed)
+    return Choice(kept, "", fitting.largest(sizing, 2), short=parts != needed)
 
 
 def samples_wanted(ledger: Ledger, sizing: Sizing) -> int | None:
@@ -156,7 +158,7 @@ def _fitting(sizing: Sizing, needed: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
     """As many of these as fit, of longer ones never more; none where not even one does."""
     parts, most = list[Bucket](), MOST_SAMPLES
     for end, micro in needed:
-        most = sizing.fit(2, end, min(micro, most))
+        most = fitting.largest(sizing, 2, end, min(micro, most))
         if most == 0:
             return ()
         parts.append((end, most))
@@ -210,7 +212,8 @@ def settle(ledger: Ledger, sizing: Sizing, choice: Choice, total: int) -> None:
 
 def _shown(sizing: Sizing, parts: tuple[Bucket, ...]) -> str:
     said = ", ".join(f"{micro} up to {end:.4g}" for end, micro in parts)
-    high = max(sizing.device_peak(sizing.setup(micro, 2, end)).high for end, micro in parts)
+    worst = fitting.worst(sizing, [sizing.setup(micro, 2, end) for end, micro in parts])
+    high = sizing.device_peak(worst).high
     budget = sizing.budget()
     return (
         f"samples at once by length: {said}; no more than fit, than a step needs, and than fills "

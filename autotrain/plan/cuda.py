@@ -8,11 +8,12 @@ where the constants come from: docs/measurements/2026-11-20-gpu-figures.md.
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 from autotrain.plan.allocator import LARGE_ROUND, Allocator
 from autotrain.plan.memory import Setup, affine, tensor_peak_bytes
-from autotrain.plan.sequence import Scene, run_tape
+from autotrain.plan.sequence import Scene, alike, run_tape
 from autotrain.schema import Device, ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB
 
@@ -27,6 +28,8 @@ HOPPER = "9.0"
 LOW, HIGH, MORE = 0.88, 1.19, 64 * MIB
 # The median of published peaks over simulated ones: what is loaded late, and not in a tape.
 UNSEEN = 1.01
+# More than the allocator ever held for a step, over the bytes of its tensors, and besides.
+MOST_HELD, MOST_BESIDE = 2.0, 512 * MIB
 # MPS keeps freed buffers too, by rules that nobody has published figures for.
 OTHER_LOW, OTHER_HIGH = 0.8, 1.4
 # The CUDA context with the kernels of PyTorch, cuBLAS and cuDNN as they are loaded: what
@@ -51,7 +54,16 @@ def reserved(
         )
     known = device is None or device.kind in ("cpu", "cuda")
     low, high = (LOW, HIGH) if known else (OTHER_LOW, OTHER_HIGH)
-    return Prediction(low=low * expected, expected=expected, high=high * expected + MORE)
+    # Small steps are rounded up to whole segments: a line through two of them may rise too fast.
+    traced = any(t.tape and t.micro_batch == setup.micro_batch for t in model.at(setup.dtype))
+    most = math.inf if traced else at_most(tensors.high)
+    expected = min(expected, most)
+    return Prediction(low=low * expected, expected=expected, high=min(high * expected + MORE, most))
+
+
+def at_most(tensors: float) -> float:
+    """More than the allocator can hold for a step, however its tensors of so many bytes may lie."""
+    return MOST_HELD * tensors + MOST_BESIDE
 
 
 def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> float | None:
@@ -77,7 +89,7 @@ def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> fl
 def needs(model: ModelProfile, setup: Setup, device: Device | None = None) -> int | None:
     """The smallest cap on reserved bytes that the step runs under; None where not traced.
 
-    To within 1 %. cuDNN does with smaller workspaces where memory is short, which is not
+    To within 2 %. cuDNN does with smaller workspaces where memory is short, which is not
     counted on.
     """
     trace = next((t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch), None)
@@ -102,20 +114,17 @@ def parts(model: ModelProfile, setup: Setup, device: Device | None = None) -> Pa
     if least is None:
         return None
     trace = next(t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch)
-    alike, scene = _scene(trace, setup, device)
-    most, allocated = _played(trace, model.trainable_sizes, alike, scene)
+    same, scene = _scene(trace, setup, device)
+    most, allocated = _played(trace, model.trainable_sizes, same, scene)
     idle = round(UNSEEN * most) - allocated
     return Parts(allocated, sum(scene.workspaces), idle, least)
 
 
 def _scene(trace: StepTrace, setup: Setup, device: Device | None) -> tuple[Setup, Scene]:
-    """The settings as far as the simulation asks, so that equal ones are simulated once."""
+    """The settings as far as the simulation asks, and what surrounds the step there."""
     capability = device.compute_capability if device is not None else None
     size = CUBLAS_HOPPER if capability == HOPPER else CUBLAS
-    alike = setup._replace(
-        micro_batch=trace.micro_batch, accum_steps=min(setup.accum_steps, 2), length=0.0
-    )
-    return alike, Scene(workspaces=(size, size))
+    return alike(trace, setup), Scene(workspaces=(size, size))
 
 
 @functools.lru_cache(maxsize=128)
@@ -131,14 +140,16 @@ def _played(
 @functools.lru_cache(maxsize=32)
 def _least(trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene) -> int:
     high, low = _played(trace, sizes, setup, scene)
-    tape = run_tape(trace, sizes, setup, scene)
-    while high - low > max(LARGE_ROUND, high // 100):
-        middle = (low + high) // 2
-        allocator = Allocator(middle)
+    tape = run_tape(trace, sizes, setup, scene._replace(steps=2))  # later ones need no more
+    near = max(LARGE_ROUND, high // 50)
+    cap = high - near  # many a step runs under nothing less than it takes
+    while high - low > near:
+        allocator = Allocator(cap)
         if allocator.run(tape):
-            high = min(middle, allocator.reserved_peak)
+            high = min(cap, allocator.reserved_peak)
         else:
-            low = middle
+            low = cap
+        cap = (low + high) // 2
     return high
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from autotrain.errors import DoesNotFitError, UsageError
-from autotrain.plan import batch, batch_reasons, buckets, noise, race
+from autotrain.plan import batch, batch_reasons, buckets, fitting, noise, race
 from autotrain.plan.batch import Cut, Wanted
+from autotrain.plan.fitting import MOST_SAMPLES
 from autotrain.plan.ledger import Ledger
-from autotrain.plan.sizing import MOST_SAMPLES, Sizing
+from autotrain.plan.sizing import Sizing
 from autotrain.schema import ModelProfile, Reason
 from autotrain.units import bytes_text
 
@@ -82,7 +83,7 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
     """Under what the user and the recipe fixed. Accumulating holds gradients: less fits then."""
     if ledger.by_user(_MICRO):
         return _around_users_micro(ledger, sizing, wanted)
-    whole = sizing.fit(accum_steps=1)
+    whole = fitting.largest(sizing, 1)
     if whole == 0:
         raise _too_large(sizing, 1, 1)
     if ledger.by_user(_ACCUM):
@@ -97,7 +98,7 @@ def _cut(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
     if cut.accum == 1:
         return cut
     # Rarely more fits with them held, where the allocator is lucky: that is no cut for one part.
-    parts = min(sizing.fit(accum_steps=2), whole)
+    parts = min(fitting.largest(sizing, 2), whole)
     if parts == 0 and whole >= wanted.share:  # the only way in which it fits
         return Cut(wanted.share, 1, whole)
     if parts == 0:
@@ -129,12 +130,12 @@ def _around_users_micro(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
             f"{_MICRO} {micro} needs at least {bytes_text(peak.low)}; "
             f"{sizing.device.name} has {bytes_text(has)}{each}"
         )
-    return Cut(micro, accum, sizing.fit(min(accum, 2)))
+    return Cut(micro, accum, fitting.largest(sizing, min(accum, 2)))
 
 
 def _around_users_accum(ledger: Ledger, sizing: Sizing, wanted: Wanted) -> Cut:
     accum: int = ledger.fixed(_ACCUM)
-    fit, micro = sizing.fit(min(accum, 2)), math.ceil(wanted.share / accum)
+    fit, micro = fitting.largest(sizing, min(accum, 2)), math.ceil(wanted.share / accum)
     if fit == 0 or (ledger.by_user(_TOTAL) and fit < micro):
         raise _too_large(sizing, micro if fit else 1, accum)
     return Cut(min(fit, micro), accum, fit)

@@ -40,6 +40,8 @@ KERNELS = Prediction(low=0, expected=12 * MIB, high=40 * MIB)
 # The compiler in the process, and the code that it made: 29 to 130 MiB of three models.
 COMPILER = Prediction(low=0, expected=90 * MIB, high=300 * MIB)
 NOTHING = Prediction(low=0, expected=0, high=0)
+# More than malloc ever kept for a step, over the bytes of its tensors.
+MOST_KEPT = 8.0
 # A forked loader worker's own pages; a spawned one imports torch again.
 FORK_WORKER_BYTES, SPAWN_WORKER_BYTES = 120 * MIB, 420 * MIB
 
@@ -114,6 +116,13 @@ def resident(
     )
 
 
+def at_most(model: ModelProfile, setup: Setup, tensors: float, saved_bytes: int) -> float:
+    """More than the process can come to, however its tensors of so many bytes may lie."""
+    code = kernels.held(model, setup.kernels).high + KERNELS.high + COMPILER.high
+    kept = MOST_KEPT * tensors + 3 * saved_bytes
+    return 1.02 * base_bytes(model) + code + kept + shared_bytes(model, setup)
+
+
 def shared_bytes(model: ModelProfile, setup: Setup) -> int:
     """Where processes on one machine add gradients up: those of each, twice over."""
     return 2 * setup.world * model.trainable_bytes if setup.several else 0
@@ -129,13 +138,13 @@ def _tensors(
         return tensors.expected * (1.0 + (SLACK - 1.0) * 2 * share)
 
     def kept(trace: StepTrace) -> float:
-        one = setup._replace(micro_batch=1)
-        heaped = heap_bytes(trace, model.trainable_sizes, one)
+        heaped = heap_bytes(trace, model.trainable_sizes, setup)
         holes = share * heaped.small + of_large * heaped.large + of_sole * heaped.sole
         return heaped.whole + holes - trace.untouched_bytes
 
     untouched = affine(traces, lambda t: t.untouched_bytes, setup.micro_batch)
-    return max(affine(traces, kept, setup.micro_batch), tensors.expected - untouched)
+    line = min(affine(traces, kept, setup.micro_batch), MOST_KEPT * tensors.high)
+    return max(line, tensors.expected - untouched)
 
 
 class Heaped(NamedTuple):
@@ -149,11 +158,15 @@ class Heaped(NamedTuple):
     sole: int
 
 
-@functools.lru_cache(maxsize=256)
 def heap_bytes(trace: StepTrace, sizes: tuple[int, ...], setup: Setup) -> Heaped:
     """A traced step on malloc's heap."""
-    tape = sequence.run_tape(trace, sizes, setup, sequence.Scene())
-    keeps, start = setup.form.keeps_freed(setup.keep_freed), trace.marks[1]
+    keeps = setup.form.keeps_freed(setup.keep_freed)
+    return _heaped(trace, sizes, sequence.alike(trace, setup), keeps)
+
+
+@functools.lru_cache(maxsize=256)
+def _heaped(trace: StepTrace, sizes: tuple[int, ...], setup: Setup, keeps: bool) -> Heaped:
+    tape, start = sequence.run_tape(trace, sizes, setup, sequence.Scene()), trace.marks[1]
     whole = heap.resident_peak(tape, keeps=keeps)
     small = heap.alive_peak(trace.tape, start, lambda size: size < heap.MOST)
     if not keeps:

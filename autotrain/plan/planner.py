@@ -32,10 +32,11 @@ from autotrain.plan import (
     saving,
 )
 from autotrain.plan.divided import WHOLE, Way
+from autotrain.plan.fitting import MOST_SAMPLES
 from autotrain.plan.inversion import Choice, Limit
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.notes import notes
-from autotrain.plan.sizing import MOST_SAMPLES, Sizing
+from autotrain.plan.sizing import Sizing
 from autotrain.plan.stale import inputs_of
 from autotrain.schema import (
     DatasetProfile,

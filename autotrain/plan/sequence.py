@@ -128,6 +128,22 @@ def _parts(trace: StepTrace) -> _Parts:
     return _Parts(model, batch, one, two, evaluation, tuple(starts[:5]), kept)  # type: ignore[arg-type]
 
 
+def alike(trace: StepTrace, setup: Setup) -> Setup:
+    """The settings as far as a run's tape goes by them, so that equal ones are played once."""
+    return Setup(
+        trace.micro_batch,
+        min(setup.accum_steps, 2),
+        setup.dtype,
+        setup.optimizer,
+        setup.implementation,
+        setup.momentum,
+        decays=setup.decays,
+        ema=setup.ema,
+        groups=setup.groups,
+        several=setup.several,
+    )
+
+
 def run_tape(
     trace: StepTrace, sizes: tuple[int, ...], setup: Setup, scene: Scene
 ) -> tuple[int, ...]:

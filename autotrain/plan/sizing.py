@@ -6,13 +6,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autotrain.plan import cadence, correction, cuda, divided, host, keeping, lengths, memory
+from autotrain.plan import (
+    cadence,
+    correction,
+    cuda,
+    divided,
+    fitting,
+    host,
+    keeping,
+    lengths,
+    memory,
+)
 from autotrain.plan.ledger import Ledger
 from autotrain.plan.timing import Timing
 from autotrain.schema import Bucket, Device, HardwareProfile, ModelProfile, ModelSection, Prediction
-
-# No one trains with more in one micro-batch; it bounds the search.
-MOST_SAMPLES = 1 << 20
 
 
 @dataclass
@@ -112,8 +119,7 @@ class Sizing:
         """The step in force; with buckets, of the one that takes most memory."""
         micro, accum = self.count("batch.micro_batch"), self.count("batch.accum_steps")
         setups = [self.setup(size, max(accum, 2), end) for end, size in self.buckets()]
-        worst = max(setups, key=lambda s: self.device_peak(s).high, default=None)
-        return worst or self.setup(micro, accum)
+        return fitting.worst(self, setups or [self.setup(micro, accum)])
 
     def at_length(self, length: float) -> ModelProfile:
         """The model as if every sample were so long."""
@@ -159,14 +165,17 @@ class Sizing:
         if self.device.kind != "cpu":
             return cuda.device_peak(self.reserved(setup), self.device)
         if (setup, workers) not in self.said:
-            more, model = 0, self.at_length(setup.length)
-            if workers is not None:
-                kept = keeping.counted_bytes(model, workers, self.get("memory.budget_bytes"))
-                more = workers * self.worker_bytes() + kept + host.left_bytes(model)
+            model = self.at_length(setup.length)
+            more = 0 if workers is None else self.beside_bytes(workers)
             self.said[setup, workers] = host.resident(
                 model, setup, self.tensors(setup), self.saved_bytes(), more
             )
         return self.said[setup, workers]
+
+    def beside_bytes(self, workers: int) -> int:
+        """RAM of so many loader workers, of what the dataset keeps, and of the stages before."""
+        kept = keeping.counted_bytes(self.model, workers, self.get("memory.budget_bytes"))
+        return workers * self.worker_bytes() + kept + host.left_bytes(self.model)
 
     def _corrected(
         self, key: str, setup: memory.Setup, predict: Callable[[memory.Setup], Prediction]
@@ -239,14 +248,6 @@ class Sizing:
         """Tensors of a checkpoint: weights, buffers, the optimizer's states, an averaged model."""
         whole = self.model.parameter_bytes + self.model.buffer_bytes
         return whole * (1 + self.averages()) + self.state_bytes()
-
-    def fit(self, accum_steps: int, length: float = 0.0, most: int = MOST_SAMPLES) -> int:
-        """The largest micro_batch whose high prediction is within the budget; 0 if none is."""
-        return memory.largest_fit(
-            lambda size: self.device_peak(self.setup(size, accum_steps, length)).high,
-            self.budget() - self.kept_bytes(),
-            most,
-        )
 
     def given_workers(self) -> int:
         """Loader workers that take of a CPU's budget whatever the batch: given, not decided."""

@@ -194,26 +194,27 @@ class Timing(NamedTuple):
 
     def _seconds(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
         """At any length: memory lies on straight lines, which are never below the truth, and time
-        on curves, which are near it."""
+        on curves, which are near it.
+
+        Once for each of what it depends on: feeding a model is decided by trying ways to.
+        """
         sizing, micro, dtype = self.sizing, setup.micro_batch, setup.dtype
-        known = lengths.traced_lengths(sizing.model, dtype)
-        if len(known) < 2 or not 0 < setup.length < known[-1]:
-            return self._at_traced(setup, seconds)
-        seen = {each: self._at_traced(setup._replace(length=each), seconds) for each in known}
-        done = {each: compute.amount(sizing.at_length(each), micro, dtype) for each in known}
-        return lengths.along(seen, done, setup.length)
+        key = seconds, setup.length, micro, dtype, sizing.threads(), ram.local(sizing)
+        if key not in sizing.took:
+            known = lengths.traced_lengths(sizing.model, dtype)
+            if len(known) < 2 or not 0 < setup.length < known[-1] or setup.length in known:
+                sizing.took[key] = self._at_traced(setup, seconds)
+            else:
+                seen = {each: self._seconds(setup._replace(length=each), seconds) for each in known}
+                done = {n: compute.amount(sizing.at_length(n), micro, dtype) for n in known}
+                sizing.took[key] = lengths.along(seen, done, setup.length)
+        return sizing.took[key]
 
     def _at_traced(self, setup: memory.Setup, seconds: compute.Seconds) -> float:
-        """Once for each of what it depends on: feeding a model is decided by trying ways to."""
-        sizing, size, dtype = self.sizing, setup.micro_batch, setup.dtype
-        threads, world = sizing.threads(), ram.local(sizing)
-        key = seconds, setup.length, size, dtype, threads, world
-        if key not in sizing.took:
-            model = sizing.at_length(setup.length)
-            if not compute.replays(model, dtype, threads):
-                threads = self._at_once()
-            sizing.took[key] = seconds(model, self._device(), size, dtype, threads)
-        return sizing.took[key]
+        model, threads = self.sizing.at_length(setup.length), self.sizing.threads()
+        if not compute.replays(model, setup.dtype, threads):
+            threads = self._at_once()
+        return seconds(model, self._device(), setup.micro_batch, setup.dtype, threads)
 
     def _device(self) -> Device:
         """As it is to the threads that each process has."""
