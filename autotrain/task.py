@@ -78,7 +78,8 @@ class Task:
     `model`: called without arguments, to plan and to run. `train`, `valid`: map-style datasets
     (`valid` None: a split of `train` is made). `collate`: list of samples -> batch (None:
     torch's default). `loss`: (model, batch) -> Loss. `measure`: (model, batch) -> {name:
-    (sum, count)}. `length`: index -> cost of a training sample without loading it.
+    (sum, count)}. `length`: index -> cost of a training sample without loading it; `valid_length`
+    of one of `valid` (where they are held out of `train`, `length` tells).
     `monitor`: `loss` or a name that `measure` returns; `better`: which way is better.
 
     For what comes after: `test`, a dataset like `valid` that training never sees. `predict`:
@@ -106,6 +107,7 @@ class Task:
     classes: Sequence[str] | None = None
     export: Callable[[torch.nn.Module, Any], tuple[torch.nn.Module, tuple[Any, ...]]] | None = None
     facts: Mapping[str, Any] | None = None
+    valid_length: Callable[[int], float] | None = None
 
     def __post_init__(self) -> None:
         if self.valid is None and getattr(self.train, "for_training_only", False):
@@ -118,7 +120,7 @@ class Task:
                 f"the task's test dataset: {type(self.test).__name__} samples are for training",
                 "test on samples as they are: the dataset before it was augmented",
             )
-        for name in ("predict", "confusion", "export"):
+        for name in ("predict", "confusion", "export", "valid_length"):
             if not (getattr(self, name) is None or callable(getattr(self, name))):
                 raise AutotrainError(
                     f"the task's {name} is a {type(getattr(self, name)).__name__}, not a function",

@@ -29,10 +29,15 @@ def trained(
     return sorted_pieces(known, micro_batch, min(count, POOL_STEPS * global_batch))
 
 
-def evaluated(known: LengthProfile | None, micro_batch: int) -> tuple[Piece, ...]:
-    """Micro-batches of an evaluation, whose samples come as they lie."""
+def evaluated(
+    known: LengthProfile | None, count: int, micro_batch: int, *, in_order: bool
+) -> tuple[Piece, ...]:
+    """Micro-batches of an evaluation of `count` samples, as long as those for training: in order of
+    length, or as they lie."""
     if known is None:
         return (Piece(1, micro_batch, 0.0),)
+    if in_order:
+        return sorted_pieces(known, micro_batch, count)
     return tuple(Piece(1, micro_batch, length) for length in usual_longest(known, micro_batch))
 
 

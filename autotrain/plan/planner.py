@@ -159,7 +159,7 @@ def model_digest(model: ModelProfile) -> str:
     passing = {
         "traces", "traced", "loaded_bytes", "follows", "kept_bytes", "kept_most", "cached_bytes",
         "form", "trials", "range_test", "noise", "race", "replays", "lengths", "sample_seconds",
-        "waiting_seconds", "sample_bytes", "steady", "stacks", "uneven", "sizes",
+        "waiting_seconds", "sample_bytes", "valid_sorted", "steady", "stacks", "uneven", "sizes",
         "statistics_bytes", "trainable_dims", "trainable_depths", "block_bytes", "outside_bytes",
         "peak_before",
     }  # fmt: skip

@@ -41,7 +41,10 @@ class Timing(NamedTuple):
     def forward_seconds(self) -> float:
         """Expected seconds of one micro-batch without gradients; the mean over an evaluation's."""
         sizing = self.sizing
-        drawn = orders.evaluated(sizing.model.lengths, sizing.count("batch.micro_batch"))
+        model, micro = sizing.model, sizing.count("batch.micro_batch")
+        drawn = orders.evaluated(
+            model.lengths, sizing.valid_count, micro, in_order=model.valid_sorted
+        )
         return self._mean_seconds(compute.forward_seconds, drawn)
 
     def _mean_seconds(

@@ -59,8 +59,12 @@ class Lengths:
 def read_lengths(task: Task, path: Path, count: int) -> Lengths | None:
     """Every sample's where that is quick, else a sample of them; None: the task does not say.
 
-    Raises AutotrainError, naming the task file, where `length` fails or is no cost.
+    Raises AutotrainError, naming the task file, where `length` or `valid_length` fails or is no
+    cost.
     """
+    if task.valid is not None and task.valid_length is not None:
+        ends = {0, max(len(task.valid) - 1, 0)} if len(task.valid) else set()
+        _asked("valid_length", task.valid_length, sorted(ends), path)
     if task.length is None or count == 0:
         return None
     import numpy as np
@@ -76,14 +80,14 @@ def read_lengths(task: Task, path: Path, count: int) -> Lengths | None:
         if guess > READ_SECONDS or wanted > MOST_READ:
             break
         begun, read = time.perf_counter(), np.arange(0, count, stride)
-        values = _asked(task.length, read.tolist(), path)
+        values = _asked("length", task.length, read.tolist(), path)
         seconds = time.perf_counter() - begun
     order = np.argsort(-values, kind="stable")
     return Lengths(count, read[order], values[order])
 
 
 def _asked(
-    length: Callable[[int], float], indices: Iterable[int], path: Path
+    name: str, length: Callable[[int], float], indices: Iterable[int], path: Path
 ) -> NDArray[np.float64]:
     import numpy as np
 
@@ -92,10 +96,10 @@ def _asked(
         try:
             value = float(length(index))
         except Exception as error:
-            raise user_error(path, error, f"length({index}): ") from error
+            raise user_error(path, error, f"{name}({index}): ") from error
         if not (math.isfinite(value) and value >= 0):
             raise AutotrainError(
-                f"{path}: length({index}) is {value}",
+                f"{path}: {name}({index}) is {value}",
                 "return what that sample costs, such as its frames or tokens: 0 or more",
             )
         found.append(value)

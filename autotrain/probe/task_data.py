@@ -130,6 +130,7 @@ def traits(task: Task, path: Path, samples: Mapping[int, Any]) -> dict[str, Any]
     return {
         "train_count": sample_count(task.train, "training", path),
         "valid_count": valid_count(task, path),
+        "valid_sorted": task.valid is None or task.valid_length is not None,
         "steady": alike,
         "stacks": alike and plain and stack([*samples.values()]),
     }

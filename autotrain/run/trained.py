@@ -160,8 +160,8 @@ def _alone(task: Task, plan: Plan, split: SplitName | None) -> data.Split:
     if sets[split] is None:
         raise _no_test_set()
     count = data.count_of(sets[split], split or "train")
-    length = task.length if split == "train" else None
-    return data.Split(sets[split], sets[split], count, count, length, valid_length=length)
+    own = {"train": task.length, "valid": task.valid_length}.get(split or "")
+    return data.Split(sets[split], sets[split], count, count, own, valid_length=own)
 
 
 def _with(parts: data.Split, task: Task, split: SplitName | None) -> data.Split:

@@ -166,6 +166,7 @@ class ModelProfile(Record):
     `waiting_seconds`: of loading a sample, in which no core computed.
     `uneven`: samples differ in size, and no `length` tells how. `sizes`: in so many sizes come
     batches of them, as far as samples collated one by one tell; 0: in more than come again.
+    `valid_sorted`: where lengths are known, those of validation samples are too, and these sorted.
     `steady`: samples are the same at each reading. `stacks`: torch's own collate makes tensors
     alone of such.
     `statistics_bytes`: what norms gather in training. `blocks`: parts that can be computed again in
@@ -215,6 +216,7 @@ class ModelProfile(Record):
     sample_seconds: WholeFloat
     waiting_seconds: WholeFloat = 0.0
     sample_bytes: Whole
+    valid_sorted: bool = False
     steady: bool = False
     stacks: bool = False
     uneven: bool = False

@@ -316,7 +316,7 @@ def task(
     sizes = Sizes(width, heads, inner, kernel, encoder_blocks, decoder_blocks, dropout)
     learning, sound = Learning(mels, usual.frames), made_sound(vocoder, mels)
     speaking = Speaking(mels, sound, language=facts.language, longest=max_seconds)
-    lengths = [clip_seconds(clip.path) * rate / hop for clip in parts.sides.train]
+    lengths = [[clip_seconds(clip.path) * rate / hop for clip in part] for part in parts.sides]
     return Task(
         model=lambda: FastSpeech2(units, names, usual, sizes),
         train=train,
@@ -325,7 +325,8 @@ def task(
         collate=functools.partial(pad_voiced, multiple=SHAPES),
         loss=learning.loss,
         measure=learning.measure,
-        length=lengths.__getitem__,
+        length=lengths[0].__getitem__,
+        valid_length=lengths[1].__getitem__,
         monitor="mcd",
         predict=speaking.predict,
         export=exported,

@@ -445,6 +445,7 @@ def task(
     seen, table = parts.facts.seen, Units.of(parts.facts.units)
     train, *held = parts.sides
     lengths = [frames_of(parts.seconds[clip] / min(speeds)) for clip in train]
+    held_lengths = [frames_of(parts.seconds[clip]) for clip in held[0]]
     spectra = [Spectra(train, MELS, speeds), *(Spectra(part, MELS) for part in held)]
     if kept is not None and kept.split is None:
         spectra[0] = invented(table)
@@ -461,6 +462,7 @@ def task(
             loss=guess_loss,
             measure=guess_measure,
             length=lengths.__getitem__,
+            valid_length=held_lengths.__getitem__,
             facts=parts.facts._asdict(),
         )
     first = ctc_weight_first if anneal_epochs else ctc_weight
@@ -479,6 +481,7 @@ def task(
         measure=figures.measure,
         predict=figures.predict,
         length=lengths.__getitem__,
+        valid_length=held_lengths.__getitem__,
         monitor="wer",
         facts=parts.facts._asdict(),
     )

@@ -284,8 +284,12 @@ def asked_for(data: Path | None, kept: Kept, valid_share: float, by_heart: bool)
     if kept.split is None:
         return parts
 
+    frames: dict[Path, int] = {}
+
     def usable(rows: list[Features]) -> list[Features]:
-        return readable(rows, facts.form, **FEW)[0]
+        found, seen, _ = readable(rows, facts.form, **FEW)
+        frames.update(seen)
+        return found
 
     rows = feature_table(needed(data, "a folder of .npz features"), kept.split)
     if by_heart and kept.split != "test":
@@ -295,7 +299,7 @@ def asked_for(data: Path | None, kept: Kept, valid_share: float, by_heart: bool)
             rows, kept.split, valid_share, lambda row: row.signer, "signer", usable
         )  # fmt: skip
     say_strange(found, facts.glosses)
-    return parts._replace(**{kept.split: found})
+    return parts._replace(frames=frames, **{kept.split: found})
 
 
 def invented(facts: Facts) -> Invented:
@@ -424,7 +428,7 @@ def task(
     if mixup and kept is None:
         varied = MixedSequences(varied, mixup, share=0.5, frames_per_token=LEAST_FRAMES)
     figures = Recognition(glosses, label_smoothing, beam)
-    lengths = [parts.frames[row.path] for row in parts.train] if kept is None else []
+    lengths = [[parts.frames[row.path] for row in rows] for rows in (parts.train, parts.valid)]
     made = Task(
         model=lambda: build(model),
         train=varied,
@@ -432,7 +436,8 @@ def task(
         collate=pad_utterances,
         loss=figures.loss,
         measure=figures.measure,
-        length=lengths.__getitem__ if kept is None else None,
+        length=lengths[0].__getitem__ if kept is None else None,
+        valid_length=lengths[1].__getitem__,
         monitor="wer",
         test=test if len(test) else None,
         predict=functools.partial(figures.predict, shape=shape, dominant=dominant),

@@ -279,7 +279,7 @@ def task(
         parts = shared_out(folder, valid_share, max_seconds)
     else:
         parts = asked_for(folder, kept.split, valid_share, max_seconds)
-    frames = [parts.seconds[clip] * RATE / HOP for clip in parts.sides.train]
+    frames = [[parts.seconds[clip] * RATE / HOP for clip in part] for part in parts.sides]
     train, valid, test = (Spectra(clips, max_seconds) for clips in parts.sides)
     facts = level_and_spread(train) if kept is None else kept.facts
     if kept is not None and kept.split is None:
@@ -292,7 +292,8 @@ def task(
         collate=pad,
         loss=loss,
         measure=measure,
-        length=frames.__getitem__,
+        length=frames[0].__getitem__,
+        valid_length=frames[1].__getitem__,
         predict=functools.partial(answer, max_seconds=max_seconds),
         facts=facts,
     )

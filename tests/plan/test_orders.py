@@ -43,7 +43,32 @@ def test_micro_batches_are_as_long_as_in_a_run(values, micro, accum):
 
 def test_where_nothing_is_known_of_lengths_all_are_the_longest():
     assert orders.trained(None, 100, 8, 16) == (lengths.Piece(1, 8, 0.0),)
-    assert orders.evaluated(None, 8) == (lengths.Piece(1, 8, 0.0),)
+    for in_order in (True, False):
+        assert orders.evaluated(None, 100, 8, in_order=in_order) == (lengths.Piece(1, 8, 0.0),)
+
+
+@given(VALUES, st.integers(1, 8))
+def test_an_evaluation_in_order_of_length_is_as_long_as_in_a_run(values, micro):
+    count = len(values) // micro * micro
+    if count == 0:
+        return
+    values = values[:count]
+    batches = runs.in_micro_batches(count, micro, torch.tensor(values).double())
+    longest = [max(values[sample] for sample in part) for part in batches]
+    assert sorted(sample for part in batches for sample in part) == [*range(count)]
+    assert longest == sorted(longest, reverse=True)
+    seen = orders.evaluated(profile(values), count, micro, in_order=True)
+    assert orders.mean_length(seen) == pytest.approx(math.fsum(longest) / len(longest))
+
+
+def test_in_order_of_length_an_evaluation_pads_little():
+    known = profile(range(1, 101))
+    in_order, as_they_lie = (
+        orders.mean_length(orders.evaluated(known, 100, 10, in_order=each))
+        for each in (True, False)
+    )
+    assert in_order == 55
+    assert 90 < as_they_lie < 92
 
 
 @given(

@@ -71,6 +71,16 @@ def test_a_length_that_fails_is_named_by_its_line():
         said(lambda i: {0: 1}[i], 3)
 
 
+@pytest.mark.parametrize("ends", [(0, math.nan), (-1, 2)])
+def test_so_is_that_of_a_validation_sample(ends):
+    given = Task(
+        model=nn.Identity, train=None, loss=None, valid=ends, length=[1, 2].__getitem__,
+        valid_length=ends.__getitem__,
+    )  # fmt: skip
+    with pytest.raises(AutotrainError, match=r"valid_length\([01]\) is (nan|-1)"):
+        read_lengths(given, HERE, 2)
+
+
 def test_the_longest_comes_first_and_of_equals_the_earliest():
     assert said([5, 9, 9, 2].__getitem__, 4).up_to(math.inf, 3) == [1, 2, 0]
     assert read_lengths(Task(model=nn.Identity, train=None, loss=None), HERE, 4) is None

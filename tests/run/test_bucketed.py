@@ -16,7 +16,7 @@ from autotrain.run.loop import train
 from autotrain.schema import LengthProfile
 
 from .plans import make_plan
-from .tasks import NoisyNet, noisy_task, sequence_task
+from .tasks import NoisyNet, noisy_task, sequence_net, sequence_task
 from .test_resume import digests, figures, run
 from .test_resume import pieces as cut_up
 
@@ -146,10 +146,10 @@ def test_a_sample_beyond_the_last_bucket_takes_the_room_it_needs():
     assert sorted(len(m) for m in chain(*epoch_of(order))) == [1, 1, 1, 1, 3]
 
 
-def test_a_validation_set_goes_from_short_to_long():
+def test_a_validation_set_goes_from_long_to_short():
     lengths = torch.tensor([60.0, 3.0, 30.0, 99.0, 61.0, 2.0]).double()
     order = BucketedOrder(lengths, BUCKETS, 100.0, 0)
-    assert order.in_turn(lengths) == [[5, 1], [2], [0, 4], [3]]
+    assert order.in_turn(lengths) == [[3, 4], [0], [2], [1, 5]]
 
 
 # --- a whole run ---------------------------------------------------------------------------
@@ -215,6 +215,24 @@ def test_buckets_without_lengths_count_for_nothing(tmp_path):
     plain = run(make_plan(batch={"micro_batch": 2}), sequence_task(), tmp_path / "plain")
     odd = run(make_plan(batch=PLANNED), sequence_task(), tmp_path / "odd")
     assert figures(plain) == figures(odd)
+
+
+def test_a_validation_set_of_its_own_comes_in_order_where_its_lengths_are_told(tmp_path):
+    def longest_first(batch, **more):
+        task = sequence_task(length=lambda i: float(i % 9 + 1), **more)
+        plan = make_plan(batch=batch)
+        return ordered(plan, data.split(task, plan), sequence_net())[1]
+
+    def costs(batches):
+        return [[index % 5 + 1 for index in batch] for batch in batches]
+
+    own = {"valid_length": lambda i: float(i % 5 + 1)}
+    for batch in ({}, PLANNED):
+        in_order = longest_first(batch, **own)
+        flat = [cost for part in costs(in_order) for cost in part]
+        assert sorted(index for part in in_order for index in part) == [*range(13)]
+        assert flat == sorted(flat, reverse=True)
+        assert [index for part in longest_first(batch) for index in part] == [*range(13)]
 
 
 def test_a_held_out_validation_set_is_cut_by_its_own_lengths(tmp_path):

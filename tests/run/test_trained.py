@@ -13,6 +13,7 @@ from .plans import make_plan
 from .tasks import noisy_task, sequence_task
 from .test_bucketed import PLANNED
 
+LENGTHS = dict.fromkeys(("length", "valid_length"), lambda i: float(i % 9 + 1))
 CASES = {
     "averaged": (noisy_task, {"train": {"ema_decay": 0.8}}),
     "cut finer": (noisy_task, {"batch": {"split": 2}}),
@@ -20,6 +21,8 @@ CASES = {
     "bf16": (noisy_task, {"precision": {"dtype": "bf16"}}),
     "frozen": (noisy_task, {"train": {"freeze": ["first.*"]}}),
     "sequences": (sequence_task, {}),
+    "in order of length": (lambda: sequence_task(**LENGTHS), {}),
+    "bucketed, of its own lengths": (lambda: sequence_task(**LENGTHS), {"batch": PLANNED}),
     "bucketed": (lambda: noisy_task(40, length=lambda i: float(i % 9 + 1)), {"batch": PLANNED}),
 }
 

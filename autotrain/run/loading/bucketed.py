@@ -69,10 +69,10 @@ class BucketedOrder:
         return even(count, -(-count // parts))
 
     def in_turn(self, lengths: torch.Tensor) -> list[Sequence[int]]:
-        """Samples of those lengths, the shortest first, each bucket in its micro-batches."""
+        """Samples of those lengths, the longest first, each bucket in its micro-batches."""
         batches: list[Sequence[int]] = []
-        for group, size in grouped(lengths, self.buckets):
-            ordered = group[torch.argsort(lengths[group], stable=True)]
+        for group, size in reversed(grouped(lengths, self.buckets)):
+            ordered = group[torch.argsort(lengths[group], descending=True, stable=True)]
             parts = (n for many in even(len(ordered), size) for n in self._parts(many))
             batches += [part.tolist() for part in torch.split(ordered, [*parts])]
         return batches

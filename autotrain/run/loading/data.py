@@ -18,8 +18,8 @@ from autotrain.task import Task, hold_out, subset
 class Split:
     """What is trained on and what is held out, as map-style datasets, and each one's size.
 
-    `length` is the task's, by index into `train`; `valid_length` by index into `valid`, where
-    that was held out of the training samples.
+    `length` is the task's, by index into `train`; `valid_length` by index into `valid`, the task's
+    too or, where that was held out of the training samples, by `length`.
     """
 
     train: Any
@@ -47,7 +47,7 @@ def split(task: Task, plan: Plan) -> Split:
     """
     if task.valid is not None:
         sizes = count_of(task.train, "train"), count_of(task.valid, "valid")
-        return Split(task.train, task.valid, *sizes, task.length)
+        return Split(task.train, task.valid, *sizes, task.length, task.valid_length)
     share = plan.data.valid_share or VALID_SHARE
     train, valid = hold_out(count_of(task.train, "train"), share, plan.run.seed)
     parts = subset(task.train, train), subset(task.train, valid)

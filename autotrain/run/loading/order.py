@@ -80,9 +80,18 @@ def dealt(micro_batch: int, global_batch: int, world: int, *, no_single: bool = 
     return min(max(-(-global_batch // (rounds * world)), 2 if no_single else 1), micro_batch)
 
 
-def in_micro_batches(count: int, micro_batch: int) -> list[Sequence[int]]:
-    """0 .. count-1 in order, in micro-batches: how a validation set is read."""
-    return [range(a, min(a + micro_batch, count)) for a in range(0, count, micro_batch)]
+def in_micro_batches(
+    count: int, micro_batch: int, lengths: torch.Tensor | None = None
+) -> list[Sequence[int]]:
+    """0 .. count-1 in micro-batches: how a validation set is read, always in the same order.
+
+    By `lengths` (float64 [count]), where they are known: samples of like length share one, and the
+    longest come first, as shorter ones fit into the memory that they leave.
+    """
+    if lengths is None:
+        return [range(a, min(a + micro_batch, count)) for a in range(0, count, micro_batch)]
+    order = torch.argsort(lengths, descending=True, stable=True)
+    return [part.tolist() for part in torch.split(order, micro_batch)]
 
 
 # Loader workers read ahead, so around the end of an epoch two orders are in use.
