@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,20 @@ def test_a_signal_to_the_whole_group_saves_and_the_resume_ends_the_same(tmp_path
     found = [checkpoint.newest_good(tmp_path / name)[0] for name in ("killed", "whole")]
     bytes_of = [(path / "model.safetensors").read_bytes() for path in found if path]
     assert bytes_of[0] == bytes_of[1]
+
+
+def test_the_workers_of_a_run_that_is_killed_clear_their_folder_away(tmp_path):
+    tests, temporary = str(Path(__file__).parents[1]), tmp_path / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-c", SCRIPT, tests, str(tmp_path / "killed")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if from_json(line).name == "step")
+        assert [*temporary.glob("autotrain-*")]
+        process.kill()
+    deadline = time.monotonic() + 20
+    while [*temporary.glob("autotrain-*")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

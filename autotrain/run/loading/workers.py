@@ -77,11 +77,9 @@ class Workers:
         self._requests, self._by_pipe = enumerate(requests), by_pipe
         # More would wait in the pipe, where neither end goes on before the other has read.
         self._prefetch = 1 if by_pipe else section.prefetch
-        self._stuck_seconds = section.timeout_seconds
-        self._order: deque[_Worker] = deque()
+        self._stuck_seconds, self._oom_kills = section.timeout_seconds, oom_kills()
+        self._order, self._all = deque[_Worker](), list[_Worker]()
         self._folder = tempfile.TemporaryDirectory(prefix="autotrain-", ignore_cleanup_errors=True)
-        self._all: list[_Worker] = []
-        self._oom_kills = oom_kills()
         try:
             for number in range(section.workers):
                 self._all.append(self._started(number, source, section))
@@ -282,8 +280,10 @@ def _work(
                 cell[0] = HANDING_OVER
                 _hand_over(results, made, by_pipe)
                 cell[0] = IDLE
-    except (EOFError, OSError):  # the run has ended, and may have cleared `stacks` away already
-        return
+    except (EOFError, OSError):  # the run has ended
+        with suppress(OSError):  # and cleared `stacks` away, but where it was killed
+            stacks.unlink()
+            stacks.parent.rmdir()
 
 
 def _hand_over(results: Connection, made: Made, by_pipe: bool) -> None:
