@@ -150,13 +150,17 @@ def expected_longest(
 
 
 def pieces(lengths: LengthProfile, parts: tuple[Bucket, ...], count: int) -> tuple[Piece, ...]:
-    """What an epoch of `count` samples is cut into: as many alike as each bucket makes."""
-    made = []
+    """What an epoch of `count` samples is cut into: each bucket as evenly as a run cuts it."""
+    made, below, before = list[Piece](), 0.0, 0
     for start, end, micro in _spans(lengths, parts):
         share, mean = share_below(lengths, start, end)
-        batches = math.ceil(share * count / micro)
-        if batches:
-            made.append(Piece(batches, max(round(share * count / batches), 1), mean))
+        below += share
+        held = round(below * count) - before
+        before += held
+        batches = math.ceil(held / micro)
+        size, more = divmod(held, max(batches, 1))
+        cut = ((more, size + 1), (batches - more, size))
+        made += [Piece(many, each, mean) for many, each in cut if many]
     return tuple(made)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from itertools import pairwise
+from bisect import bisect_left
+from itertools import accumulate, pairwise
 
 from autotrain.plan.lengths import Piece
 from autotrain.schema import LengthProfile
@@ -73,8 +74,11 @@ def usual_longest(lengths: LengthProfile, drawn: int) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=64)
 def sorted_pieces(lengths: LengthProfile, micro_batch: int, pool: int) -> tuple[Piece, ...]:
-    """Micro-batches where `pool` samples come in order of length: PARTS parts of them, shortest
-    first, each as long as its micro-batches' longest samples are on average.
+    """Micro-batches where `pool` samples come in order of length: PARTS parts of them at most, the
+    shortest first, each as long as its micro-batches' longest samples are on average.
+
+    All parts hold as much: what grows faster than lengths do is off at a mean length, by more
+    where long samples share a part.
     """
     points, groups = lengths.points, max(math.ceil(pool / micro_batch), 1)
     if groups > PARTS**2:  # hardly longer than what comes with it
@@ -82,6 +86,8 @@ def sorted_pieces(lengths: LengthProfile, micro_batch: int, pool: int) -> tuple[
     else:
         ranks = (math.ceil(len(points) * (group + 1) / groups) for group in range(groups))
         ends = [points[rank - 1] for rank in ranks]
-    cuts = [len(ends) * part // PARTS for part in range(PARTS + 1)]
-    parts = [ends[a:b] for a, b in pairwise(cuts) if b > a]
+    up_to = list(accumulate(ends, initial=0.0))
+    shares = [(a + b) / 2 / max(up_to[-1], 1e-300) for a, b in pairwise(up_to)]
+    where = [bisect_left(shares, part / PARTS) for part in range(PARTS)]
+    parts = [ends[a:b] for a, b in pairwise([*where, len(ends)]) if b > a]
     return tuple(Piece(len(part), micro_batch, math.fsum(part) / len(part)) for part in parts)

@@ -132,6 +132,7 @@ def test_pieces_hold_every_sample_and_no_micro_batch_is_too_large(values, one, o
         -(len(values) - short) // parts[1][1]
     )
     assert all(p.micro_batch <= max(one, other) for p in made)
+    assert sum(p.batches * p.micro_batch for p in made) == len(values)
     assert 0 <= lengths.padding(known, parts) < 1
 
 
