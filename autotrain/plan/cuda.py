@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 from autotrain.plan.allocator import LARGE_ROUND, Allocator
-from autotrain.plan.memory import Setup, affine, tensor_peak_bytes
+from autotrain.plan.memory import Setup, as_tensors_grow, tensor_peak_bytes
 from autotrain.plan.sequence import Scene, alike, run_tape
 from autotrain.schema import Device, ModelProfile, Prediction, StepTrace
 from autotrain.units import MIB
@@ -30,6 +30,8 @@ LOW, HIGH, MORE = 0.88, 1.19, 64 * MIB
 UNSEEN = 1.01
 # More than the allocator ever held for a step, over the bytes of its tensors, and besides.
 MOST_HELD, MOST_BESIDE = 2.0, 512 * MIB
+# A smaller step is played too where it might, packed worse, come to more than a larger one.
+PACKED, PACKED_BESIDE = 1.25, 64 * MIB
 # MPS keeps freed buffers too, by rules that nobody has published figures for.
 OTHER_LOW, OTHER_HIGH = 0.8, 1.4
 # The CUDA context with the kernels of PyTorch, cuBLAS and cuDNN as they are loaded: what
@@ -69,19 +71,28 @@ def at_most(tensors: float) -> float:
 def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> float | None:
     """Reserved bytes at the peak, no one else needing any; None where no tape was traced.
 
-    As simulated where the size was traced, else along the line between two of those; a larger
-    size is never said to take less than a smaller one.
+    As simulated where the size was traced, else by those simulated (`memory.as_tensors_grow`); a
+    larger size is never said to take less than a smaller one.
     """
-    traces = [t for t in model.at(setup.dtype) if t.tape]
+    traces = tuple(t for t in model.at(setup.dtype) if t.tape)
     if not traces or setup.shard:  # no tape is of a divided model
         return None
-    most, found = 0, dict[int, int]()
-    for trace in traces:
+
+    def played(trace: StepTrace) -> int:
         peak, _ = _played(trace, model.trainable_sizes, *_scene(trace, setup, device))
-        most = max(most, round(UNSEEN * peak))
-        found[trace.micro_batch] = most
-    line = affine(tuple(traces), lambda t: found[t.micro_batch], setup.micro_batch)
-    if setup.micro_batch in found:
+        return round(UNSEEN * peak)
+
+    def could_reach(trace: StepTrace, peak: int) -> bool:
+        tensors = tensor_peak_bytes(model, setup._replace(micro_batch=trace.micro_batch))
+        return PACKED * tensors + PACKED_BESIDE > peak
+
+    def found(trace: StepTrace) -> int:
+        peak, size = played(trace), trace.micro_batch
+        smaller = [t for t in traces if t.micro_batch < size and could_reach(t, peak)]
+        return max([peak, *map(played, smaller)])
+
+    line = as_tensors_grow(model, setup, traces, found)
+    if any(trace.micro_batch == setup.micro_batch for trace in traces):
         return line
     return max(line, tensor_peak_bytes(model, setup))
 

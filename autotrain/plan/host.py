@@ -10,7 +10,7 @@ import functools
 from typing import NamedTuple
 
 from autotrain.plan import heap, kernels, sequence
-from autotrain.plan.memory import Setup, affine
+from autotrain.plan.memory import Setup, affine, as_tensors_grow
 from autotrain.schema import ModelProfile, Plan, Prediction, StepTrace
 from autotrain.units import MIB
 
@@ -143,7 +143,7 @@ def _tensors(
         return heaped.whole + holes - trace.untouched_bytes
 
     untouched = affine(traces, lambda t: t.untouched_bytes, setup.micro_batch)
-    line = min(affine(traces, kept, setup.micro_batch), MOST_KEPT * tensors.high)
+    line = min(as_tensors_grow(model, setup, traces, kept), MOST_KEPT * tensors.high)
     return max(line, tensors.expected - untouched)
 
 

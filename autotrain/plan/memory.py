@@ -220,6 +220,25 @@ def tensor_peak_bytes(model: ModelProfile, setup: Setup) -> int:
     return state + average + max(passing, updating)
 
 
+def as_tensors_grow(
+    model: ModelProfile,
+    setup: Setup,
+    traces: tuple[StepTrace, ...],
+    read: Callable[[StepTrace], float],
+) -> float:
+    """What a step takes, by what those of the traced sizes do: on the line between two of them,
+    beyond the largest by as much more as its tensors are.
+
+    Small steps are rounded up, to whole segments or pages: a line through two of them rises by
+    that too.
+    """
+    last = traces[-1]
+    if setup.micro_batch <= last.micro_batch:
+        return affine(traces, read, setup.micro_batch)
+    of_last = tensor_peak_bytes(model, setup._replace(micro_batch=last.micro_batch))
+    return read(last) * max(tensor_peak_bytes(model, setup) / of_last, 1.0)
+
+
 def tensor_interval(peak: int, *, compiled: bool = False) -> Prediction:
     """A trace counts what the allocator does, and what operators use inside is measured.
 

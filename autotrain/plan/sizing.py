@@ -119,7 +119,7 @@ class Sizing:
         """The step in force; with buckets, of the one that takes most memory."""
         micro, accum = self.count("batch.micro_batch"), self.count("batch.accum_steps")
         setups = [self.setup(size, max(accum, 2), end) for end, size in self.buckets()]
-        return fitting.worst(self, setups or [self.setup(micro, accum)])
+        return fitting.worst(self, setups) if setups else self.setup(micro, accum)
 
     def at_length(self, length: float) -> ModelProfile:
         """The model as if every sample were so long."""

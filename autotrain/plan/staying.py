@@ -22,7 +22,7 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
     felt = loading if on_cpu else sizing.time.fed_seconds(model) - model
     part = f"under {KEPT_FROM:.0%} of the model's time"
     quick = f"reading a sample takes {seconds_text(max(each, 0.0))}, no more than a copy would"
-    (room, of_room), (ram, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
+    (room, of_room), (left, of_ram) = _room_on_device(sizing), _room_in_ram(sizing)
     # That core is in no prediction; workers that were asked for have theirs anyhow.
     seen = not on_cpu or ledger.fixed("loader.workers") is not None
     there = {
@@ -36,7 +36,7 @@ def decide(ledger: Ledger, sizing: Sizing) -> None:
         f"loading takes {part} ({_part(loading, model)})": loading <= KEPT_FROM * model,
         quick: each <= KEPT_SECONDS,
         f"each of {workers} workers would keep its own": workers > 1,
-        f"{bytes_text(size)} of samples are more than {of_ram}": size > ram,
+        f"{bytes_text(size)} of samples are more than {of_ram}": size > left,
     }
     if not any(there.values()):
         value = "device"

@@ -207,6 +207,17 @@ def test_a_larger_size_that_packs_better_is_said_to_take_as_much():
     assert cuda.takes(of, setup(micro_batch=8)) == cuda.takes(of, setup(micro_batch=4))
 
 
+@given(st.integers(9, 100_000), st.sampled_from(["fused", "foreach"]), st.integers(1, 2))
+def test_beyond_the_largest_that_was_traced_it_takes_more_as_its_tensors_do(micro, how, accum):
+    """Of the smaller one nothing is asked: rounded up to segments, it tells no slope."""
+    of, alone = model(grown(2), grown(8)), model(grown(8))
+    last, more = setup("adamw", how, micro_batch=8, accum_steps=accum), {"micro_batch": micro}
+    ratio = memory.tensor_peak_bytes(of, last._replace(**more)) / memory.tensor_peak_bytes(of, last)
+    found = cuda.takes(of, last._replace(**more))
+    assert found == pytest.approx(max(ratio, 1.0) * cuda.takes(of, last))
+    assert cuda.takes(alone, last) == cuda.takes(of, last)
+
+
 def test_each_traced_size_is_simulated_once_however_often_it_is_asked_for():
     """What a plan costs: 30 ms a simulation, so there must be few."""
     of = model(*(trace(micro, scale=micro * MIB) for micro in (2, 8)))
