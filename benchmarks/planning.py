@@ -35,6 +35,7 @@ def main() -> None:
     every: list[float] = []
     for named in asked.templates.split(","):
         template, _, data = named.partition("=")
+        own = template.endswith(".py")
         taken: list[float] = []
 
         def timed(*arguments, taken=taken, **more):
@@ -55,12 +56,12 @@ def main() -> None:
 
         decide.make_plan = timed
         sys.argv = ["autotrain", "plan", *filter(None, [data]), "--json"]
-        sys.argv += ["--task" if template.endswith(".py") else "--template", template]
+        sys.argv += ["--task" if own else "--template", template]
         sys.argv += ["--compare", ",".join(MACHINES)]
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             autotrain()
         every += taken
-        said(Path(template).parent.name if template.endswith(".py") else template, taken)
+        said(Path(template).parent.name if own else template, taken)
     said("all", every)
 
 

@@ -57,8 +57,7 @@ def reserved(
     known = device is None or device.kind in ("cpu", "cuda")
     low, high = (LOW, HIGH) if known else (OTHER_LOW, OTHER_HIGH)
     # Small steps are rounded up to whole segments: a line through two of them may rise too fast.
-    traced = any(t.tape and t.micro_batch == setup.micro_batch for t in model.at(setup.dtype))
-    most = math.inf if traced else at_most(tensors.high)
+    most = math.inf if _traced(model, setup) else at_most(tensors.high)
     expected = min(expected, most)
     return Prediction(low=low * expected, expected=expected, high=min(high * expected + MORE, most))
 
@@ -92,9 +91,7 @@ def takes(model: ModelProfile, setup: Setup, device: Device | None = None) -> fl
         return max([peak, *map(played, smaller)])
 
     line = as_tensors_grow(model, setup, traces, found)
-    if any(trace.micro_batch == setup.micro_batch for trace in traces):
-        return line
-    return max(line, tensor_peak_bytes(model, setup))
+    return line if _traced(model, setup) else max(line, tensor_peak_bytes(model, setup))
 
 
 def needs(model: ModelProfile, setup: Setup, device: Device | None = None) -> int | None:
@@ -103,8 +100,8 @@ def needs(model: ModelProfile, setup: Setup, device: Device | None = None) -> in
     To within 2 %. cuDNN does with smaller workspaces where memory is short, which is not
     counted on.
     """
-    trace = next((t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch), None)
-    if trace is None or not trace.tape or setup.shard:
+    trace = _traced(model, setup)
+    if trace is None or setup.shard:
         return None
     return _least(trace, model.trainable_sizes, *_scene(trace, setup, device))
 
@@ -121,14 +118,19 @@ class Parts(NamedTuple):
 
 def parts(model: ModelProfile, setup: Setup, device: Device | None = None) -> Parts | None:
     """Where the reserved bytes go; None where this size was not traced with its tape."""
-    least = needs(model, setup, device)
-    if least is None:
+    trace, least = _traced(model, setup), needs(model, setup, device)
+    if trace is None or least is None:
         return None
-    trace = next(t for t in model.at(setup.dtype) if t.micro_batch == setup.micro_batch)
     same, scene = _scene(trace, setup, device)
     most, allocated = _played(trace, model.trainable_sizes, same, scene)
     idle = round(UNSEEN * most) - allocated
     return Parts(allocated, sum(scene.workspaces), idle, least)
+
+
+def _traced(model: ModelProfile, setup: Setup) -> StepTrace | None:
+    """The step of that very size, with its tape."""
+    size = setup.micro_batch
+    return next((t for t in model.at(setup.dtype) if t.tape and t.micro_batch == size), None)
 
 
 def _scene(trace: StepTrace, setup: Setup, device: Device | None) -> tuple[Setup, Scene]:

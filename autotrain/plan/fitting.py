@@ -46,8 +46,8 @@ def _roomy(sizing: Sizing, setup: memory.Setup) -> bool:
     if sizing.device.kind != "cpu":
         takes = cuda.at_most(tensors) + cuda.context(sizing.device).high
     else:
-        takes = host.at_most(sizing.model, setup, tensors, sizing.saved_bytes())
-        takes += sizing.beside_bytes(sizing.given_workers())
+        beside = sizing.beside_bytes(sizing.given_workers())
+        takes = host.at_most(sizing.model, setup, tensors, sizing.saved_bytes(), beside)
     return takes <= _room(sizing)
 
 

@@ -57,8 +57,8 @@ class Heap:
         asked = chunk + ALIGN + 2 * HEADER
         at = bisect_left(self.holes, (asked, -1))
         if at < len(self.holes):
-            size, start = self.holes.pop(at)
-            del self.starts[start], self.ends[start + size]
+            size, start = self.holes[at]
+            self._fill(size, start)
         else:
             size, start = asked, self.top
             self.top += asked

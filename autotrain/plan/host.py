@@ -87,18 +87,35 @@ def resident(
     beside the next steps where it is written in the background. The holes are those of glibc;
     other systems' allocators keep as much or less of them.
     """
-    base = base_bytes(model)
     of_small, of_large = (HOLES_OF_MANY, LARGE_HOLES) if model.differ else (HOLES, (0.0, 0.0, 0.0))
     shares = zip(of_small, of_large, SOLE_HOLES, strict=True)
     low, expected, high = (_tensors(model, setup, tensors, each) for each in shares)
+    if setup.form.compile:  # its tensors are no trace's
+        low, expected = min(low, tensors.low), max(expected, tensors.expected)
+        high = max(high, SLACK * tensors.high)
+    return _process(model, setup, (low, expected, high), saved_bytes, worker_bytes)
+
+
+def at_most(
+    model: ModelProfile, setup: Setup, tensors: float, saved_bytes: int, worker_bytes: int
+) -> float:
+    """More than `resident` can come to, however a step's tensors of so many bytes may lie."""
+    held = MOST_KEPT * tensors
+    return _process(model, setup, (held, held, held), saved_bytes, worker_bytes).high
+
+
+def _process(
+    model: ModelProfile, setup: Setup, held: tuple[float, float, float], saved_bytes: int,
+    worker_bytes: int,
+) -> Prediction:  # fmt: skip
+    """The process around `held` bytes of a step's tensors: low, expected, high."""
+    low, expected, high = held
+    base = base_bytes(model)
     saved = (1.0 + (1.0 / setup.world if setup.shard else 1.0)) * saved_bytes
     copy = saved_bytes if setup.background else 0
     worker_bytes += shared_bytes(model, setup)
     more = COMPILER if setup.form.compile else NOTHING
     code = kernels.held(model, setup.kernels)
-    if setup.form.compile:  # its tensors are no trace's
-        low, expected = min(low, tensors.low), max(expected, tensors.expected)
-        high = max(high, SLACK * tensors.high)
     return Prediction(
         low=0.97 * (base + max(0.95 * low, 0.9 * saved)),
         expected=base
@@ -114,13 +131,6 @@ def resident(
         + more.high
         + worker_bytes,
     )
-
-
-def at_most(model: ModelProfile, setup: Setup, tensors: float, saved_bytes: int) -> float:
-    """More than the process can come to, however its tensors of so many bytes may lie."""
-    code = kernels.held(model, setup.kernels).high + KERNELS.high + COMPILER.high
-    kept = MOST_KEPT * tensors + 3 * saved_bytes
-    return 1.02 * base_bytes(model) + code + kept + shared_bytes(model, setup)
 
 
 def shared_bytes(model: ModelProfile, setup: Setup) -> int:

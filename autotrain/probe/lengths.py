@@ -59,12 +59,8 @@ class Lengths:
 def read_lengths(task: Task, path: Path, count: int) -> Lengths | None:
     """Every sample's where that is quick, else a sample of them; None: the task does not say.
 
-    Raises AutotrainError, naming the task file, where `length` or `valid_length` fails or is no
-    cost.
+    Raises AutotrainError, naming the task file, where `length` fails or is no cost.
     """
-    if task.valid is not None and task.valid_length is not None:
-        ends = {0, max(len(task.valid) - 1, 0)} if len(task.valid) else set()
-        _asked("valid_length", task.valid_length, sorted(ends), path)
     if task.length is None or count == 0:
         return None
     import numpy as np
@@ -84,6 +80,15 @@ def read_lengths(task: Task, path: Path, count: int) -> Lengths | None:
         seconds = time.perf_counter() - begun
     order = np.argsort(-values, kind="stable")
     return Lengths(count, read[order], values[order])
+
+
+def check_valid_length(task: Task, path: Path, count: int) -> None:
+    """Ask it for the first and the last of `count` samples of a validation set of the task's own.
+
+    Raises AutotrainError, naming the task file, where it fails or is no cost.
+    """
+    if task.valid_length is not None and count:
+        _asked("valid_length", task.valid_length, sorted({0, count - 1}), path)
 
 
 def _asked(

@@ -20,9 +20,9 @@ from autotrain import freezing
 from autotrain.errors import AutotrainError
 from autotrain.freezing import Frozen
 from autotrain.prepare import attention_in_parts, laid_out, run_as
-from autotrain.probe.lengths import Lengths, read_lengths
+from autotrain.probe.lengths import Lengths, check_valid_length, read_lengths
 from autotrain.probe.limits import usable_memory
-from autotrain.probe.task_data import collated, loaded, opened, sample_count
+from autotrain.probe.task_data import collated, loaded, opened, sample_count, valid_count
 from autotrain.probe.trace.as_cuda import Lens, autocast, seen_as
 from autotrain.probe.trace.building import build, real_model
 from autotrain.probe.trace.checks import check_loss, failure, read_here, watched
@@ -87,6 +87,7 @@ class ModelTracer:
         Raises AutotrainError, naming the task file's line, when either fails.
         """
         with undisturbed():
+            check_valid_length(task, path, valid_count(task, path))
             lengths = read_lengths(task, path, sample_count(task.train, "training", path))
             data = opened(task, path, lengths)
             model, mode = build(task, path, insist=insist)

@@ -316,7 +316,7 @@ def task(
     sizes = Sizes(width, heads, inner, kernel, encoder_blocks, decoder_blocks, dropout)
     learning, sound = Learning(mels, usual.frames), made_sound(vocoder, mels)
     speaking = Speaking(mels, sound, language=facts.language, longest=max_seconds)
-    lengths = [[clip_seconds(clip.path) * rate / hop for clip in part] for part in parts.sides]
+    lengths = [[clip_seconds(clip.path) * rate / hop for clip in part] for part in parts.sides[:2]]
     return Task(
         model=lambda: FastSpeech2(units, names, usual, sizes),
         train=train,

@@ -279,7 +279,7 @@ def task(
         parts = shared_out(folder, valid_share, max_seconds)
     else:
         parts = asked_for(folder, kept.split, valid_share, max_seconds)
-    frames = [[parts.seconds[clip] * RATE / HOP for clip in part] for part in parts.sides]
+    frames = [[parts.seconds[clip] * RATE / HOP for clip in part] for part in parts.sides[:2]]
     train, valid, test = (Spectra(clips, max_seconds) for clips in parts.sides)
     facts = level_and_spread(train) if kept is None else kept.facts
     if kept is not None and kept.split is None:

@@ -49,8 +49,8 @@ def test_what_a_step_is_said_to_take_is_never_more_than_the_most_it_could(name, 
         assert sizing.reserved(setup).high <= cuda.at_most(most)
     else:
         assert sizing.device_peak(setup, 0).high <= host.at_most(
-            of, setup, most, sizing.saved_bytes()
-        ) + sizing.beside_bytes(0)
+            of, setup, most, sizing.saved_bytes(), sizing.beside_bytes(0)
+        )
 
 
 def test_few_steps_are_played_where_all_lengths_fit_easily():

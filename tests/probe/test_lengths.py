@@ -13,7 +13,7 @@ from torch import nn
 from autotrain import Loss, Task
 from autotrain.errors import AutotrainError
 from autotrain.probe import lengths
-from autotrain.probe.lengths import read_lengths
+from autotrain.probe.lengths import check_valid_length, read_lengths
 
 
 def said(length, count):
@@ -78,7 +78,20 @@ def test_so_is_that_of_a_validation_sample(ends):
         valid_length=ends.__getitem__,
     )  # fmt: skip
     with pytest.raises(AutotrainError, match=r"valid_length\([01]\) is (nan|-1)"):
-        read_lengths(given, HERE, 2)
+        check_valid_length(given, HERE, 2)
+
+
+def test_a_validation_set_that_cannot_tell_its_size_is_named_before_its_lengths_are_asked_for():
+    class Endless:
+        def __getitem__(self, index):
+            return Frames()[0]
+
+    given = Task(
+        model=nn.Identity, train=Frames(), loss=energy, collate=pad, valid=Endless(),
+        valid_length=float,
+    )  # fmt: skip
+    with pytest.raises(AutotrainError, match="the validation dataset has no length"):
+        opened(given)
 
 
 def test_the_longest_comes_first_and_of_equals_the_earliest():

@@ -75,10 +75,11 @@ def ordered(
     split = batch.split or 1
     micro = -(-batch.micro_batch // split)
     known = None if lengths is None else parts.valid_lengths
-    valid = in_micro_batches(parts.valid_count, micro, known)
     if lengths is None or batch.buckets is None or batch.target_items is None:
-        count = parts.train_count
-        micro = dealt(micro, batch.global_batch, world, no_single=no_single)
-        return Order(count, batch.global_batch, micro, seed, no_single, lengths), valid
-    order = BucketedOrder(lengths, batch.buckets, batch.target_items, seed, no_single, split)
-    return order, valid if known is None else order.in_turn(known)
+        each = dealt(micro, batch.global_batch, world, no_single=no_single)
+        order = Order(parts.train_count, batch.global_batch, each, seed, no_single, lengths)
+        return order, in_micro_batches(parts.valid_count, micro, known)
+    bucketed = BucketedOrder(lengths, batch.buckets, batch.target_items, seed, no_single, split)
+    if known is None:
+        return bucketed, in_micro_batches(parts.valid_count, micro)
+    return bucketed, bucketed.in_turn(known)
